@@ -1,0 +1,58 @@
+"""Writing so that a kill at any moment leaves the old file or the new one, never a half."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from llmkit.errors import RunError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Atomic: a temporary file in the same folder, flushed to disk, then renamed."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise disk_error(path, error) from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def disk_error(path: Path, error: OSError) -> RunError:
+    """The cause of a failed write, and its cure."""
+    cures = {
+        errno.ENOSPC: ("the disk is full", "free some space or set 'run.output_dir' to another disk"),
+        errno.EDQUOT: ("the disk quota is used up", "free some space or set 'run.output_dir' to another disk"),
+        errno.EROFS: ("the file system is read-only", "set 'run.output_dir' to a folder that can be written"),
+        errno.EACCES: ("no permission to write", "set 'run.output_dir' to a folder that can be written"),
+    }
+    what, cure = cures.get(error.errno or 0, (f"cannot be written ({error.strerror or error})", "set another 'run.output_dir'"))
+    return RunError(str(path), what, cure)
+
+
+def sha256_of(data: Any) -> str:
+    """Hash of plain data, independent of the order of its keys."""
+    text = json.dumps(data, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Recipe files: typed, strict, every error at once."""
