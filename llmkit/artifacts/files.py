@@ -43,7 +43,9 @@ def disk_error(path: Path, error: OSError) -> RunError:
         errno.EROFS: ("the file system is read-only", "set 'run.output_dir' to a folder that can be written"),
         errno.EACCES: ("no permission to write", "set 'run.output_dir' to a folder that can be written"),
     }
-    what, cure = cures.get(error.errno or 0, (f"cannot be written ({error.strerror or error})", "set another 'run.output_dir'"))
+    what, cure = cures.get(
+        error.errno or 0, (f"cannot be written ({error.strerror or error})", "set another 'run.output_dir'")
+    )
     return RunError(str(path), what, cure)
 
 

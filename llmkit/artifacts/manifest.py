@@ -140,4 +140,6 @@ def read_manifest(stage_dir: Path) -> Manifest | None:
         return Manifest.model_validate(read_json(path))
     except ValueError as error:
         reason = str(error).splitlines()[0]
-        raise RunError(str(path), f"is not a manifest of this version ({reason})", f"delete {stage_dir} to run it again") from None
+        raise RunError(
+            str(path), f"is not a manifest of this version ({reason})", f"delete {stage_dir} to run it again"
+        ) from None

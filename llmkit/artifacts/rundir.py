@@ -1,18 +1,18 @@
 """Where everything of a run lies. Paths are joined here and nowhere else.
 
-    <output_dir>/<run>/
-        recipe.yaml            as resolved
-        .lock                  held while `llmkit run` works here
-        report.html report.md
-        01-cpt/                one folder per stage
-            stage.json         what the worker was told, complete
-            log.txt            what the workers printed
-            metrics.jsonl      one line per logged step
-            rejected.jsonl     bad rows, with file and line
-            checkpoints/       for resuming
-            model/ adapter/ data/
-            error.json         why it failed
-            manifest.json      written last
+<output_dir>/<run>/
+    recipe.yaml            as resolved
+    .lock                  held while `llmkit run` works here
+    report.html report.md
+    01-cpt/                one folder per stage
+        stage.json         what the worker was told, complete
+        log.txt            what the workers printed
+        metrics.jsonl      one line per logged step
+        rejected.jsonl     bad rows, with file and line
+        checkpoints/       for resuming
+        model/ adapter/ data/
+        error.json         why it failed
+        manifest.json      written last
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 def shipped(folder: str) -> Path:
     """`recipes`, `chat_templates` or `evals`: at the root of a checkout, inside the package when installed."""
     beside = _PACKAGE.parent / folder
-    return beside if (_PACKAGE.parent / "pyproject.toml").is_file() and beside.is_dir() else _PACKAGE / "shipped" / folder
+    return (
+        beside if (_PACKAGE.parent / "pyproject.toml").is_file() and beside.is_dir() else _PACKAGE / "shipped" / folder
+    )
 
 
 def in_package(reference: str) -> Path | None:

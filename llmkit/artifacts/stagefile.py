@@ -34,6 +34,8 @@ class StageFile(BaseModel):
     stage_dir: str
     """Absolute."""
     fingerprint: str
+    inputs: dict[str, str] = {}
+    """What the fingerprint is made of, part by part, so that a changed part can be named."""
     parent: str | None = None
     """Folder of the stage whose model is the input; None: the base model (or none, from scratch)."""
     input_model: str | None

@@ -62,7 +62,11 @@ def _model(recipe: Recipe) -> Iterator[Found]:
         return
     for index, stage in enumerate(recipe.stages):
         if stage.from_ == BASE and stage.name not in scratch:
-            yield ("stages", index), "starts from the recipe's model, but there is no 'model'", "add 'model' or 'init: scratch'"
+            yield (
+                ("stages", index),
+                "starts from the recipe's model, but there is no 'model'",
+                "add 'model' or 'init: scratch'",
+            )
 
 
 def _mixtures(recipe: Recipe) -> Iterator[Found]:

@@ -57,7 +57,8 @@ class DataSource(Part):
     args: dict[str, Any] = {}
     """Keyword arguments of a `package.module:function` source."""
     format: (
-        Literal["text", "messages", "prompt_completion", "sharegpt", "alpaca", "oasst", "ultrachat", "preference"] | None
+        Literal["text", "messages", "prompt_completion", "sharegpt", "alpaca", "oasst", "ultrachat", "preference"]
+        | None
     ) = None
     """Format of the rows. Default: recognised from the columns."""
     columns: dict[str, str] = {}
@@ -234,4 +235,3 @@ class Recipe(Part):
     """Evaluated on the base model and after every training stage."""
     prompts: list[str] = []
     """Questions put to the base model and after every training stage."""
-

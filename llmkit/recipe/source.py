@@ -133,7 +133,9 @@ def set_value(source: Source, word: str) -> Source:
             index = _index(node, part)
             if index is None:
                 names = ", ".join(str(i.get("name", i.get("kind"))) for i in node if isinstance(i, dict))
-                raise RecipeError([Problem(where, f"no item '{part}' in {'.'.join(parts[:position])}", f"have: {names}")])
+                raise RecipeError(
+                    [Problem(where, f"no item '{part}' in {'.'.join(parts[:position])}", f"have: {names}")]
+                )
             loc, node = (*loc, index), node[index]
         else:
             loc, node = (*loc, part), node.get(part) if isinstance(node, dict) else None

@@ -19,49 +19,39 @@ _TRL_BASE = ("trl", "trainer/base_config.py", "_BaseConfig")
 _SFT = ("trl", "trainer/sft_config.py", "SFTConfig")
 CONFIG_CLASSES = {"pretrain": (_SFT, _TRL_BASE, _TRAINING_ARGUMENTS), "sft": (_SFT, _TRL_BASE, _TRAINING_ARGUMENTS)}
 
-# Keys that llmkit derives or owns, and where each is set instead.
-OWNED = {
-    "output_dir": "set 'run.output_dir'",
-    "run_name": "set 'run.name'",
-    "seed": "set 'run.seed' or the stage's 'seed'",
-    "data_seed": "set 'run.seed' or the stage's 'seed'",
-    "push_to_hub": "publishing is not part of training",
-    "hub_model_id": "publishing is not part of training",
-    "hub_token": "log in with the Hub's own command; no token belongs in a recipe",
-    "gradient_accumulation_steps": "set the stage's 'global_batch_size'; accumulation follows from it",
-    "deepspeed": "set 'launch.accelerate' to a DeepSpeed config",
-    "fsdp": "set 'launch.accelerate' to an FSDP config",
-    "fsdp_config": "set 'launch.accelerate' to an FSDP config",
-    "accelerator_config": "set 'launch.accelerate'",
-    "resume_from_checkpoint": "a killed stage resumes by itself",
-    "do_train": "a training stage trains",
-    "do_eval": "set the stage's 'heldout'",
-    "do_predict": "add an 'evaluate' stage",
-    "chat_template_path": "set 'model.chat_template'",
-    "eos_token": "it follows from the chat template",
-    "pad_token": "it follows from the tokenizer",
-    "model_init_kwargs": "set 'model'",
-    "dataset_kwargs": "set the stage's 'data'",
-    "dataset_text_field": "set 'columns' of the data source",
-    "dataset_num_proc": "rows are tokenised by llmkit",
-    "skip_memory_metrics": "peak memory is always measured",
-    "remove_unused_columns": "rows hold only what the model reads",
-    "local_rank": "set by the launcher",
-    "padding_free": "packed rows are laid out to fit the attention implementation",
-    "eval_packing": "held-out sets are packed like the training rows",
-    "eval_strategy": "set the stage's 'heldout': it is measured before and after",
-    "eval_steps": "set the stage's 'heldout': it is measured before and after",
-    "eval_on_start": "set the stage's 'heldout': it is measured before and after",
-    "load_best_model_at_end": "the last step's model is the stage's result",
-    "metric_for_best_model": "the last step's model is the stage's result",
-    "greater_is_better": "the last step's model is the stage's result",
-    "trust_remote_code": "llmkit does not run code from model repositories",
-    "auto_find_batch_size": "it would break 'global_batch_size'; set 'per_device_train_batch_size' lower",
-    "ignore_data_skip": "a resumed stage must see the rows it has not seen",
-    "save_only_model": "a killed stage resumes from whole checkpoints",
+# Keys that llmkit derives or owns -> where each is set instead.
+_HOMES = {
+    "set 'run.output_dir'": "output_dir",
+    "set 'run.name'": "run_name",
+    "set 'run.seed' or the stage's 'seed'": "seed data_seed",
+    "set the stage's 'global_batch_size'; accumulation follows from it": "gradient_accumulation_steps",
+    "it would break 'global_batch_size'; set 'per_device_train_batch_size' lower": "auto_find_batch_size",
+    "set 'launch.accelerate'": "deepspeed fsdp fsdp_config accelerator_config parallelism_config local_rank use_cpu ddp_backend",
+    "set 'model'": "model_init_kwargs chat_template_path trust_remote_code",
+    "it follows from the chat template and the tokenizer": "eos_token pad_token",
+    "set the stage's 'data'": "dataset_kwargs dataset_text_field dataset_num_proc shuffle_dataset label_names length_column_name",
+    "set 'max_truncated': rows keep their start": "truncation_mode",
+    "packed rows are laid out to fit the attention implementation": "padding_free eval_packing remove_unused_columns",
+    "set the stage's 'heldout': it is measured before and after": (
+        "do_eval eval_strategy eval_steps eval_on_start eval_delay eval_accumulation_steps batch_eval_metrics "
+        "eval_do_concat_batches eval_use_gather_object bf16_full_eval fp16_full_eval include_for_metrics prediction_loss_only"
+    ),
+    "the last step's model is the stage's result": "load_best_model_at_end metric_for_best_model greater_is_better",
+    "a killed stage resumes by itself, from whole checkpoints": (
+        "resume_from_checkpoint ignore_data_skip save_only_model restore_callback_states_from_checkpoint enable_jit_checkpoint"
+    ),
+    "a loss that is not a number stops the stage": "logging_nan_inf_filter",
+    "progress is shown by the launcher": "disable_tqdm",
+    "peak memory is always measured": "skip_memory_metrics",
+    "every stage says what it does by its kind": "do_train do_predict",
+    "training does not publish": (
+        "push_to_hub hub_model_id hub_token hub_strategy hub_private_repo hub_always_push hub_revision "
+        "trackio_bucket_id trackio_space_id trackio_static_space_id"
+    ),
 }
+OWNED = {key: cure for cure, keys in _HOMES.items() for key in keys.split()}
 # Options of TRL's SFT trainer that next-token loss on documents does not read.
-_SFT_ONLY = ("assistant_only_loss", "completion_only_loss", "loss_type", "truncation_mode", "packing_strategy", "packing")
+_SFT_ONLY = ("assistant_only_loss", "completion_only_loss", "loss_type", "packing_strategy", "packing")
 
 # Where llmkit's default differs from upstream's.
 DEFAULTS: dict[str, dict[str, Any]] = {

@@ -1,0 +1,41 @@
+# make demo    the whole chain on the embedded model, on a CPU, without a network
+# make test    the tests            make lint   style, types, layers
+# make setup   the environment that all of these need (they call it)
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test test-slow lint bench base clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt torch
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(VENV)/bin/llmkit run recipes/tiny/assistant.yaml
+
+test: $(STAMP)
+	$(PYTHON) -m pytest
+
+test-slow: $(STAMP)
+	$(PYTHON) -m pytest -m "slow or not slow"
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy llmkit
+	$(VENV)/bin/lint-imports
+
+bench: $(STAMP)
+	for file in benchmarks/*.py; do $(PYTHON) $$file || exit 1; done
+
+base: $(STAMP)
+	$(VENV)/bin/llmkit run recipes/tiny/base.yaml
+
+clean:
+	rm -rf runs dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,194 @@
+"""Text in parts -> ids. Special tokens that data spells out stay data.
+
+A special token is a control token only where the template or this library writes it. Where a message or a document
+spells one, it is encoded as ordinary tokens that decode to the same text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from transformers import PreTrainedTokenizerBase
+
+from llmkit.errors import DataError, TemplateError
+
+Message = dict[str, Any]
+
+# Key in tokenizer_config.json: the token that ends plain documents, where a chat template's stop token is `eos_token`.
+DOCUMENT_EOS = "document_eos_token"
+
+# Unicode noncharacters: never assigned, so that they can bracket spelled-out special tokens while Jinja runs.
+_MARKERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+
+# Stands before a part in the middle so that SentencePiece adds no blank there. No tokenizer merges it with anything.
+_ANCHOR = "\x01"
+
+_cache: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, re.Pattern[str], list[int], bool]] = WeakKeyDictionary()
+
+
+def spelled_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """Special tokens that a text spells out, in order: many of them mean that it was formatted by someone else."""
+    return _facts(tokenizer)[0].findall(text)
+
+
+def added_in_front(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids that the tokenizer itself puts before a text: its BOS, or nothing."""
+    return _facts(tokenizer)[1]
+
+
+def bracket_literals(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> tuple[list[Message], str]:
+    """Bracket the special tokens that messages spell out.
+
+    Returns:
+        The messages, and the two characters used as brackets, "" if nothing had to be bracketed.
+
+    Raises:
+        DataError: a role holds a special token.
+    """
+    control = _facts(tokenizer)[0]
+    texts = [text for message in messages for text in _strings(message)]
+    if not any(control.search(text) for text in texts):
+        return messages, ""
+    if bad := [message["role"] for message in messages if control.search(message["role"])]:
+        raise DataError("messages", f"the role {bad[0]!r} holds a special token", "use system, user or assistant")
+    free = [marker for marker in _MARKERS if not any(marker in text for text in texts)]
+    if len(free) < 2:
+        raise DataError("messages", "they hold all of the noncharacters U+FDD0 to U+FDEF", "remove them")
+    replacement = f"{free[0]}\\g<0>{free[1]}"
+    marked = [_map_strings(message, lambda text: control.sub(replacement, text)) for message in messages]
+    return marked, free[0] + free[1]
+
+
+def unbracket(text: str, brackets: str) -> Iterator[tuple[str, bool]]:
+    """Parts of the text and whether each was bracketed. A bracket whose partner Jinja removed only divides."""
+    if not brackets:
+        yield text, False
+        return
+    opening, closing = brackets[0], brackets[1]
+    for index, part in enumerate(re.split(f"{opening}([^{brackets}]*){closing}", text)):
+        for piece in re.split(f"[{brackets}]", part):
+            yield piece, index % 2 == 1
+
+
+def encode_parts(tokenizer: PreTrainedTokenizerBase, parts: list[tuple[str, bool]]) -> list[list[int]]:
+    """Ids of the parts of one sequence, each for itself.
+
+    Args:
+        parts: text, and whether special tokens in it are data.
+
+    Raises:
+        TemplateError: the tokenizer makes a control token out of plain text.
+    """
+    filled = [index for index, (text, _) in enumerate(parts) if text]
+    ids: list[list[int]] = [[] for _ in parts]
+    for is_literal in (False, True):
+        mine = [index for index in filled if parts[index][1] == is_literal]
+        texts, starts = [parts[index][0] for index in mine], [index == filled[0] for index in mine]
+        for index, found in zip(mine, _encode(tokenizer, texts, starts, is_literal), strict=True):
+            ids[index] = found
+    return ids
+
+
+def document_eos(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The token that ends a plain document: the base model's EOS, also where a template's stop token is `eos_token`."""
+    eos: str | None = tokenizer.init_kwargs.get(DOCUMENT_EOS) or tokenizer.eos_token
+    return eos
+
+
+def encode_document(tokenizer: PreTrainedTokenizerBase, text: str, *, add_bos: bool, add_eos: bool) -> list[int]:
+    """Ids of plain text. With `add_bos` one BOS if the tokenizer is one that adds it; with `add_eos` one EOS.
+
+    Raises:
+        TemplateError: `add_eos` and there is no EOS token.
+    """
+    _, front, _ = _facts(tokenizer)
+    bos, eos = tokenizer.bos_token, document_eos(tokenizer)
+    if add_eos and not eos:
+        raise TemplateError("tokenizer", "it has no EOS token to end a document with", "set tokenizer.eos_token")
+    if add_bos and front and bos and text.startswith(bos):
+        text = text[len(bos) :]
+    if add_eos and eos and text.endswith(eos):
+        text = text[: -len(eos)]
+    (body,) = _encode(tokenizer, [text], [add_bos], True)
+    return (front if add_bos else []) + body + ([tokenizer.convert_tokens_to_ids(eos)] if add_eos else [])
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], starts: list[bool], is_literal: bool
+) -> list[list[int]]:
+    if not texts:
+        return []
+    control, _, prefixes = _facts(tokenizer)
+    anchored = [_ANCHOR + text if prefixes and not start else text for text, start in zip(texts, starts, strict=True)]
+    ids = _call(tokenizer, anchored, split_special_tokens=is_literal)
+    if prefixes:
+        anchor = _call(tokenizer, [_ANCHOR])[0]
+        ids = [found if start else _without(found, anchor) for found, start in zip(ids, starts, strict=True)]
+    if is_literal:
+        _refuse_control(tokenizer, control, texts, ids)
+    return ids
+
+
+def _refuse_control(
+    tokenizer: PreTrainedTokenizerBase, control: re.Pattern[str], texts: list[str], ids: list[list[int]]
+) -> None:
+    for text, found in zip(texts, ids, strict=True):
+        spelled = {token: tokenizer.convert_tokens_to_ids(token) for token in set(control.findall(text))}
+        if made := [token for token, token_id in spelled.items() if token_id in found]:
+            what = f"it makes the control token {made[0]} out of plain text"
+            raise TemplateError("tokenizer", what, "remove that text from the data, or use another tokenizer")
+
+
+def _without(ids: list[int], front: list[int]) -> list[int]:
+    return ids[len(front) :] if ids[: len(front)] == front else ids
+
+
+def _call(tokenizer: PreTrainedTokenizerBase, texts: list[str], split_special_tokens: bool = False) -> list[list[int]]:
+    ids: list[list[int]] = tokenizer(
+        texts,
+        add_special_tokens=False,
+        split_special_tokens=split_special_tokens,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,  # no warning for a sequence above model_max_length: truncation is preflight's matter
+    )["input_ids"]
+    return ids
+
+
+def _facts(tokenizer: PreTrainedTokenizerBase) -> tuple[re.Pattern[str], list[int], bool]:
+    """What a tokenizer does, found by trying, once: its special tokens as a pattern, the ids it puts before a text,
+    and whether it puts a blank before a text (SentencePiece), which a part in the middle must not get."""
+    key = (len(tokenizer), tuple(tokenizer.all_special_tokens))
+    if tokenizer not in _cache or _cache[tokenizer][0] != key:
+        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        longest_first = sorted(special, key=len, reverse=True)
+        control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        plain, anchor, anchored = _call(tokenizer, ["a", _ANCHOR, _ANCHOR + "a"])
+        full = tokenizer("a")["input_ids"]
+        front = full[: next((i for i in range(len(full)) if full[i:][: len(plain)] == plain), 0)]
+        _cache[tokenizer] = (key, control, front, _without(anchored, anchor) != plain)
+    return _cache[tokenizer][1:]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _strings(item)
+
+
+def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _map_strings(item, change) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_map_strings(item, change) for item in value]
+    return value

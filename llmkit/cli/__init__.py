@@ -1,0 +1,1 @@
+"""The `llmkit` command: thin, quick to start, one module per command."""

@@ -1,0 +1,194 @@
+"""The `llmkit` command. Every command imports its module when it is called, so that `--help` stays instant."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Optional
+
+import typer
+
+from llmkit.errors import LlmkitError
+
+Words = Annotated[list[str], typer.Argument(metavar="RECIPE [OVERLAY.yaml ...] [KEY=VALUE ...]", show_default=False)]
+app = typer.Typer(
+    name="llmkit",
+    help="Post-training for language models: one recipe drives pretraining, chat, evaluation and report.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# show and chat hand their words on to a worker, which parses them
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"llmkit {version('llmkit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Post-training for language models: one recipe drives pretraining, chat, evaluation and report."""
+
+
+@app.command()
+def new(
+    name: Annotated[Optional[str], typer.Argument(help="Shipped recipe, such as `tiny/assistant`; none: list them.")] = None,  # noqa: UP045
+    dest: Annotated[Optional[str], typer.Argument(help="File to write. Default: the recipe's own file name.")] = None,  # noqa: UP045
+) -> None:
+    """Copy a shipped recipe to start from.
+
+    Examples:
+
+        llmkit new
+
+        llmkit new tiny/assistant my.yaml
+    """
+    from llmkit.cli.new import copy_recipe, list_recipes
+
+    copy_recipe(name, dest) if name else list_recipes()
+
+
+@app.command()
+def validate(words: Words) -> None:
+    """Check a recipe: names, types, trainer options, batch arithmetic, files. All problems at once.
+
+    Examples:
+
+        llmkit validate recipe.yaml
+
+        llmkit validate recipe.yaml gpu.yaml stages.sft.trainer.learning_rate=1e-4
+    """
+    from llmkit.cli.show_plan import validate as command
+
+    command(words)
+
+
+@app.command()
+def plan(
+    words: Words,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show what `run` would do, and why. Loads and writes nothing.
+
+    Examples:
+
+        llmkit plan recipe.yaml
+
+        llmkit plan recipe.yaml run.seed=1 --json
+    """
+    from llmkit.cli.show_plan import plan as command
+
+    command(words, as_json)
+
+
+@app.command()
+def run(
+    words: Words,
+    stage: Annotated[Optional[str], typer.Option("--stage", help="Only this stage, and its evaluation.")] = None,  # noqa: UP045
+    start: Annotated[Optional[str], typer.Option("--from", help="This stage and all after it.")] = None,  # noqa: UP045
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop; write nothing.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the workers print.")] = False,
+) -> None:
+    """Run a recipe. Finished stages are skipped, an interrupted one goes on from its last checkpoint.
+
+    Examples:
+
+        llmkit run recipe.yaml
+
+        llmkit run recipe.yaml gpu.yaml run.name=second --from sft
+    """
+    from llmkit.cli.run import run as command
+
+    command(words, stage, start, dry_run, verbose)
+
+
+@app.command(context_settings=_PASS_ON)
+def show(context: typer.Context) -> None:
+    """Print rows as the trainer will see them, trained tokens in one colour and the others in another.
+
+    Examples:
+
+        llmkit show recipe.yaml --stage sft --rows 3
+
+        llmkit show recipe.yaml --stage sft --ids
+
+        llmkit show --tokens "Who are you?" --model llmkit.tiny:base
+    """
+    from llmkit.cli.worker import become
+
+    become("show", context.args)
+
+
+@app.command(context_settings=_PASS_ON)
+def chat(context: typer.Context) -> None:
+    """Talk to a model: a run's last one, a stage's, a folder or a Hub id.
+
+    Examples:
+
+        llmkit chat runs/tiny-assistant
+
+        llmkit chat runs/tiny-assistant --stage sft
+
+        llmkit chat Qwen/Qwen3-0.6B --temperature 0.7
+    """
+    from llmkit.cli.worker import become
+
+    become("chat", context.args)
+
+
+@app.command()
+def report(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="The same figures, for machines.")] = False,
+) -> None:
+    """Write report.html and report.md of a run, finished or not.
+
+    Examples:
+
+        llmkit report runs/tiny-assistant
+
+        llmkit report runs/tiny-assistant --json
+    """
+    from llmkit.cli.report import report as command
+
+    command(run_folder, as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a recipe, for editors that complete and check YAML.
+
+    Examples:
+
+        llmkit schema > recipe.schema.json
+    """
+    from llmkit.cli.schema import print_schema
+
+    print_schema()
+
+
+def main() -> None:
+    """Entry point: errors for people on stderr, exit code 2 for what the user can mend, 130 after Ctrl-C."""
+    try:
+        app()
+    except LlmkitError as error:
+        for line in str(error).splitlines():
+            indented = line.startswith((" ", "log: ", "go on with: "))
+            print(line if indented else f"error: {line}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

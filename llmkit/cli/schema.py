@@ -1,0 +1,46 @@
+"""`llmkit schema`: the JSON schema of a recipe, for editors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from llmkit.recipe.schema import Recipe
+from llmkit.recipe.trainer_keys import CONFIG_CLASSES, check_trainer, declared, resolved_trainer
+
+_TYPES = {bool: "boolean", int: "number", float: "number", str: "string"}
+_STAGES = {"pretrain": "PretrainStage", "sft": "SftStage"}
+
+
+def schema() -> dict[str, Any]:
+    """Draft 2020-12. `trainer` lists the options of the installed TRL."""
+    made = Recipe.model_json_schema(by_alias=True)
+    definitions = made["$defs"]
+    for kind, name in _STAGES.items():
+        trainer = definitions[name]["properties"]["trainer"]
+        trainer |= {"properties": _trainer(kind), "additionalProperties": False}
+    for part in (made, definitions["EvaluateStage"]):
+        # `evals: [name]` is short for `evals: [{task: name}]`
+        part["properties"]["evals"]["items"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/EvalSpec"}]}
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "llmkit recipe"}
+    return {**head, **{key: value for key, value in made.items() if key not in head}}
+
+
+def _trainer(kind: str) -> dict[str, Any]:
+    """Option -> its type and default, where upstream's source says them in plain values."""
+    ours = resolved_trainer(kind, {})
+    return {key: _option(ours.get(key, default)) for key, default in declared(kind).items() if _allowed(kind, key)}
+
+
+def _allowed(kind: str, key: str) -> bool:
+    return kind in CONFIG_CLASSES and not list(check_trainer(kind, {key: None}))
+
+
+def _option(default: Any) -> dict[str, Any]:
+    """None may stand for anything, so it sets no type; a default in a string may be an enum's or a number's."""
+    known = _TYPES.get(type(default))
+    return {"type": known, "default": default} if known else {}
+
+
+def print_schema() -> None:
+    print(json.dumps(schema(), indent=2, ensure_ascii=False))

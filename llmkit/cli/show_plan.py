@@ -1,0 +1,24 @@
+"""`llmkit validate` and `llmkit plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmkit.cli.words import console, load_words
+from llmkit.plan.make import make
+from llmkit.plan.render import print_plan, to_json
+
+
+def validate(words: Sequence[str]) -> None:
+    plan = make(load_words(words))
+    stages = [step.name for step in plan.steps if not step.automatic]
+    automatic = len(plan.steps) - len(stages)
+    print(f"ok: {len(stages)} stage{'s' * (len(stages) != 1)} ({', '.join(stages)}), {automatic} automatic evaluations")
+
+
+def plan(words: Sequence[str], as_json: bool) -> None:
+    made = make(load_words(words))
+    if as_json:
+        print(to_json(made))
+    else:
+        print_plan(made, console())

@@ -1,0 +1,1 @@
+"""Sources, formats, mixtures and tokenised rows."""

@@ -1,0 +1,216 @@
+"""Raw rows of the field's formats -> one of four canonical rows.
+
+    {"text": str}
+    {"messages": [...], "tools": [...]?}
+    {"prompt": str, "completion": str}                    or both lists of messages, with "tools"?
+    {"prompt": ..., "chosen": ..., "rejected": ...}       all strings, or all lists of messages
+
+A message keeps every key that is not None, such as `train`, `reasoning_content` or `tool_calls`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+from llmkit.data.messages import BadRow, Message, Row, check_dialogue, normalise, text_of
+from llmkit.errors import DataError
+
+# Columns of each format; those before the bar must be there.
+COLUMNS = {
+    "messages": ("messages", "|", "tools"),
+    "sharegpt": ("conversations", "|", "system", "tools"),
+    "preference": ("chosen", "rejected", "|", "prompt"),
+    "oasst": ("|", "message_id", "parent_id", "role", "text", "rank", "deleted", "prompt", "replies"),
+    "alpaca": ("instruction", "output", "|", "input", "system"),
+    "prompt_completion": ("prompt", "completion", "|", "tools"),
+    "ultrachat": ("data", "|"),
+    "text": ("text", "|"),
+}
+_OASST_MARKS = ({"message_id", "parent_id", "text"}, {"message_tree_id", "prompt"}, {"replies", "text"})
+_HH_TURN = re.compile(r"\n\n(Human|Assistant):")
+
+
+def recognise(columns: set[str]) -> str | None:
+    """The format that a row with these columns has; None if it fits none."""
+    if any(marks <= columns for marks in _OASST_MARKS):
+        return "oasst"
+    return next((name for name in COLUMNS if name != "oasst" and set(_required(name)) <= columns), None)
+
+
+def _required(name: str) -> tuple[str, ...]:
+    return COLUMNS[name][: COLUMNS[name].index("|")]
+
+
+def check_columns(where: str, columns: dict[str, str], format: str | None) -> str | None:
+    """The format that a column map means.
+
+    Raises:
+        DataError: the map names no known format or columns that the format does not have.
+    """
+    name = format or (recognise(set(columns)) if columns else None)
+    if columns and name is None:
+        known = "; ".join(f"{key}: {', '.join(_required(key))}" for key in COLUMNS if key != "oasst")
+        raise DataError(where, f"'columns' maps {', '.join(columns)}, which fits no format", f"known are {known}")
+    known_columns = [column for column in COLUMNS[name] if column != "|"] if name else []
+    for key in columns:
+        if key not in known_columns:
+            near = get_close_matches(key, known_columns, n=1)
+            cure = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known_columns)}"
+            raise DataError(where, f"'columns' names '{key}', which the format {name} does not have", cure)
+    return name
+
+
+def convert(row: Any, format: str, columns: dict[str, str]) -> Row:
+    """One raw row -> its canonical row. Raises BadRow with the reason if it cannot be trained on."""
+    if not isinstance(row, dict):
+        raise BadRow(f"a row must be an object with columns, this is {type(row).__name__}")
+    row = _renamed(row, columns)
+    if missing := [key for key in _required(format) if key not in row]:
+        raise BadRow(f"missing column {', '.join(missing)} (has {', '.join(map(str, row))})")
+    result = CONVERTERS[format](row)
+    if row.get("tools") and ("messages" in result or isinstance(result.get("prompt"), list)):
+        result["tools"] = _tools(row["tools"])
+    return result
+
+
+def _renamed(row: Row, columns: dict[str, str]) -> Row:
+    if not columns:
+        return row
+    if missing := [name for name in columns.values() if name not in row]:
+        near = get_close_matches(missing[0], [str(key) for key in row], n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise BadRow(f"missing column {', '.join(missing)} (has {', '.join(map(str, row))}){hint}")
+    rest = {key: value for key, value in row.items() if key not in columns.values() and key not in columns}
+    return rest | {key: row[name] for key, name in columns.items()}
+
+
+def _tools(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            raise BadRow("tools is a string that is not JSON") from None
+    if not isinstance(value, list):
+        raise BadRow(f"tools is {type(value).__name__}, not a list")
+    return value
+
+
+def _text(row: Row) -> Row:
+    return {"text": text_of(row["text"], "text")}
+
+
+def _messages(row: Row) -> Row:
+    messages = normalise(row["messages"], "messages")
+    check_dialogue(messages)
+    return {"messages": messages}
+
+
+def _sharegpt(row: Row) -> Row:
+    messages = normalise(row["conversations"], "conversations")
+    if row.get("system"):
+        messages.insert(0, {"role": "system", "content": text_of(row["system"], "system")})
+    check_dialogue(messages, alternating=True)
+    return {"messages": messages}
+
+
+def _alpaca(row: Row) -> Row:
+    question = text_of(row["instruction"], "instruction")
+    if row.get("input"):
+        question += "\n\n" + text_of(row["input"], "input")
+    system = [{"role": "system", "content": text_of(row["system"], "system")}] if row.get("system") else []
+    return {"messages": [*system, _user(question), _assistant(text_of(row["output"], "output"))]}
+
+
+def _ultrachat(row: Row) -> Row:
+    turns = row["data"]
+    if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
+        raise BadRow("data is not a list of strings")
+    messages = [(_user, _assistant)[index % 2](turn) for index, turn in enumerate(turns)]
+    if len(messages) % 2:
+        raise BadRow("data holds an odd number of turns: the last has no answer")
+    check_dialogue(messages, alternating=True)
+    return {"messages": messages}
+
+
+def _prompt_completion(row: Row) -> Row:
+    prompt, completion = row["prompt"], row["completion"]
+    if isinstance(completion, list) and completion and all(isinstance(answer, str) for answer in completion):
+        completion = completion[0]  # several accepted answers, as in nq_open: the first is the canonical one
+    if isinstance(prompt, str) and isinstance(completion, str):
+        return {"prompt": text_of(prompt, "prompt"), "completion": text_of(completion, "completion")}
+    front = _side(prompt, "prompt", _user)
+    back = _side(completion, "completion", _assistant)
+    check_dialogue(front + back)
+    if not any(message["role"] == "assistant" for message in back):
+        raise BadRow("completion has no assistant message")
+    return {"prompt": front, "completion": back}
+
+
+def _side(value: Any, where: str, wrap: Callable[[str], Message]) -> list[Message]:
+    return [wrap(text_of(value, where))] if isinstance(value, str) else normalise(value, where)
+
+
+def _preference(row: Row) -> Row:
+    prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
+    if isinstance(chosen, str) and isinstance(rejected, str) and not prompt:
+        return _pair([], _hh_dialogue(chosen, "chosen"), _hh_dialogue(rejected, "rejected"))
+    if isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str):
+        sides = {"chosen": text_of(chosen, "chosen"), "rejected": text_of(rejected, "rejected")}
+        if chosen == rejected:
+            raise BadRow("chosen and rejected are the same")
+        return {"prompt": text_of(prompt, "prompt"), **sides}
+    front = _side(prompt, "prompt", _user) if prompt else []
+    sides_ = [_side(value, where, _assistant) for value, where in ((chosen, "chosen"), (rejected, "rejected"))]
+    # UltraFeedback has the prompt as a string and again at the head of both sides
+    is_repeated = bool(front) and all(side[: len(front)] == front for side in sides_)
+    return _pair([] if is_repeated else front, *sides_)
+
+
+def _pair(front: list[Message], chosen: list[Message], rejected: list[Message]) -> Row:
+    if chosen == rejected:
+        raise BadRow("chosen and rejected are the same")
+    shared = 0
+    while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
+        shared += 1
+    while shared and chosen[shared - 1]["role"] == "assistant":
+        shared -= 1
+    prompt = front + chosen[:shared]
+    if not prompt:
+        raise BadRow("there is no prompt, and chosen and rejected begin differently")
+    for side in (chosen, rejected):
+        check_dialogue(prompt + side[shared:])
+        if side[-1]["role"] != "assistant":
+            raise BadRow("chosen or rejected does not end with an assistant message")
+    return {"prompt": prompt, "chosen": chosen[shared:], "rejected": rejected[shared:]}
+
+
+def _hh_dialogue(text: str, where: str) -> list[Message]:
+    before, *turns = _HH_TURN.split(text_of(text, where))
+    if before.strip() or not turns:
+        raise BadRow(f"there is no prompt, and {where} is no dialogue of '\\n\\nHuman:' and '\\n\\nAssistant:' turns")
+    pairs = zip(turns[::2], turns[1::2], strict=True)
+    return [(_user if who == "Human" else _assistant)(said.strip()) for who, said in pairs]
+
+
+def _user(content: str) -> Message:
+    return {"role": "user", "content": content}
+
+
+def _assistant(content: str) -> Message:
+    return {"role": "assistant", "content": content}
+
+
+CONVERTERS: dict[str, Callable[[Row], Row]] = {
+    "text": _text,
+    "messages": _messages,
+    "sharegpt": _sharegpt,
+    "alpaca": _alpaca,
+    "ultrachat": _ultrachat,
+    "prompt_completion": _prompt_completion,
+    "preference": _preference,
+    "oasst": _messages,  # after llmkit.data.trees has made conversations of the messages
+}

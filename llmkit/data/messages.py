@@ -1,0 +1,88 @@
+"""Message lists as people publish them -> role and content, checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Message = dict[str, Any]
+Row = dict[str, Any]
+
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+}
+
+
+class BadRow(ValueError):
+    """A row that cannot be trained on; the text is the reason."""
+
+
+def text_of(value: Any, where: str) -> str:
+    """A non-empty string that UTF-8 can hold, or BadRow."""
+    if not isinstance(value, str):
+        raise BadRow(f"{where} is {type(value).__name__}, not text")
+    if not value.strip():
+        raise BadRow(f"{where} is empty")
+    return value
+
+
+def normalise(value: Any, where: str) -> list[Message]:
+    """A list of {role, content} or {from, value} messages, or BadRow. Keys that are None are left out."""
+    if not isinstance(value, list) or not value:
+        raise BadRow(f"{where} is not a list of messages" if not isinstance(value, list) else f"{where} is empty")
+    return [_message(message, f"{where}[{index}]") for index, message in enumerate(value)]
+
+
+def _message(message: Any, where: str) -> Message:
+    if not isinstance(message, dict):
+        raise BadRow(f"{where} is {type(message).__name__}, not a message")
+    role = message.get("role", message.get("from"))
+    if role not in ROLES:
+        raise BadRow(f"{where} has the role {role!r}; known are {', '.join(ROLES)}")
+    content = message.get("content", message.get("value"))
+    rest = {key: value for key, value in message.items() if value is not None}
+    for key in ("role", "from", "content", "value"):
+        rest.pop(key, None)
+    return {"role": ROLES[role], "content": _content(content, where, bool(rest.get("tool_calls"))), **rest}
+
+
+def _content(content: Any, where: str, may_be_empty: bool) -> str:
+    if content is None and may_be_empty:
+        return ""
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        content = "".join(str(part.get("text", "")) for part in content)
+    if not isinstance(content, str):
+        raise BadRow(f"{where} has a content that is {type(content).__name__}, not text")
+    return content
+
+
+def check_dialogue(messages: list[Message], alternating: bool = False) -> None:
+    """BadRow unless a model could learn an answer from it.
+
+    System messages stand first; no question and no answer is empty; at least one message is the assistant's.
+    With `alternating`, the user begins, user and assistant take turns, and the assistant has the last word.
+    """
+    talk = [message for message in messages if message["role"] != "system"]
+    if any(message["role"] == "system" for message in messages[len(messages) - len(talk) :]):
+        raise BadRow("a system message stands behind the first turn")
+    for message in talk:
+        if not message["content"].strip() and not message.get("tool_calls"):
+            raise BadRow(f"the {message['role']}'s message is empty")
+    if not any(message["role"] == "assistant" for message in talk):
+        raise BadRow("no message is the assistant's")
+    spoken = [message["role"] for message in talk if message["role"] != "tool"]
+    if alternating and any(role != ("user", "assistant")[index % 2] for index, role in enumerate(spoken)):
+        raise BadRow(f"roles do not alternate from the user on: {', '.join(spoken[:6])}")
+    if alternating and spoken[-1] != "assistant":
+        raise BadRow("the last message is not the assistant's")

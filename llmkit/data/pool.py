@@ -1,0 +1,223 @@
+"""The good rows of one source, on disk, in reading order; the bad ones, counted and written down.
+
+Rows lie in a temporary file as JSON; memory holds 24 bytes a row, and about 100 more while repeats are looked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llmkit.artifacts.files import disk_error
+from llmkit.data import trees
+from llmkit.data.files import Raw
+from llmkit.data.formats import check_columns, convert, recognise
+from llmkit.data.messages import BadRow, Row
+from llmkit.data.sources import name_of, read_source
+from llmkit.errors import DataError
+from llmkit.recipe.schema import DataSource
+
+HOPELESS = 1000
+EXCERPT = 500
+
+
+class Placed(NamedTuple):
+    """A canonical row and where it was read."""
+
+    row: Row
+    source: str
+    file: str
+    line: int
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def shape_of(row: Row) -> str:
+    """`text`, `messages`, `prompt_completion` or `preference`."""
+    if "chosen" in row:
+        return "preference"
+    return "prompt_completion" if "prompt" in row else next(key for key in ("messages", "text") if key in row)
+
+
+@dataclass
+class Rejects:
+    """Bad rows of a stage. They are written to `path` as {"source", "file", "line", "reason", "row"}."""
+
+    path: Path | None
+    first: list[str] = field(default_factory=list)
+    _file: Any = None
+
+    def add(self, source: str, raw: Raw, reason: str) -> None:
+        if len(self.first) < 3:
+            self.first.append(f"{raw.file}:{raw.line}: {reason}")
+        if self.path is None:
+            return
+        excerpt = raw.value if isinstance(raw.value, str) else json.dumps(raw.value, ensure_ascii=False, default=repr)
+        line = {"source": source, "file": raw.file, "line": raw.line, "reason": reason, "row": excerpt[:EXCERPT]}
+        try:
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("w", encoding="utf-8", errors="replace")
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise disk_error(self.path, error) from error
+
+    def close(self) -> str | None:
+        """The file's path if anything was rejected."""
+        if self._file is None:
+            return None
+        self._file.close()
+        return str(self.path)
+
+
+class Pool:
+    """Rows of one source, read back by number.
+
+    Attributes:
+        num_read: rows that the source held; for OpenAssistant trees, trees.
+        num_rejected: bad ones.
+        num_duplicates: exact repeats that were left out.
+    """
+
+    def __init__(self, source: DataSource, folder: Path) -> None:
+        self.source, self.name = source, name_of(source)
+        self.num_read = self.num_rejected = self.num_duplicates = 0
+        self._folder = folder
+        self._spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open as long as the pool
+        self._ends, self._lines, self._file_of = array("Q"), array("Q"), array("I")
+        self._files: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def add(self, data: bytes, raw: Raw) -> None:
+        try:
+            self._spool.write(data)
+        except OSError as error:
+            raise disk_error(self._folder, error) from error
+        self._ends.append((self._ends[-1] if self._ends else 0) + len(data))
+        self._lines.append(raw.line)
+        self._file_of.append(self._files.setdefault(raw.file, len(self._files)))
+
+    def data(self, index: int) -> bytes:
+        """The row as JSON."""
+        start = self._ends[index - 1] if index else 0
+        return os.pread(self._spool.fileno(), self._ends[index] - start, start)
+
+    def __getitem__(self, index: int) -> Placed:
+        file = list(self._files)[self._file_of[index]]
+        return Placed(json.loads(self.data(index)), self.name, file, self._lines[index])
+
+    def flush(self) -> None:
+        self._spool.flush()
+
+
+def read_pool(
+    source: DataSource,
+    *,
+    accept: tuple[str, ...],
+    stage_kind: str,
+    data_stages: dict[str, Path],
+    seed: int,
+    dedup: bool,
+    max_rejected: float,
+    rejects: Rejects,
+    folder: Path,
+) -> Pool:
+    """Read, convert, deduplicate.
+
+    Args:
+        accept: shapes of rows that the stage can train on.
+        max_rejected: share of this source's rows that may be bad.
+
+    Raises:
+        DataError: the source is missing or empty, its format is unknown or does not fit, or too many rows are bad.
+    """
+    pool, seen = Pool(source, folder), set[bytes]()
+    mine = Rejects(None)
+    format, raws = _recognised(source, pool.name, read_source(source, data_stages, seed))
+    for raw in raws:
+        pool.num_read += 1
+        try:
+            row = _checked(raw, format, source)
+            data = _packed(row)
+        except BadRow as bad:
+            pool.num_rejected += 1
+            mine.add(pool.name, raw, str(bad))
+            rejects.add(pool.name, raw, str(bad))
+            if pool.num_rejected == pool.num_read == HOPELESS:
+                break
+            continue
+        if not len(pool) and shape_of(row) not in accept:
+            what = f"holds {shape_of(row)} rows, and a '{stage_kind}' stage takes {' or '.join(accept)}"
+            raise DataError(f"{raw.file}:{raw.line}", what, "choose another source, or name its 'format' and 'columns'")
+        digest = hashlib.blake2b(data, digest_size=16).digest() if dedup else b""
+        if dedup and digest in seen:
+            pool.num_duplicates += 1
+            continue
+        seen.add(digest)
+        pool.add(data, raw)
+        if source.streaming and len(pool) == source.num_rows:
+            break
+    pool.flush()
+    _check_share(pool, mine, max_rejected, rejects.path)
+    return pool
+
+
+def _recognised(source: DataSource, name: str, raws: Iterator[Raw]) -> tuple[str, Iterable[Raw]]:
+    """The format, read off the first good row unless the recipe names it, and the rows from the first on."""
+    format = check_columns(name, source.columns, source.format)
+    read: list[Raw] = []
+    while format is None and (raw := next(raws, None)) is not None:
+        read.append(raw)
+        if raw.error or not isinstance(raw.value, dict):
+            continue
+        format = recognise(set(raw.value))
+        if format is None:
+            columns = ", ".join(map(str, raw.value))
+            cure = "name its 'format', or map its columns, such as columns: {prompt: question, completion: answer}"
+            raise DataError(f"{raw.file}:{raw.line}", f"the columns {columns} fit no known format", cure)
+    rows: Iterable[Raw] = chain(read, raws)
+    return format or "text", trees.conversations(rows, source.columns) if format == "oasst" else rows
+
+
+def _checked(raw: Raw, format: str, source: DataSource) -> Row:
+    if raw.error:
+        raise BadRow(raw.error)
+    return convert(raw.value, format, {} if format == "oasst" else source.columns)
+
+
+def _packed(row: Row) -> bytes:
+    try:
+        return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadRow("it holds a lone surrogate, which is no character (invalid UTF-16 in a JSON escape)") from None
+    except (TypeError, ValueError) as error:
+        raise BadRow(f"it holds a value that JSON cannot ({error})") from None
+
+
+def _check_share(pool: Pool, mine: Rejects, max_rejected: float, path: Path | None) -> None:
+    if not pool.num_read:
+        raise DataError(_place(pool), "holds no rows", "remove it from 'data', or fill it")
+    share = pool.num_rejected / pool.num_read
+    if share > max_rejected or not len(pool):
+        what = f"{pool.num_rejected} of {pool.num_read} rows are bad ({share:.1%}, allowed {max_rejected:.1%}): "
+        listed = f", all in {path}" if path else ""
+        cure = f"mend or remove them{listed}, or raise 'max_rejected'" if len(pool) else f"mend them{listed}"
+        raise DataError(_place(pool), what + "; ".join(mine.first), cure)
+
+
+def _place(pool: Pool) -> str:
+    path = pool.source.path
+    return str(Path(path).expanduser().absolute()) if path and Path(path).expanduser().exists() else pool.name

@@ -1,0 +1,199 @@
+"""The raw rows of one `DataSource`, one at a time, each with the file and line it stands on.
+
+Where a source lies is read off its `path`:
+
+- it exists on this machine, or looks like a file (a suffix of `llmkit.data.files`, with or without `.gz`; one of
+  `* ? [`; `.`, `/` or `~` in front): files here, relative to the current folder;
+- it holds a `:`: a Python function, called with `args`, that yields rows;
+- anything else: a data set on the Hugging Face Hub.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import datasets
+import huggingface_hub
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    GatedRepoError,
+    HFValidationError,
+    HTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from llmkit.artifacts.rundir import StageDir
+from llmkit.data.files import READERS, Raw, kind_of, read_file
+from llmkit.errors import DataError
+from llmkit.recipe.schema import DataSource
+
+# Rows that a stream is shuffled within: it cannot be shuffled as a whole.
+STREAM_BUFFER = 10_000
+HUB_TIMEOUT = 5.0
+
+
+def name_of(source: DataSource) -> str:
+    """How a source is called in messages and manifests."""
+    if source.from_ is not None:
+        return f"from: {source.from_}"
+    parts = [source.path or "", source.name or "", source.split if source.split != "train" else ""]
+    return " ".join(part for part in parts if part)
+
+
+def is_local(path: str) -> bool:
+    """Whether a path means files on this machine."""
+    looks_like_file = kind_of(path) or set("*?[") & set(path) or path.startswith((".", "/", "~"))
+    return bool(looks_like_file) or Path(path).exists()
+
+
+def is_function(path: str) -> bool:
+    """Whether a path means a Python function."""
+    return ":" in path and not is_local(path)
+
+
+def read_source(source: DataSource, data_stages: dict[str, Path], seed: int) -> Iterator[Raw]:
+    """All rows in their order, but for a stream of which only `num_rows` are taken: it is shuffled within a buffer.
+
+    Args:
+        data_stages: folder of each stage that `from` may name.
+        seed: of the shuffle of a stream.
+
+    Raises:
+        DataError: the source is missing or cannot be read. Bad rows come as `Raw` with `error`.
+    """
+    if source.from_ is not None:
+        return _read_files(_stage_files(source.from_, data_stages))
+    assert source.path is not None
+    if is_local(source.path):
+        return _read_files(_local_files(source.path))
+    if is_function(source.path):
+        return _read_function(source.path, source.args)
+    return _read_hub(source, seed)
+
+
+def _read_files(files: list[Path]) -> Iterator[Raw]:
+    for file in files:
+        yield from read_file(file)
+
+
+def _local_files(path: str) -> list[Path]:
+    full = Path(path).expanduser().absolute()
+    if full.is_dir():
+        inside = sorted({kind_of(child) for child in full.iterdir() if child.is_file()} - {""})
+        cure = f"name its files: {path.rstrip('/')}/*{inside[0]}" if inside else "it holds no data files"
+        raise DataError(str(full), "is a folder", cure)
+    found = [str(full)] if full.is_file() else glob.glob(str(full), recursive=True)  # noqa: PTH207 - not hidden files
+    files = sorted(file for file in map(Path, found) if file.is_file())
+    if not files:
+        raise DataError(str(full), "no such file", _nearby(full))
+    for file in files:
+        if not kind_of(file):
+            raise DataError(str(file), "is of no known kind", f"known are {' '.join(READERS)}, each also with .gz")
+    return files
+
+
+def _nearby(path: Path) -> str:
+    here = f"the current folder is {Path.cwd()}"
+    if not path.parent.is_dir():
+        return f"the folder {path.parent} does not exist either; {here}"
+    near = get_close_matches(path.name, [child.name for child in path.parent.iterdir()], n=3)
+    return f"did you mean {' or '.join(near)}? {here}" if near else here
+
+
+def _stage_files(name: str, data_stages: dict[str, Path]) -> list[Path]:
+    if name not in data_stages:
+        raise DataError(f"from: {name}", "no such stage has run", f"have: {', '.join(data_stages) or 'none'}")
+    folder = StageDir(Path(data_stages[name])).data
+    files = sorted(file for file in folder.glob("*") if kind_of(file) in (".jsonl", ".parquet"))
+    if not files:
+        what = f"stage '{name}' left no rows here (*.jsonl, *.parquet)"
+        raise DataError(str(folder), what, "run it, or name another")
+    return files
+
+
+def _read_function(path: str, args: dict[str, Any]) -> Iterator[Raw]:
+    function = _import(path)
+    try:
+        inspect.signature(function).bind(**args)
+    except TypeError as error:
+        cure = f"it is {path}{inspect.signature(function)}"
+        raise DataError(path, f"does not take these args ({error})", cure) from None
+    try:
+        for number, row in enumerate(function(**args), start=1):
+            yield Raw(row, path, number)
+    except (ValueError, OSError) as error:
+        raise DataError(path, str(error), "change 'args'") from error
+
+
+def _import(path: str) -> Callable[..., Iterable[Any]]:
+    module_name, _, name = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise DataError(path, str(error), "a function is named package.module:function") from None
+    function: Callable[..., Iterable[Any]] | None = getattr(module, name, None)
+    if not callable(function):
+        near = get_close_matches(name, [key for key in vars(module) if not key.startswith("_")], n=1)
+        raise DataError(path, f"{module_name} has no function '{name}'", f"did you mean '{near[0]}'?" if near else "")
+    return function
+
+
+def _read_hub(source: DataSource, seed: int) -> Iterator[Raw]:
+    dataset = _load_hub(source)
+    shuffled = source.streaming and source.num_rows is not None
+    rows = dataset.shuffle(seed=seed, buffer_size=STREAM_BUFFER) if shuffled else dataset
+    for number, row in enumerate(rows, start=1):
+        yield Raw(row, name_of(source), number)
+
+
+def _load_hub(source: DataSource) -> datasets.Dataset | datasets.IterableDataset:
+    path = str(source.path)
+    online = _reach_hub(path, source.revision)
+    try:
+        with _offline(not online):
+            return datasets.load_dataset(
+                path, name=source.name, revision=source.revision, split=source.split, streaming=source.streaming
+            )
+    except (OSError, ValueError, KeyError) as error:
+        if not online:
+            what = "is no file here, and the Hub cannot be reached and holds no copy in the local cache"
+            cure = f"check the name and the network; the current folder is {Path.cwd()}"
+            raise DataError(path, what, cure) from error
+        what = f"the Hub data set cannot be read ({' '.join(str(error).split())[:300]})"
+        raise DataError(path, what, "check 'name', 'split' and 'revision'") from error
+
+
+def _reach_hub(path: str, revision: str | None) -> bool:
+    """One request, not retried. `load_dataset` alone tries each file six times, which takes half a minute offline."""
+    try:
+        huggingface_hub.HfApi().dataset_info(path, revision=revision, timeout=HUB_TIMEOUT)
+    except GatedRepoError as error:
+        cure = "accept its terms on its page and log in"
+        raise DataError(path, "this Hub data set asks for consent", cure) from error
+    except RevisionNotFoundError as error:
+        raise DataError(path, f"the Hub data set has no revision '{revision}'", "check 'revision'") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        cure = f"check the name, log in if it is private; as a file it would be {Path(path).absolute()}"
+        raise DataError(path, "is neither a file here nor a data set on the Hub", cure) from error
+    except (OSError, HTTPError):
+        return False
+    return True
+
+
+@contextmanager
+def _offline(wanted: bool) -> Iterator[None]:
+    """Has `datasets` look into its cache without asking the Hub, as HF_HUB_OFFLINE=1 at the start would."""
+    if not wanted:
+        yield
+        return
+    modules = (datasets.config, huggingface_hub.constants)
+    with patch.object(modules[0], "HF_HUB_OFFLINE", True), patch.object(modules[1], "HF_HUB_OFFLINE", True):
+        yield

@@ -1,0 +1,1 @@
+"""lm-eval tasks with intervals and paired differences."""

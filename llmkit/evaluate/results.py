@@ -1,0 +1,64 @@
+"""What an evaluation found, document by document, and its files: one `<task>.jsonl` per task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmkit.artifacts.files import write_text
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document of a task: what the model was given, what it wrote, how that was scored."""
+
+    doc_id: int
+    """Place in the task's split."""
+    prompt: str
+    target: str
+    completion: str
+    """The generated text before filters; for multiple choice the likeliest choice."""
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric over all documents of a task."""
+
+    name: str
+    """lm-eval's name, followed by ",filter" where a task has several filters."""
+    value: float
+    num_samples: int
+    values: list[Any] = field(default_factory=list)
+    """lm-eval's value for each document that has one; empty for a group's mean over its tasks."""
+    aggregate: Callable[[list[Any]], float] | None = None
+    """How `values` become `value`, where that is not the mean."""
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    task: str
+    metrics: list[Metric]
+    documents: list[Document] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def write_documents(folder: Path, result: TaskResult) -> None:
+    """Raises RunError where the disk is full or read-only."""
+    lines = (json.dumps(asdict(document), ensure_ascii=False) for document in result.documents)
+    write_text(folder / f"{_file_name(result.task)}.jsonl", "".join(line + "\n" for line in lines))
+
+
+def read_documents(folder: Path, task: str) -> list[Document]:
+    """The documents that an earlier evaluation kept; none if it did not have this task."""
+    path = folder / f"{_file_name(task)}.jsonl"
+    if not path.is_file():
+        return []
+    return [Document(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _file_name(task: str) -> str:
+    return task.replace("/", "_")

@@ -1,0 +1,168 @@
+"""Finding and building lm-eval tasks: the shipped ones, the user's, lm-eval's own."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from unittest.mock import patch
+
+import datasets
+import huggingface_hub
+import lm_eval.tasks
+from huggingface_hub.errors import HfHubHTTPError
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import Entry, Kind
+from lm_eval.tasks._yaml_loader import load_yaml
+from lm_eval.tasks.manager import TaskDict
+
+from llmkit.artifacts.shipped import shipped
+from llmkit.errors import DataError
+from llmkit.recipe.schema import EvalSpec
+
+_FILE_FORMATS = ("json", "csv", "parquet", "text", "arrow")
+_HUB_TIMEOUT = 5.0
+
+
+def load_task(spec: EvalSpec, *, raw: bool, seed: int) -> TaskDict:
+    """The task, or the tasks of the group or tag, that `spec` names, with their data.
+
+    Args:
+        raw: prompts are plain text; tasks that have `metadata.raw` are built with its fields instead of their own.
+        seed: of the choice of worked examples.
+
+    Raises:
+        DataError: no such task (with the nearest names), a task file that is wrong, data that cannot be read.
+    """
+    manager = _manager_with(spec)
+    if raw:
+        _use_raw_fields(manager)
+    where = f"task {spec.task}"
+    with _without_retries(manager):
+        try:
+            loaded = manager.load([spec.task])
+        except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
+            cure = "check the network and the data set's name; data that was loaded before is found in the cache"
+            raise DataError(where, f"its data cannot be had ({_first_line(error)})", cure) from error
+        except Exception as error:  # noqa: BLE001 - a task file runs code of its own
+            what = f"it cannot be built ({type(error).__name__}: {_first_line(error)})"
+            raise DataError(where, what, "mend its YAML file or the functions that it names") from error
+    for task in loaded["tasks"].values():
+        _check(task)
+        _set_fewshot(task, spec.num_fewshot, seed)
+    return loaded
+
+
+def _manager_with(spec: EvalSpec) -> TaskManager:
+    """An index that holds the task, and no more of lm-eval's 13,000 files than needed: reading all takes 16 s."""
+    paths = [shipped("evals")]
+    if spec.include_path is not None:
+        paths.append(Path(spec.include_path).expanduser())
+        if not paths[-1].is_dir():
+            raise DataError(f"evals: {spec.include_path}", "no such folder", f"the current folder is {Path.cwd()}")
+    manager = TaskManager(include_path=list(paths), include_defaults=False)
+    if spec.task in manager.task_index:
+        return manager
+    _refuse_broken_files(paths)
+    return _own_folder(spec.task) or _with_defaults(spec.task, manager.all_tasks)
+
+
+def _own_folder(name: str) -> TaskManager | None:
+    """Of lm-eval's tasks most lie in a folder of their own name, or of its beginning."""
+    root = Path(lm_eval.tasks.__file__).parent
+    parts = name.split("_")
+    for length in range(len(parts), 0, -1):
+        folder = root / "_".join(parts[:length])
+        if folder.is_dir():
+            manager = TaskManager(include_path=[folder], include_defaults=False)
+            entry = manager.task_index.get(name)
+            if entry is not None and entry.kind is Kind.TASK:
+                return manager
+    return None
+
+
+def _with_defaults(name: str, local: list[str]) -> TaskManager:
+    manager = _all_of_lm_eval()
+    if name in manager.task_index:
+        return manager
+    near = difflib.get_close_matches(name, [*local, *manager.all_tasks], n=3, cutoff=0.6)
+    cure = f"did you mean {' or '.join(near)}?" if near else f"shipped are {', '.join(local)}"
+    raise DataError(f"evals: {name}", "no task of this name, here or in lm-eval", cure)
+
+
+@lru_cache(maxsize=1)
+def _all_of_lm_eval() -> TaskManager:
+    return TaskManager()
+
+
+def _refuse_broken_files(paths: list[Path]) -> None:
+    """lm-eval passes over a file that it cannot read, and the task in it seems not to exist."""
+    for file in (file for path in paths for file in sorted(path.rglob("*.yaml"))):
+        try:
+            load_yaml(file, resolve_func=False)
+        except Exception as error:  # noqa: BLE001 - PyYAML's errors, a missing include, a file that is no mapping
+            raise DataError(str(file), f"cannot be read as a task ({_first_line(error)})", "mend or remove it") from error
+
+
+def _use_raw_fields(manager: TaskManager) -> None:
+    index = manager.task_index
+    for name, entry in list(index.items()):
+        raw = _metadata(entry).get("raw")
+        if entry.kind is Kind.TASK and raw and entry.yaml_path is not None:
+            index[name] = replace(entry, yaml_path=None, cfg={**load_yaml(entry.yaml_path), **raw})
+
+
+def _metadata(entry: Entry) -> dict[str, dict[str, object]]:
+    metadata = (entry.cfg or {}).get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _check(task: Task) -> None:
+    where = f"task {task.task_name}"
+    if getattr(task, "UNSAFE_CODE", False):
+        raise DataError(where, "it runs code that the model wrote", "run it with lm_eval itself, in a sandbox")
+    if getattr(task, "MULTIMODAL", False):
+        raise DataError(where, "it needs images or sound", "only text tasks can be run here")
+
+
+def _set_fewshot(task: Task, num_fewshot: int | None, seed: int) -> None:
+    own = task.get_config("num_fewshot")
+    if num_fewshot and own == 0:
+        raise DataError(f"task {task.task_name}", "it allows no worked examples", "remove 'num_fewshot'")
+    task.set_config(key="num_fewshot", value=(own or 0) if num_fewshot is None else num_fewshot)
+    task.set_fewshot_seed(seed=seed)
+
+
+@contextmanager
+def _without_retries(manager: TaskManager) -> Iterator[None]:
+    """Without a network `datasets` tries each file six times, for half a minute: ask once, then use the cache alone."""
+    if not any(_is_on_hub(entry) for entry in manager.task_index.values()) or _hub_answers():
+        yield
+        return
+    hub, data = huggingface_hub.constants, datasets.config
+    with patch.object(hub, "HF_HUB_OFFLINE", True), patch.object(data, "HF_HUB_OFFLINE", True):
+        yield
+
+
+def _is_on_hub(entry: Entry) -> bool:
+    cfg = entry.cfg or {}
+    return "custom_dataset" not in cfg and cfg.get("dataset_path") not in (None, *_FILE_FORMATS)
+
+
+def _hub_answers() -> bool:
+    try:
+        huggingface_hub.HfApi().dataset_info("openai/gsm8k", timeout=_HUB_TIMEOUT)
+    except HfHubHTTPError:
+        return True
+    except Exception:  # noqa: BLE001 - httpx's and the system's errors alike mean no network
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,128 @@
+"""Runs a plan's steps in order. What is finished stays finished, whatever happens to the rest."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from ruamel.yaml import YAML
+from ruamel.yaml.compat import StringIO
+
+from llmkit.artifacts.files import read_json, write_text
+from llmkit.artifacts.rundir import RunDir
+from llmkit.errors import RunError, StageFailed
+from llmkit.launch.folders import prepare, renumber
+from llmkit.launch.progress import progress_for
+from llmkit.launch.worker import Stopped, last_lines, run_worker
+from llmkit.plan.make import Plan
+from llmkit.plan.step import Step
+from llmkit.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Options:
+    stage: str | None = None
+    """Only this stage and its evaluation."""
+    start: str | None = None
+    """This stage and all after it."""
+    verbose: bool = False
+    """Show what workers print."""
+    command: Sequence[str] = ("llmkit", "run")
+    """What the user typed: shown as the way to go on."""
+
+
+def execute(plan: Plan, recipe: Recipe, console: Console, options: Options | None = None) -> None:
+    """Run what is not finished. Raises StageFailed (exit code 130 after Ctrl-C), RunError."""
+    options = options or Options()
+    steps = select(plan, options.stage, options.start)
+    with plan.run_dir.locked():
+        write_recipe(plan.run_dir, recipe)
+        if len(steps) == len(plan.steps):
+            for path in renumber(plan):
+                _say(console, f"set aside {path}: no longer in the recipe")
+        for step in steps:
+            if step.action == "skip":
+                _say(console, f"[{step.index}/{len(plan.steps)}] {step.name}: skipped ({step.reason})")
+            else:
+                _run(plan, step, console, options)
+
+
+def select(plan: Plan, stage: str | None = None, start: str | None = None) -> list[Step]:
+    """The steps that are asked for. Raises RunError if one of them reads what no step has made."""
+    wanted = stage or start
+    if wanted is None:
+        return plan.steps
+    names = [step.name for step in plan.steps]
+    if wanted not in names:
+        raise RunError(f"--{'stage' if stage else 'from'} {wanted}", "no such stage", f"have: {', '.join(names)}")
+    first = names.index(wanted)
+    steps = [s for s in plan.steps if s.name in (stage, f"eval-{stage}")] if stage else plan.steps[first:]
+    chosen = {step.name for step in steps}
+    finished = {step.name for step in plan.steps if step.action == "skip"}
+    for step in steps:
+        for needed in filter(None, [step.parent, *step.data_stages]):
+            if needed not in chosen | finished:
+                what = f"'{step.name}' needs '{needed}', which is not finished"
+                raise RunError(f"--{'stage' if stage else 'from'} {wanted}", what, f"use --from {needed}")
+    return steps
+
+
+def write_recipe(run: RunDir, recipe: Recipe) -> None:
+    """The recipe as resolved: overlays, `key=value` words and variables filled in. It can be run again as it is."""
+    text = StringIO()
+    yaml = YAML()
+    yaml.width = 120
+    yaml.dump(recipe.model_dump(mode="json", by_alias=True, exclude_none=True), text)
+    write_text(run.recipe, text.getvalue())
+
+
+def _run(plan: Plan, step: Step, console: Console, options: Options) -> None:
+    _say(console, f"[{step.index}/{len(plan.steps)}] {step.name}: {step.action} ({step.reason})")
+    prepare(plan.run_dir, step)
+    started = time.monotonic()
+    progress = progress_for(console, step.name)
+    try:
+        code = run_worker(step, progress, options.verbose)
+    except Stopped:
+        text = f"stopped in stage '{step.name}'; finished stages are kept\ngo on with: {shlex.join(options.command)}"
+        raise StageFailed(text, exit_code=130) from None
+    finally:
+        progress.close()
+    manifest = step.stage_dir.manifest()
+    if manifest is None or manifest.fingerprint != step.fingerprint:
+        raise _failure(step, code, options.command)
+    _say(console, f"[{step.index}/{len(plan.steps)}] {step.name}: done in {time.monotonic() - started:.0f} s")
+
+
+def _failure(step: Step, code: int, command: Sequence[str]) -> StageFailed:
+    """The worker's own words if it left any, else the end of its log."""
+    said = _error_of(step.stage_dir.error)
+    log = step.stage_dir.log
+    resume = f"log: {log}\ngo on with: {shlex.join(command)}"
+    if said and said.get("exit_code") == 2:
+        problems = [_problem(p) for p in said.get("problems", [])]
+        return StageFailed("\n".join([*problems, f"stage '{step.name}' stopped", resume]), exit_code=2)
+    why = f": {said['type']}: {said.get('message', '')}" if said else f" (exit code {code})"
+    lines = "\n".join(f"  | {line}" for line in last_lines(log))
+    return StageFailed(f"stage '{step.name}' failed{why}\n{lines}\n{resume}")
+
+
+def _error_of(path: Path) -> dict[str, object] | None:
+    try:
+        data = read_json(path)
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _problem(item: dict[str, str]) -> str:
+    text = f"{item['where']}: {item['what']}" if item.get("where") else item["what"]
+    return f"{text}; {item['cure']}" if item.get("cure") else text
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,57 @@
+"""Folders of stages before they run: nothing of another fingerprint may be mixed in, nothing finished is lost."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from llmkit.artifacts.files import disk_error
+from llmkit.artifacts.rundir import RunDir
+from llmkit.artifacts.stagefile import write_stage_file
+from llmkit.plan.make import Plan
+from llmkit.plan.step import Step
+
+OLD = ".old"
+"""Folder of finished stages that were replaced, inside the run's."""
+
+
+def renumber(plan: Plan) -> list[Path]:
+    """Give kept folders their number in this plan and set those of removed stages aside. Returns the latter."""
+    try:
+        for step in plan.steps:
+            if step.action != "run" and step.found is not None and step.found != step.stage_dir.path:
+                step.found.rename(step.stage_dir.path)
+                write_stage_file(step.stage_file())
+        return [set_aside(plan.run_dir, path) for path in plan.stale]
+    except OSError as error:
+        raise disk_error(plan.run_dir.path, error) from error
+
+
+def prepare(run: RunDir, step: Step) -> None:
+    """An empty folder with stage.json; for a step that resumes, the folder as it was with a new stage.json."""
+    folder = step.stage_dir
+    try:
+        if step.action == "run":
+            for old in {step.found, folder.path} - {None}:
+                _clear(run, old)  # type: ignore[arg-type]
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.error.unlink(missing_ok=True)
+    except OSError as error:
+        raise disk_error(folder.path, error) from error
+    write_stage_file(step.stage_file())
+
+
+def _clear(run: RunDir, folder: Path) -> None:
+    if (folder / "manifest.json").is_file():
+        set_aside(run, folder)
+    elif folder.is_dir():
+        shutil.rmtree(folder)
+
+
+def set_aside(run: RunDir, folder: Path) -> Path:
+    """Move a stage's folder under `.old/`, where its last version replaces the one before."""
+    target = run.path / OLD / folder.name
+    target.parent.mkdir(exist_ok=True)
+    if target.exists():
+        shutil.rmtree(target)
+    return folder.rename(target)

@@ -1,0 +1,60 @@
+"""LoRA, DoRA and QLoRA through peft."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel
+from peft.utils.other import TrainableTokensWrapper
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from llmkit.modeling.load import load_model
+from llmkit.modeling.tokens import fit_model
+from llmkit.recipe.schema import PeftSpec
+
+
+def lora_config(spec: PeftSpec, model: PreTrainedModel, token_ids: list[int]) -> LoraConfig:
+    """`token_ids`: rows of the chat template's tokens, trained whole, since a base model never learned them."""
+    rows: dict[str, list[int]] | None = None
+    if token_ids:
+        rows = {_name_of(model, model.get_input_embeddings()): token_ids}
+        if not model.config.get_text_config().tie_word_embeddings:
+            rows[_name_of(model, model.get_output_embeddings())] = token_ids
+    return LoraConfig(
+        r=spec.r,
+        lora_alpha=spec.lora_alpha,
+        lora_dropout=spec.lora_dropout,
+        target_modules=spec.target_modules,
+        use_dora=spec.method == "dora",
+        trainable_token_indices=rows,
+        task_type="CAUSAL_LM",
+    )
+
+
+def let_fused_head_read(model: PreTrainedModel) -> None:
+    """TRL 1.16's fused LM head reads `lm_head.bias`, which peft's wrapper of trained token rows does not pass on."""
+    head = model.get_output_embeddings()
+    if isinstance(head, TrainableTokensWrapper) and not hasattr(head, "bias"):
+        head.bias = None
+
+
+def _name_of(model: PreTrainedModel, module: torch.nn.Module) -> str:
+    return next(name.rpartition(".")[2] for name, found in model.named_modules() if found is module)
+
+
+def merge_adapter(
+    base: str,
+    adapter_dir: Path,
+    out_dir: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    new_tokens: list[str],
+    *,
+    dtype: str,
+    revision: str | None,
+) -> None:
+    """The base in `dtype` with the adapter folded in, saved to `out_dir`. A QLoRA adapter folds into unquantized weights."""
+    model = load_model(base, dtype=dtype, revision=revision)
+    fit_model(model, tokenizer, new_tokens)
+    merged = PeftModel.from_pretrained(model, adapter_dir).merge_and_unload(safe_merge=True)
+    merged.save_pretrained(out_dir)

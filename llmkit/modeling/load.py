@@ -1,0 +1,99 @@
+"""Tokenizers and causal language models from a folder, a Python package or the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from llmkit.artifacts.shipped import in_package
+from llmkit.errors import ModelError
+from llmkit.recipe.schema import ModelSpec
+
+
+def resolve(name_or_path: str) -> str:
+    """A folder's path, or the Hub id as it is. Raises ModelError for a path that does not exist."""
+    packaged = in_package(name_or_path)
+    path = packaged if packaged is not None else Path(name_or_path).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(
+                str(path), "has no config.json, so it is not a model folder", "give the folder that holds it"
+            )
+        return str(path)
+    if packaged is not None or path.is_file() or name_or_path.startswith((".", "/", "~")):
+        raise ModelError(name_or_path, "no such model folder", f"the current folder is {Path.cwd()}")
+    return name_or_path
+
+
+def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Raises ModelError where there is no tokenizer or the Hub cannot be reached."""
+    path = resolve(name_or_path)
+    if Path(path).is_dir() and not any(Path(path).glob("tokenizer*")):
+        raise ModelError(path, "has no tokenizer", "copy the base model's tokenizer files beside config.json")
+    try:
+        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreachable(name_or_path, error) from error
+
+
+def load_config(name_or_path: str, revision: str | None = None) -> Any:
+    try:
+        return AutoConfig.from_pretrained(resolve(name_or_path), revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreachable(name_or_path, error) from error
+
+
+def load_model(
+    name_or_path: str,
+    *,
+    dtype: str = "float32",
+    attn_implementation: str | None = None,
+    revision: str | None = None,
+    quantization: str | None = None,
+) -> PreTrainedModel:
+    """Weights from safetensors only, in `dtype`; `quantization="nf4"` holds them in 4 bits (Dettmers 2023)."""
+    path = resolve(name_or_path)
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True, "trust_remote_code": False}
+    if attn_implementation:
+        options["attn_implementation"] = attn_implementation
+    if quantization == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+        )
+        options["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
+    try:
+        return AutoModelForCausalLM.from_pretrained(path, revision=revision, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreachable(name_or_path, error) from error
+
+
+def load_spec(spec: ModelSpec, input_model: str, is_base: bool, **options: Any) -> PreTrainedModel:
+    """The input model of a stage: the recipe's base with its revision, or an earlier stage's folder."""
+    return load_model(
+        input_model,
+        dtype=spec.dtype,
+        attn_implementation=spec.attn_implementation,
+        revision=spec.revision if is_base else None,
+        **options,
+    )
+
+
+def _unreachable(name: str, error: Exception) -> ModelError:
+    first = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    if Path(resolve(name)).is_dir():
+        return ModelError(name, f"cannot be loaded ({first})", "check that the folder is complete")
+    cure = "check the name, log in if it is private, or give a local folder"
+    return ModelError(name, f"is neither a local folder nor to be had from the Hub ({first})", cure)

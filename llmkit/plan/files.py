@@ -1,0 +1,130 @@
+"""The files that a recipe names: where they are, and what stands for their content in a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from glob import glob, has_magic
+from importlib.util import find_spec
+from pathlib import Path
+
+from llmkit.artifacts.files import sha256_of
+from llmkit.artifacts.shipped import in_package, shipped
+from llmkit.recipe.schema import DataSource, ModelSpec, TrainStage
+from llmkit.recipe.source import Loc
+
+WHOLE = 64 * 2**20
+"""Files up to this size are hashed whole; of larger ones the ends, the size and the time of change."""
+_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".txt")
+_MODEL_FILES = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt")
+Found = tuple[Loc, str, str]
+
+
+def is_function(path: str) -> bool:
+    """`package.module:function`."""
+    return ":" in path and not is_local(path)
+
+
+def is_local(path: str) -> bool:
+    """A file, folder or glob on this machine, rather than a Hub id."""
+    expanded = Path(path).expanduser()
+    bare = path.lower().removesuffix(".gz")
+    return expanded.exists() or has_magic(path) or bare.endswith(_SUFFIXES) or path.startswith(("/", ".", "~"))
+
+
+def local_files(path: str) -> list[Path]:
+    """Files that a local data path stands for, sorted; empty if there is none."""
+    expanded = str(Path(path).expanduser())
+    return [Path(p) for p in sorted(glob(expanded, recursive=True)) if Path(p).is_file()]
+
+
+def problems_of_data(stage: TrainStage) -> list[Found]:
+    """Local files that are not there, as (location in the stage, what, cure)."""
+    lists = {("data",): stage.data, **{("heldout", name): sources for name, sources in stage.heldout.items()}}
+    found: list[Found] = []
+    for loc, sources in lists.items():
+        for index, source in enumerate(sources):
+            if source.path and is_local(source.path):
+                found += [((*loc, index, "path"), *what) for what in _missing(source.path)]
+    return found
+
+
+def _missing(path: str) -> list[tuple[str, str]]:
+    if has_magic(path):
+        return [] if local_files(path) else [(f"no file matches '{path}'", f"the current folder is {Path.cwd()}")]
+    expanded = Path(path).expanduser()
+    if expanded.is_dir():
+        return [(f"'{path}' is a folder, not a file", f"use a glob: '{path.rstrip('/')}/*.jsonl'")]
+    return [] if expanded.exists() else [(f"no such file: '{path}'", f"the current folder is {Path.cwd()}")]
+
+
+def resolve_model(model: ModelSpec) -> str:
+    """The absolute folder of a local or packaged model; else the Hub id as it is."""
+    folder = in_package(model.name_or_path) or Path(model.name_or_path).expanduser()
+    return str(folder.absolute()) if folder.exists() else model.name_or_path
+
+
+def template_file(name: str) -> Path:
+    """A shipped chat template's file for its name, else `name` as a path."""
+    inside = shipped("chat_templates") / f"{name}.jinja"
+    return inside if inside.is_file() else Path(name).expanduser()
+
+
+def digest(path: Path) -> str:
+    """What stands for a file's content; `missing` if it is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return "missing"
+    return _digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, size: int, mtime: int) -> str:
+    with path.open("rb") as file:
+        if size <= WHOLE:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        head = file.read(2**20)
+        file.seek(-(2**20), 2)
+        ends = hashlib.sha256(head + file.read()).hexdigest()
+    return f"{size}:{mtime}:{ends}"
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """One hash over several files, their names included."""
+    return sha256_of([(path.name, digest(path)) for path in files])
+
+
+def digest_of_model(folder: Path) -> str:
+    return digest_of(sorted(path for pattern in _MODEL_FILES for path in folder.glob(pattern)))
+
+
+def digest_of_source(source: DataSource) -> str:
+    """Content of a data source: file hashes, a function's package, or the Hub id with its revision."""
+    path = source.path or ""
+    if is_function(path):
+        return digest_of_package(path.partition(":")[0])
+    if is_local(path):
+        return digest_of(local_files(path))
+    return f"hub:{path}@{source.revision or 'main'}"
+
+
+@cache
+def digest_of_package(module: str) -> str:
+    """Source files of the package that a module lies in. Imports nothing but the top package's finder."""
+    top, *rest = module.split(".")
+    spec = find_spec(top)
+    if spec is None:
+        return "missing"
+    if not spec.submodule_search_locations:
+        return digest(Path(spec.origin)) if spec.origin else "missing"
+    folder = Path(next(iter(spec.submodule_search_locations))).joinpath(*rest)
+    folder = folder if folder.is_dir() else folder.parent
+    return digest_of_sources(folder)
+
+
+def digest_of_sources(folder: Path) -> str:
+    """All Python files under a folder, with their relative paths."""
+    files = sorted(folder.rglob("*.py"))
+    return sha256_of([(str(path.relative_to(folder)), digest(path)) for path in files])

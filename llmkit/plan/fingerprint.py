@@ -1,0 +1,133 @@
+"""What a stage's result depends on, part by part, and the hash over all parts.
+
+A finished stage whose parts are unchanged is skipped. In: the settings, the input model or its stage's fingerprint,
+the content of data files, the Hub ids and revisions, the chat template, and the source files of the rooms that do
+the work. Out, because they do not change the result: names, how the batch is cut over processes and steps, which
+machine runs it (`launch`), and how often progress is saved and shown.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from llmkit.artifacts.files import sha256_of
+from llmkit.artifacts.shipped import shipped
+from llmkit.plan.files import digest, digest_of, digest_of_model, digest_of_source, digest_of_sources, template_file
+from llmkit.recipe.schema import EvalSpec, EvaluateStage, ModelSpec, TrainStage
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_ROOMS = {
+    "pretrain": ("data", "chat", "modeling"),
+    "sft": ("data", "chat", "modeling"),
+    "evaluate": ("evaluate", "generation", "chat", "modeling"),
+}
+_EVAL_FILES = (".yaml", ".yml", ".jsonl", ".json", ".py")
+_SHARED_FILES = {"evaluate": ("common",)}
+_TRAINING_FILES = ("common", "training", "callbacks")
+_NOT_SETTINGS = {"name", "from", "launch", "data", "heldout", "evals"}
+NOT_RESULTS = frozenset(
+    {
+        "per_device_train_batch_size",
+        "per_device_eval_batch_size",
+        "gradient_checkpointing",
+        "gradient_checkpointing_kwargs",
+        "activation_offloading",
+        "dataloader_num_workers",
+        "dataloader_pin_memory",
+        "dataloader_persistent_workers",
+        "dataloader_prefetch_factor",
+        "logging_steps",
+        "logging_strategy",
+        "logging_first_step",
+        "log_level",
+        "report_to",
+        "save_steps",
+        "save_strategy",
+        "save_total_limit",
+    }
+)
+"""Trainer options that change speed, memory or output, not the trained weights."""
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Fingerprints of the steps that this one reads."""
+
+    parent: str | None = None
+    data: dict[str, str] = field(default_factory=dict)
+    compare_with: str | None = None
+
+
+def fingerprint_of(inputs: dict[str, str]) -> str:
+    return sha256_of(inputs)
+
+
+def inputs_of(stage: Any, model: ModelSpec | None, base: str | None, upstream: Upstream) -> dict[str, str]:
+    """Named parts of the fingerprint. `base`: folder or Hub id, when the recipe's model is the stage's input."""
+    parts = {**_settings(stage), **_code(stage.kind)}
+    if isinstance(stage, TrainStage):
+        parts |= _data(stage, upstream)
+    if isinstance(stage, EvaluateStage):
+        parts |= {f"evals.{spec.task}": _evaluation(spec) for spec in stage.evals}
+        parts["compare_with"] = upstream.compare_with or ""
+    if upstream.parent is not None:
+        parts["input model"] = upstream.parent
+    if model is not None:
+        parts |= _model(model, base, stage.kind)
+    return parts
+
+
+def _settings(stage: Any) -> dict[str, str]:
+    data = stage.model_dump(mode="json", by_alias=True)
+    trainer = data.pop("trainer", {})
+    settings = {key: value for key, value in data.items() if key not in _NOT_SETTINGS}
+    settings |= {f"trainer.{key}": value for key, value in trainer.items() if key not in NOT_RESULTS}
+    return {key: json.dumps(value, sort_keys=True) for key, value in settings.items()}
+
+
+def _data(stage: TrainStage, upstream: Upstream) -> dict[str, str]:
+    parts = {}
+    lists = {"data": stage.data, **{f"heldout.{name}": sources for name, sources in stage.heldout.items()}}
+    for name, sources in lists.items():
+        for index, source in enumerate(sources):
+            parts[f"{name}.{index}"] = source.model_dump_json(by_alias=True, exclude_defaults=True, exclude={"revision"})
+            content = upstream.data.get(source.from_, "") if source.from_ else digest_of_source(source)
+            parts[f"{name}.{index} content"] = content
+    return parts
+
+
+def _model(model: ModelSpec, base: str | None, kind: str) -> dict[str, str]:
+    parts = {"model.dtype": model.dtype, "model.attn_implementation": model.attn_implementation or ""}
+    if model.chat_template is not None and kind != "pretrain":
+        parts["model.chat_template"] = digest(template_file(model.chat_template))
+    if base is not None:
+        folder = Path(base)
+        parts["model"] = digest_of_model(folder) if folder.is_dir() else f"hub:{base}@{model.revision or 'main'}"
+    return parts
+
+
+def _evaluation(spec: EvalSpec) -> str:
+    """Settings of an eval, and the files of the folders in which its task and data may lie."""
+    folders = [shipped("evals"), *([Path(spec.include_path).expanduser()] if spec.include_path else [])]
+    own = sorted(p for folder in folders for p in folder.rglob("*") if p.suffix in _EVAL_FILES)
+    return f"{spec.model_dump_json(exclude_defaults=True)} {digest_of(own)} {_lm_eval()}"
+
+
+@cache
+def _lm_eval() -> str:
+    """`lm_eval-<version>`: its own tasks and metrics are part of the measure."""
+    spec = find_spec("lm_eval")
+    found = Path(spec.origin).parent.parent.glob("lm_eval-*.dist-info") if spec and spec.origin else []
+    return next((path.stem for path in found), "")
+
+
+def _code(kind: str) -> dict[str, str]:
+    """Source files of the rooms that compute a stage."""
+    files = [*_SHARED_FILES.get(kind, _TRAINING_FILES), kind]
+    parts = {f"code of llmkit/stages/{name}.py": digest(_PACKAGE / "stages" / f"{name}.py") for name in files}
+    return parts | {f"code of llmkit/{room}": digest_of_sources(_PACKAGE / room) for room in _ROOMS.get(kind, ())}

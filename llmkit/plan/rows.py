@@ -1,0 +1,49 @@
+"""Row counts of local files, where counting is cheap."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from llmkit.plan.files import WHOLE, is_local, local_files
+from llmkit.recipe.schema import DataSource, TrainStage
+
+
+def count(stage: TrainStage) -> int | None:
+    """Rows before duplicates and bad rows are dropped; None where a source cannot be counted without loading it."""
+    if any(source.fraction is not None for source in stage.data):
+        return None
+    counts = [_of_source(source) for source in stage.data]
+    known = [number for number in counts if number is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _of_source(source: DataSource) -> int | None:
+    counts: list[int | None] = []
+    if source.path and is_local(source.path) and source.split == "train":
+        counts = [_of_file(path) for path in local_files(source.path)]
+    known = [number for number in counts if number is not None]
+    total = sum(known) if known and len(known) == len(counts) else None
+    if source.num_rows is None:
+        return total
+    return source.num_rows if total is None else min(total, source.num_rows)
+
+
+def _of_file(path: Path) -> int | None:
+    if path.stat().st_size > WHOLE:
+        return None
+    try:
+        if path.suffix in (".jsonl", ".ndjson"):
+            with path.open("rb") as file:
+                return sum(1 for line in file if line.strip())
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8", newline="") as text:
+                return max(0, sum(1 for _ in csv.reader(text)) - 1)
+        if path.suffix == ".json":
+            rows = json.loads(path.read_text(encoding="utf-8"))
+            return len(rows) if isinstance(rows, list) else 1
+    except (ValueError, csv.Error):
+        # the stage will say what is wrong with it
+        return None
+    return None

@@ -1,0 +1,128 @@
+"""A run's folder to one offline page, its markdown and its figures for machines.
+
+build_report(open_run("runs/assistant"))   -> runs/assistant/report.html, beside it report.md
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from llmkit.artifacts.files import write_text
+from llmkit.artifacts.rundir import RunDir
+from llmkit.report import chain, compare, numbers, words
+from llmkit.report.answers import answers, other_samples
+from llmkit.report.collect import Curve, RunReport, StageReport, collect
+from llmkit.report.compare import Headline
+from llmkit.report.markdown import markdown
+from llmkit.report.settings import settings
+from llmkit.report.svg import Whisker, line_chart, thin, whisker_chart
+
+
+def build_report(run: RunDir) -> Path:
+    """Writes report.html and report.md. Raises RunError where the folder cannot be written."""
+    report = collect(run)
+    write_text(run.report, numbers.visible(page(report)))
+    write_text(run.report.with_suffix(".md"), numbers.visible(markdown(report)))
+    return run.report
+
+
+def report_json(run: RunDir) -> dict[str, Any]:
+    """{"run", "stages", "evals"}: finished stages, and evals in the order of the chain, the final model's last."""
+    report = collect(run)
+    shown = ("stage", "task", "metric", "value", "low", "high", "num_samples")
+    return {
+        "run": report.name,
+        "stages": [_stage_json(stage) for stage in report.stages if stage.manifest],
+        "evals": [{key: getattr(row, key) for key in shown} for row in report.evals()],
+    }
+
+
+def _stage_json(stage: StageReport) -> dict[str, Any]:
+    made = stage.manifest
+    assert made is not None
+    metrics: dict[str, float] = dict(made.metrics)
+    for name, held in made.heldout.items():
+        for when, measure in (("before", held.before), ("after", held.after)):
+            figures = {k: getattr(measure, k) for k in ("loss", "perplexity", "bits_per_byte")} if measure else {}
+            metrics |= {f"heldout/{name}/{when}/{key}": v for key, v in figures.items() if v is not None}
+    return {"name": stage.name, "kind": stage.kind, "seconds": made.seconds, "metrics": metrics}
+
+
+def page(report: RunReport) -> str:
+    """The HTML of one run, complete in itself."""
+    all_nodes = chain.nodes(report)
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            report=report,
+            summary=words.summary(report),
+            figures=words.final_figures(report),
+            rows=chain.row_pictures(all_nodes),
+            column=chain.column_picture(all_nodes),
+            columns=compare.columns(report),
+            headlines=compare.headlines(report),
+            answers=answers(report),
+            versions=_versions(report),
+        )
+    )
+
+
+def _environment() -> Environment:
+    found = Environment(
+        loader=PackageLoader("llmkit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.globals |= {
+        "change": compare.change,
+        "heldout_change": compare.heldout_change,
+        "perplexity_bounds": compare.perplexity_bounds,
+        "did": words.did,
+        "kind_of": words.kind_of,
+        "figure": words.figure,
+        "share": words.share,
+        "other_samples": other_samples,
+        "settings": settings,
+        "whiskers": _whiskers,
+        "curve": _curve,
+        "by_phase": _by_phase,
+        "interval": numbers.interval,
+        "difference_interval": numbers.difference_interval,
+    }
+    names = ("number", "count", "percent", "value", "difference", "duration", "size")
+    found.filters |= {name: getattr(numbers, name) for name in names}
+    return found
+
+
+def _whiskers(line: Headline) -> Markup:
+    marks = [Whisker(row.stage, row.value, row.low, row.high) if row else None for row in line.cells]
+    told = ", ".join(f"{row.stage} {numbers.value(row.value, line.is_share)}" for row in line.cells if row)
+    return whisker_chart(f"{line.task} {line.metric}: {told}", marks, line.is_share)
+
+
+def _curve(curve: Curve) -> Markup:
+    return line_chart(f"{curve.key} against step", thin(curve.steps, curve.values), numbers.number)
+
+
+def _by_phase(stage: StageReport) -> dict[str, list[Curve]]:
+    phases: dict[str, list[Curve]] = {}
+    for curve in stage.curves:
+        phases.setdefault(curve.phase, []).append(curve)
+    return phases
+
+
+def _versions(report: RunReport) -> dict[str, str]:
+    """Of all stages; where they differ, each version that was used."""
+    used: dict[str, list[str]] = {}
+    for stage in report.stages:
+        for package, version in (stage.manifest.versions if stage.manifest else {}).items():
+            if version not in used.setdefault(package, []):
+                used[package].append(version)
+    return {package: ", ".join(found) for package, found in used.items()}

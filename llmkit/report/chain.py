@@ -1,0 +1,147 @@
+"""The chain as a picture: a box per model, and on the arrow what it took and what it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from markupsafe import Markup, escape
+
+from llmkit.report.collect import RunReport, StageReport
+from llmkit.report.compare import has_changes, largest_change
+from llmkit.report.numbers import difference, duration, short_count
+from llmkit.report.words import kind_of
+
+_BOX, _HIGH, _ARROW = 152, 62, 128
+_PER_ROW = 3
+
+
+@dataclass(frozen=True)
+class Node:
+    """A box, and the words on the arrow that leads to it."""
+
+    name: str
+    kind: str
+    href: str
+    status: str
+    follows: bool = True
+    """Starts from the model in the box before."""
+    time: str = ""
+    tokens: str = ""
+    task: str = ""
+    change: str = ""
+    colour: str = "unclear"
+
+
+def nodes(report: RunReport) -> list[Node]:
+    chain = report.chain
+    starts_from_base = not chain or any(stage.parent == "base" for stage in chain)
+    model = (report.model or "base model").rpartition("/")[2]
+    found = [Node("base", model, "results", "finished")] if starts_from_base else []
+    for index, stage in enumerate(chain):
+        before = chain[index - 1].name if index else "base"
+        found.append(_node(report, stage, stage.parent == before))
+    return found
+
+
+def _node(report: RunReport, stage: StageReport, follows: bool) -> Node:
+    kind = kind_of(stage) if follows or stage.parent is None else f"{stage.kind}, from {stage.parent}"
+    if stage.status == "planned":
+        return Node(stage.name, kind, "chain", stage.status, follows, time="not started")
+    node = Node(stage.name, kind, f"stage-{stage.name}", stage.status, follows)
+    if stage.manifest is None:
+        return replace(node, time=stage.status)
+    data = stage.manifest.data
+    num_tokens = stage.manifest.metrics.get("tokens") or (data.num_tokens if data else 0)
+    tokens = f"{short_count(num_tokens)} tokens" if num_tokens else ""
+    node = replace(node, time=duration(stage.manifest.seconds), tokens=tokens)
+    if largest := largest_change(report, stage.name):
+        line, made = largest
+        return replace(node, task=line.task, change=difference(made.value, line.is_share), colour=made.colour)
+    return replace(node, task="no clear change") if has_changes(report, stage.name) else node
+
+
+def row_pictures(all_nodes: Sequence[Node]) -> list[Markup]:
+    """Left to right, for wide screens: the first row holds one box more, for it begins without an arrow."""
+    rows = [list(all_nodes[: _PER_ROW + 1])]
+    rest = all_nodes[_PER_ROW + 1 :]
+    rows += [list(rest[start : start + _PER_ROW]) for start in range(0, len(rest), _PER_ROW)]
+    width = 4 + _BOX * len(rows[0]) + _ARROW * max(0, len(rows[0]) - 1)
+    return [_row(row, width, leads_in=index > 0) for index, row in enumerate(rows) if row]
+
+
+def _row(row: Sequence[Node], width: int, leads_in: bool) -> Markup:
+    parts, x = [], 2
+    for index, node in enumerate(row):
+        if index or leads_in:
+            parts.append(_arrow(x, 2 + _HIGH // 2, x + _ARROW, 2 + _HIGH // 2, node))
+            middle = x + _ARROW / 2 - 3
+            for text, y, css in _words(node):
+                parts.append(_text(middle, 2 + _HIGH / 2 + y, text, f"{css} mid"))
+            x += _ARROW
+        parts.append(_box(x, 2, _BOX, node))
+        x += _BOX
+    return _svg(width, _HIGH + 14, "wide", parts)
+
+
+def column_picture(all_nodes: Sequence[Node]) -> Markup:
+    """Top to bottom, for phones."""
+    width, parts, y = 340, [], 2
+    for index, node in enumerate(all_nodes):
+        if index:
+            gap = 92 if node.task else 62 if node.tokens else 44
+            parts.append(_arrow(40, y, 40, y + gap, node))
+            for text, below, css in _words(node):
+                parts.append(_text(58, y + (48 if node.tokens else gap / 2 + 13) - 4 + below, text, css))
+            y += gap
+        parts.append(_box(2, y, width - 4, node))
+        y += _HIGH
+    return _svg(width, y + 2, "narrow", parts)
+
+
+def _words(node: Node) -> list[tuple[str, float, str]]:
+    """(text, baseline relative to the arrow, class)"""
+    return [
+        (node.time, -24 if node.tokens else -9, "small"),
+        (node.tokens, -9, "small"),
+        (_cut(node.task, 19), 18, "small"),
+        (node.change, 34, f"small strong {node.colour}"),
+    ]
+
+
+def _arrow(x1: int, y1: int, x2: int, y2: int, node: Node) -> Markup:
+    css = "arrow" if node.follows else "arrow loose"
+    if y1 == y2:
+        shaft, head = f"M{x1 + 6} {y1}L{x2 - 1} {y2}", f"M{x2 - 8} {y2 - 4}L{x2 - 1} {y2}L{x2 - 8} {y2 + 4}"
+    else:
+        shaft, head = f"M{x1} {y1 + 5}L{x2} {y2 - 1}", f"M{x2 - 4} {y2 - 8}L{x2} {y2 - 1}L{x2 + 4} {y2 - 8}"
+    return Markup(f'<path class="{css}" d="{shaft}"/><path class="arrow" d="{head}"/>')
+
+
+def _box(x: int, y: int, width: int, node: Node) -> Markup:
+    return Markup(
+        '<a href="#{href}"><rect class="box {status}" x="{x}" y="{y}" width="{width}" height="{high}" rx="6"/>'
+        "{name}{kind}</a>"
+    ).format(
+        href=node.href,
+        status=node.status,
+        x=x,
+        y=y,
+        width=width,
+        high=_HIGH,
+        name=_text(x + width / 2, y + 27, _cut(node.name, 16), "name mid"),
+        kind=_text(x + width / 2, y + 46, _cut(node.kind, 22), "small mid"),
+    )
+
+
+def _text(x: float, y: float, text: str, css: str) -> Markup:
+    return Markup(f'<text class="{css}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>') if text else Markup("")
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "\u2026"
+
+
+def _svg(width: int, height: int, css: str, parts: Sequence[Markup]) -> Markup:
+    head = f'<svg class="chain {css}" viewBox="0 0 {width} {height}" style="max-width:{width}px">'
+    return Markup(head) + Markup("").join(parts) + Markup("</svg>")

@@ -1,0 +1,225 @@
+"""What a run left on disk, as plain frozen values. Unfinished and failed stages are told as what they are."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from llmkit.artifacts.files import read_json
+from llmkit.artifacts.manifest import EvalRow, Manifest
+from llmkit.artifacts.rundir import RunDir, StageDir
+from llmkit.artifacts.stagefile import StageFile, read_stage_file
+from llmkit.errors import Problem, RecipeError
+from llmkit.recipe.source import read_yaml
+
+Status = Literal["finished", "unfinished", "failed", "planned"]
+CURVES = ("loss", "learning_rate", "grad_norm")
+_NUM_REJECTED_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One logged number against the step; a value may be NaN."""
+
+    phase: str
+    key: str
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The last line that a worker logged."""
+
+    phase: str
+    step: int
+    total: int | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StageReport:
+    name: str
+    kind: str
+    status: Status
+    parent: str | None
+    """Stage that the model came from, `base`, or None: from scratch."""
+    manifest: Manifest | None = None
+    problems: tuple[Problem, ...] = ()
+    progress: Progress | None = None
+    curves: tuple[Curve, ...] = ()
+    rejected: tuple[str, ...] = ()
+    """The first rejected rows, one text each."""
+    notes: tuple[str, ...] = ()
+    """What reading the files showed, in plain words."""
+
+    @property
+    def measured(self) -> str:
+        """Of an evaluation: the stage whose model was measured."""
+        rows = self.manifest.evals if self.manifest else []
+        return rows[0].stage if rows else self.parent or "base"
+
+    @property
+    def warnings(self) -> list[str]:
+        return [*(self.manifest.warnings if self.manifest else ()), *self.notes]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    name: str
+    model: str | None
+    """The base model; None: the first stage starts from scratch."""
+    recipe: str
+    stages: tuple[StageReport, ...] = field(default=())
+
+    @property
+    def chain(self) -> list[StageReport]:
+        """The stages that make something, evaluations left out."""
+        return [stage for stage in self.stages if stage.kind != "evaluate"]
+
+    @property
+    def evaluations(self) -> list[StageReport]:
+        return [stage for stage in self.stages if stage.kind == "evaluate"]
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.manifest.seconds for stage in self.stages if stage.manifest)
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models in the order of the chain, `base` first."""
+        return ["base", *(stage.name for stage in self.chain)]
+
+    def evals(self) -> list[EvalRow]:
+        """All rows in the order of the chain: the last of a task and metric is the final model's."""
+        rows = [row for stage in self.stages if stage.manifest for row in stage.manifest.evals]
+        place = {name: index for index, name in enumerate(self.models)}
+        return sorted(rows, key=lambda row: place.get(row.stage, len(place)))
+
+
+def collect(run: RunDir) -> RunReport:
+    """Reads every stage's folder. Raises RunError for a manifest of another version."""
+    text = run.recipe.read_text(encoding="utf-8", errors="replace") if run.recipe.is_file() else ""
+    recipe = _recipe(run.recipe) if text else {}
+    started = tuple(_stage(folder) for folder in run.stages())
+    names = {stage.name for stage in started}
+    planned = tuple(stage for stage in _planned(recipe) if stage.name not in names)
+    model = recipe.get("model") or {}
+    return RunReport(run.path.resolve().name, model.get("name_or_path"), text, started + planned)
+
+
+def _recipe(path: Path) -> dict[str, Any]:
+    try:
+        data = read_yaml(path).data
+    except RecipeError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _planned(recipe: dict[str, Any]) -> Iterator[StageReport]:
+    for stage in recipe.get("stages") or []:
+        kind = str(stage.get("kind", ""))
+        scratch = stage.get("init") == "scratch"
+        yield StageReport(str(stage.get("name", kind)), kind, "planned", None if scratch else stage.get("from", "base"))
+
+
+def _stage(folder: StageDir) -> StageReport:
+    manifest = folder.manifest()
+    told = _stage_file(folder)
+    problems = () if manifest else _problems(folder)
+    status: Status = "finished" if manifest else "failed" if problems else "unfinished"
+    curves, progress, notes = _metrics(folder.metrics)
+    settings = manifest.settings if manifest else told.stage.model_dump(by_alias=True) if told else {}
+    return StageReport(
+        name=folder.name,
+        kind=manifest.kind if manifest else str(settings.get("kind", "")),
+        status=status,
+        parent=_parent(manifest, settings),
+        manifest=manifest,
+        problems=problems,
+        progress=progress,
+        curves=curves,
+        rejected=tuple(_rejected(folder.rejected)),
+        notes=tuple(notes),
+    )
+
+
+def _stage_file(folder: StageDir) -> StageFile | None:
+    try:
+        return read_stage_file(folder.stage_file)
+    except (OSError, ValueError):
+        return None
+
+
+def _parent(manifest: Manifest | None, settings: dict[str, Any]) -> str | None:
+    if manifest and manifest.parent:
+        return manifest.parent.stage
+    return None if settings.get("init") == "scratch" else str(settings.get("from", "base"))
+
+
+def _problems(folder: StageDir) -> tuple[Problem, ...]:
+    if not folder.error.is_file():
+        return ()
+    try:
+        error = read_json(folder.error)
+    except ValueError:
+        return (Problem("", f"error.json cannot be read; see {folder.log.name}"),)
+    listed = tuple(Problem(p.get("where", ""), p.get("what", ""), p.get("cure", "")) for p in error.get("problems", []))
+    return listed or (Problem("", f"{error.get('type', 'Error')}: {error.get('message', '')}"),)
+
+
+def _metrics(path: Path) -> tuple[tuple[Curve, ...], Progress | None, list[str]]:
+    """Curves, the last line's place, and what was odd. A resumed step counts once, with its later value."""
+    series: dict[tuple[str, str], dict[int, float]] = {}
+    progress, num_unreadable = None, 0
+    for line in _lines(path):
+        try:
+            row = json.loads(line)
+            phase, step = str(row.get("phase", "")), int(row["step"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            num_unreadable += line.endswith("\n")  # else it is being written right now
+            continue
+        for key in CURVES:
+            if key in row:
+                series.setdefault((phase, key), {})[step] = _number(row[key])
+        progress = Progress(phase, step, row.get("total"), _number(row.get("time", 0.0)))
+    curves = tuple(
+        Curve(phase, key, tuple(sorted(points)), tuple(points[step] for step in sorted(points)))
+        for (phase, key), points in sorted(series.items(), key=lambda item: (item[0][0], CURVES.index(item[0][1])))
+    )
+    notes = [note for curve in curves if (note := _not_finite(curve))]
+    if num_unreadable:
+        notes.append(f"{num_unreadable} line(s) of {path.name} could not be read.")
+    return curves, progress, notes
+
+
+def _lines(path: Path) -> Iterator[str]:
+    if path.is_file():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            yield from (line for line in file if line.strip())
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def _not_finite(curve: Curve) -> str:
+    bad = [step for step, value in zip(curve.steps, curve.values, strict=True) if not math.isfinite(value)]
+    if not bad:
+        return ""
+    at = f"{len(bad)} of {len(curve.steps)} logged steps, first at step {bad[0]}"
+    return f"{curve.key} was not a finite number at {at}."
+
+
+def _rejected(path: Path) -> Iterator[str]:
+    for line in islice(_lines(path), _NUM_REJECTED_SHOWN):
+        try:
+            row = json.loads(line)
+            yield f"{row['file']}:{row['line']}: {row['reason']}\n{row['row']}"
+        except (ValueError, KeyError, TypeError):
+            yield line.strip()

@@ -1,0 +1,108 @@
+"""How numbers are written, everywhere in a report: three significant figures, a percentage for a share."""
+
+from __future__ import annotations
+
+import math
+
+_SPACE = "\u202f"  # narrow no-break space
+_MINUS = "\u2212"
+_DASH = "\u2013"
+
+
+def number(value: float) -> str:
+    """Three significant figures: 2.31, 0.0312, 1 230, 2e-05 as 2e-5."""
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else f"{_MINUS if value < 0 else ''}infinite"
+    if value == int(value) and abs(value) < 1e15:
+        return count(int(value))
+    size = abs(value)
+    if size < 1e-3 or size >= 1e9:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return _signed(f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}")
+    if size >= 100:
+        return count(round(value))
+    decimals = 2 - math.floor(math.log10(size))
+    return _signed(f"{value:.{decimals}f}")
+
+
+def count(value: int) -> str:
+    """Every digit, in groups of three."""
+    return _signed(f"{value:,}".replace(",", _SPACE))
+
+
+def short_count(value: float) -> str:
+    """950, 12.3k, 1.24M: for pictures."""
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= limit:
+            return f"{value / (1e3 if unit == 'k' else limit):.3g}{unit}"
+    return count(int(value))
+
+
+def percent(value: float) -> str:
+    """A share of one as a percentage with one decimal."""
+    return f"{_signed(_tenths(100 * value))}{_SPACE}%"
+
+
+def value(value: float, is_share: bool) -> str:
+    return percent(value) if is_share else number(value)
+
+
+def interval(low: float | None, high: float | None, is_share: bool) -> str:
+    """`91.2-97.0` with an en dash, empty where there is none."""
+    if low is None or high is None:
+        return ""
+    if is_share:
+        return f"{_signed(_tenths(100 * low))}{_DASH}{_signed(_tenths(100 * high))}"
+    return f"{number(low)}{_DASH}{number(high)}"
+
+
+def difference(value: float, is_share: bool) -> str:
+    """With its sign; a difference of shares is in percentage points."""
+    sign = "+" if value > 0 else ""
+    return f"{sign}{_signed(_tenths(100 * value))} points" if is_share else f"{sign}{number(value)}"
+
+
+def difference_interval(low: float | None, high: float | None, is_share: bool) -> str:
+    """`+1.2 to +4.0`: signs and a dash do not go together."""
+    if low is None or high is None:
+        return ""
+    return " to ".join(difference(bound, is_share).removesuffix(" points") for bound in (low, high))
+
+
+def duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f}{_SPACE}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}{_SPACE}s"
+    if whole < 3600:
+        return f"{whole // 60}{_SPACE}min {whole % 60}{_SPACE}s"
+    return f"{whole // 3600}{_SPACE}h {whole % 3600 // 60:02d}{_SPACE}min"
+
+
+def size(num_bytes: float) -> str:
+    for limit, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if num_bytes >= limit:
+            return f"{number(num_bytes / limit)}{_SPACE}{unit}"
+    return f"{int(num_bytes)}{_SPACE}B"
+
+
+def _tenths(value: float) -> str:
+    text = f"{value:.1f}"
+    return {"0.0": "0", "-0.0": "0", "100.0": "100"}.get(text, text)
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", _MINUS, 1) if text.startswith("-") else text
+
+
+def visible(text: str) -> str:
+    """Control characters as their pictures, so that no model's text steers a terminal or a page."""
+    return "".join(_picture(char) for char in text).encode("utf-8", "replace").decode("utf-8")
+
+
+def _picture(char: str) -> str:
+    code = ord(char)
+    if code < 0x20 and char not in "\n\t":
+        return chr(0x2400 + code)
+    return "\ufffd" if 0x7F <= code <= 0x9F or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069 else char

@@ -1,0 +1,76 @@
+"""A stage's resolved settings: what differs from the defaults, and the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic_core import PydanticUndefined
+
+from llmkit.recipe import schema
+from llmkit.recipe.trainer_keys import CONFIG_CLASSES, DEFAULTS, declared
+
+_SHOWN_ELSEWHERE = ("name", "kind", "data")
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Setting:
+    key: str
+    """With dots: `trainer.learning_rate`."""
+    value: str
+    default: str = ""
+    is_changed: bool = False
+
+
+def settings(kind: str, resolved: dict[str, Any]) -> list[Setting]:
+    """All settings in the order of the schema. A kind that is not in this version's schema has no defaults."""
+    defaults = _defaults(kind)
+    shown = {key: value for key, value in resolved.items() if key not in _SHOWN_ELSEWHERE}
+    return [_setting(key, value, defaults.get(key, _MISSING)) for key, value in _flat(shown)]
+
+
+def _setting(key: str, value: Any, default: Any) -> Setting:
+    known = default is not _MISSING
+    return Setting(key, _text(value), _text(default) if known else "", value != default if known else True)
+
+
+def _defaults(kind: str) -> dict[str, Any]:
+    stages = get_args(get_args(schema.Stage)[0])
+    stage = next((one for one in stages if get_args(one.model_fields["kind"].annotation) == (kind,)), None)
+    if stage is None:
+        return {}
+    fields = {spec.alias or key: spec.default for key, spec in stage.model_fields.items()}
+    plain = {key: _plain(value) for key, value in fields.items() if value is not PydanticUndefined}
+    found = dict(_flat(plain)) | {"peft": None}
+    for key, spec in schema.PeftSpec.model_fields.items():
+        found[f"peft.{key}"] = spec.default
+    if kind in CONFIG_CLASSES:
+        trainer = {**declared(kind), **DEFAULTS[kind]}
+        found |= {f"trainer.{key}": value for key, value in trainer.items()}
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(by_alias=True) if isinstance(value, schema.Part) else value
+
+
+def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value == {} or value == []:
+        return "none"
+    if isinstance(value, float) and 0 < abs(value) < 1e-3:
+        mantissa, exponent = f"{value:.6e}".split("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return "none" if value is None else json.dumps(value, ensure_ascii=False, default=str)

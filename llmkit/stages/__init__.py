@@ -1,0 +1,1 @@
+"""One worker per kind of stage: load, build, train, save, report."""

@@ -1,0 +1,75 @@
+"""Trainer callbacks: progress lines, and refusing to go on with broken numbers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from llmkit.errors import UserError
+from llmkit.stages.common import Worker
+
+COMPLETE = ".complete"
+SHOWN = ("loss", "grad_norm", "learning_rate", "mean_token_accuracy", "epoch")
+NAN_CURE = "lower 'learning_rate', set 'max_grad_norm', or use 'bf16: false'; the last good checkpoint is kept"
+
+
+class ProgressCallback(TrainerCallback):
+    """Writes what the trainer logs to metrics.jsonl; stops at the first loss that is not a number."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.losses: list[float] = []
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.worker.log("train", state.global_step, state.max_steps)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        numbers = {k: float(v) for k, v in (logs or {}).items() if isinstance(v, (int, float))}
+        if "loss" not in numbers:
+            return
+        self.worker.log("train", state.global_step, state.max_steps, **numbers)
+        if state.is_world_process_zero:
+            line = "  ".join(f"{key} {numbers[key]:.4g}" for key in SHOWN if key in numbers)
+            print(f"step {state.global_step}/{state.max_steps}  {line}", flush=True)
+        bad = [key for key in ("loss", "grad_norm") if not math.isfinite(numbers.get(key, 0.0))]
+        if bad:
+            raise UserError(f"step {state.global_step}", f"{bad[0]} is {numbers[bad[0]]}", NAN_CURE)
+        self.losses.append(numbers["loss"])
+
+
+class CheckpointCallback(TrainerCallback):
+    """Saves only finite weights, and marks a checkpoint whole once all of it is on disk."""
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        if control.should_save and model is not None:
+            broken = next((n for n, p in model.named_parameters() if p.requires_grad and not p.isfinite().all()), None)
+            if broken:
+                raise UserError(f"step {state.global_step}", f"weight {broken} is not finite", NAN_CURE)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint; one that was cut off by a kill does not count."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

@@ -1,0 +1,147 @@
+"""What `llmkit show` runs.
+
+python -m llmkit.stages.show --recipe recipe.yaml [overlay.yaml ...] [key=value ...] --stage sft [--rows 3] [--ids]
+python -m llmkit.stages.show --tokens "text" --model MODEL
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from llmkit.artifacts.manifest import read_manifest
+from llmkit.chat.template import load_template, template_of
+from llmkit.data.build import ACCEPTS
+from llmkit.data.mixture import mix
+from llmkit.data.show import cut_table, show_rows
+from llmkit.data.tokens import Settings
+from llmkit.errors import LlmkitError, ModelError, RunError
+from llmkit.modeling.load import load_tokenizer
+from llmkit.modeling.tokens import prepare_tokenizer
+from llmkit.plan.make import make
+from llmkit.plan.step import Step
+from llmkit.recipe.load import load
+from llmkit.recipe.schema import PretrainStage, SftStage, TrainStage
+from llmkit.recipe.trainer_keys import declared
+
+# Rows that lengths and shares are counted on; the mixture is shuffled, so the first are a fair sample.
+SAMPLE = 1000
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 2 and one line for what the user can mend."""
+    parser = argparse.ArgumentParser(prog="llmkit show", description="Rows as the trainer sees them, text as tokens.")
+    parser.add_argument("--recipe", nargs="+", default=[], help="recipe, overlays and key=value words")
+    parser.add_argument("words", nargs="*", help="more overlays and key=value words")
+    parser.add_argument("--stage", help="a training stage; default: the only one")
+    parser.add_argument("--rows", type=int, default=3, help="rows to print")
+    parser.add_argument("--ids", action="store_true", help="also every token with its id")
+    parser.add_argument("--tokens", metavar="TEXT", help="show how this text is cut into tokens")
+    parser.add_argument("--model", help="with --tokens: model folder or Hub id")
+    args = parser.parse_intermixed_args(argv)
+    words = [*args.recipe, *args.words]
+    if (args.tokens is None) == (not words) or (args.tokens is None) != (args.model is None):
+        parser.error("give a recipe, or --tokens TEXT with --model MODEL")
+    console = Console(soft_wrap=True)
+    try:
+        if args.tokens is not None:
+            show_tokens(console, args.tokens, args.model)
+        else:
+            show_recipe(console, words, args.stage, args.rows, args.ids)
+    except LlmkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def show_tokens(console: Console, text: str, model: str) -> None:
+    """Print how a text is cut, with id and UTF-8 bytes of each token. Raises ModelError without a tokenizer."""
+    table, num_tokens, num_bytes = cut_table(load_tokenizer(model), text)
+    console.print(table)
+    rate = f"{num_bytes / num_tokens:.2f}" if num_tokens else "-"
+    console.print(f"{num_tokens} tokens, {num_bytes} bytes, {rate} bytes per token", highlight=False)
+
+
+def show_recipe(console: Console, words: Sequence[str], name: str | None, num_rows: int, ids: bool) -> None:
+    """Print rows of a training stage as its trainer will see them.
+
+    Raises:
+        RecipeError, DataError, TemplateError, ModelError: as the stage itself would.
+    """
+    overrides = [word for word in words if "=" in word]
+    steps = {step.name: step for step in make(load([w for w in words if "=" not in w], overrides)).steps}
+    step = _chosen(steps, name)
+    stage = step.stage
+    tokenizer = stage_tokenizer(step, steps)
+    with tempfile.TemporaryDirectory() as folder:
+        mixture = mix(
+            stage.data,
+            seed=stage.seed,
+            folder=Path(folder),
+            data_stages={stage: Path(path) for stage, path in step.data_stages.items()},
+            stage_kind=stage.kind,
+            max_rejected=stage.max_rejected,
+            dedup=stage.dedup,
+        )
+        for count in mixture.counts:
+            numbers = f"{count.num_read} read, {count.num_rejected} rejected, {count.num_duplicates} repeats"
+            console.print(f"{count.source}: {numbers}, {count.num_used} used", highlight=False, markup=False)
+        sample = islice(mixture, max(num_rows, SAMPLE))
+        shapes = show_rows(console, tokenizer, sample, _settings(stage), num_rows=num_rows, ids=ids).shapes
+    if unfit := sorted(shapes - set(ACCEPTS[stage.kind])):
+        console.print(f"WARNING: a '{stage.kind}' stage does not take {', '.join(unfit)} rows", highlight=False)
+
+
+def _chosen(steps: dict[str, Step], name: str | None) -> Step:
+    trained = [step.name for step in steps.values() if isinstance(step.stage, TrainStage)]
+    if name is None and len(trained) == 1:
+        name = trained[0]
+    if name not in trained:
+        what = "names no training stage of this recipe" if name else "is needed: the recipe trains in several stages"
+        raise RunError(f"--stage {name or ''}".strip(), what, f"have: {', '.join(trained) or 'none'}")
+    return steps[name]
+
+
+def _settings(stage: PretrainStage | SftStage) -> Settings:
+    pretrain = stage.kind == "pretrain"
+    return Settings(
+        kind=stage.kind,
+        max_length=stage.trainer.get("max_length", declared(stage.kind)["max_length"]),
+        packing=pretrain or stage.trainer["packing"],
+        packing_strategy="bfd_split" if pretrain else stage.trainer["packing_strategy"],
+        assistant_only_loss=not pretrain and stage.trainer["assistant_only_loss"],
+        completion_only_loss=None if pretrain else stage.trainer.get("completion_only_loss"),
+    )
+
+
+def stage_tokenizer(step: Step, steps: dict[str, Step]) -> PreTrainedTokenizerBase:
+    """The tokenizer that a stage starts with: of the nearest finished stage before it, else of the recipe's model.
+
+    Raises:
+        ModelError: there is none, or none yet.
+    """
+    node = step
+    while node.parent is not None and node.parent_dir is not None and read_manifest(Path(node.parent_dir)) is None:
+        node = steps[node.parent]
+    if node.input_model is not None:
+        revision = node.model.revision if node.model and node.parent is None else None
+        tokenizer = load_tokenizer(node.input_model, revision)
+    elif (own := node.stage_dir.path / "tokenizer").is_dir():
+        tokenizer = AutoTokenizer.from_pretrained(own)
+    else:
+        raise ModelError(f"stage '{node.name}'", "trains its own tokenizer and has not run yet", "run this stage first")
+    named = step.model.chat_template if step.model else None
+    template = (load_template(named) if named else template_of(tokenizer)) if step.kind != "pretrain" else None
+    prepare_tokenizer(tokenizer, template)
+    return tokenizer
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""The steps that `pretrain` and `sft` share, in the order in which a stage takes them."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer
+from trl import SFTConfig
+
+from llmkit.artifacts.files import read_json, write_json
+from llmkit.artifacts.manifest import Heldout, Manifest, Measure, Sample
+from llmkit.chat.template import template_of
+from llmkit.data.build import Built, build
+from llmkit.data.collate import PackedCollator, layout_for
+from llmkit.errors import UserError
+from llmkit.modeling.adapter import merge_adapter
+from llmkit.modeling.tokens import stop_token_ids
+from llmkit.recipe.schema import PretrainStage, SftStage
+from llmkit.stages.callbacks import CheckpointCallback, ProgressCallback, last_checkpoint
+from llmkit.stages.common import Worker
+from llmkit.stages.heldout import measure
+
+# Options that llmkit's own data path reads; the trainer gets rows that are ready.
+DATA_KEYS = (
+    "packing",
+    "packing_strategy",
+    "assistant_only_loss",
+    "completion_only_loss",
+    "max_length",
+    "pad_to_multiple_of",
+)
+DEFAULT_MAX_LENGTH = 1024
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tokenised rows: what is trained on, and the named held-out sets."""
+
+    train: Built
+    heldout: dict[str, Built]
+
+
+@dataclass(frozen=True)
+class Trained:
+    heldout: dict[str, Heldout]
+    metrics: dict[str, float]
+    train_seconds: float
+
+
+def train_stage(worker: Worker) -> PretrainStage | SftStage:
+    stage = worker.file.stage
+    assert isinstance(stage, (PretrainStage, SftStage)), stage.kind
+    return stage
+
+
+def max_length_of(stage: PretrainStage | SftStage) -> int:
+    """Tokens per row."""
+    return int(stage.trainer.get("max_length") or DEFAULT_MAX_LENGTH)
+
+
+def training_args(worker: Worker) -> SFTConfig:
+    """The trainer's config, built before anything is loaded: a value that it refuses costs seconds.
+
+    Raises UserError with upstream's own words.
+    """
+    stage, batch = train_stage(worker), worker.file.batch
+    assert batch is not None
+    options = {k: v for k, v in stage.trainer.items() if k not in (*DATA_KEYS, "per_device_train_batch_size")}
+    try:
+        return SFTConfig(
+            **options,
+            output_dir=str(worker.dir.checkpoints),
+            seed=stage.seed,
+            data_seed=stage.seed,
+            per_device_train_batch_size=batch.per_device_train_batch_size,
+            gradient_accumulation_steps=batch.gradient_accumulation_steps,
+            use_cpu=not torch.cuda.is_available(),
+            remove_unused_columns=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            max_length=None,
+            logging_nan_inf_filter=False,
+            disable_tqdm=True,
+        )
+    except (TypeError, ValueError) as error:
+        cure = "see the documentation of the trainer's options"
+        raise UserError(f"stage '{stage.name}': trainer", str(error).strip().splitlines()[0], cure) from error
+
+
+def tokenise(worker: Worker, tokenizer: PreTrainedTokenizerBase, args: SFTConfig, max_positions: int | None) -> Rows:
+    """Training and held-out rows as token ids and labels; one process writes them, the others read what it wrote."""
+    stage = train_stage(worker)
+    max_length = max_length_of(stage)
+    if max_positions is not None and max_length > max_positions:
+        what = f"is {max_length}, but the model reads at most {max_positions} tokens"
+        raise UserError(f"stage '{stage.name}': trainer.max_length", what, f"set it to {max_positions} or less")
+    pretrain = isinstance(stage, PretrainStage)
+    options: dict[str, Any] = {
+        "kind": stage.kind,
+        "max_length": max_length,
+        "packing": pretrain or stage.trainer["packing"],
+        "packing_strategy": "bfd_split" if pretrain else stage.trainer["packing_strategy"],
+        "assistant_only_loss": not pretrain and stage.trainer["assistant_only_loss"],
+        "completion_only_loss": stage.trainer.get("completion_only_loss"),
+        "seed": stage.seed,
+        "max_rejected": stage.max_rejected,
+        "dedup": stage.dedup,
+        "data_stages": {name: Path(path) for name, path in worker.file.data_stages.items()},
+        "cache_dir": worker.dir.path / "cache",
+    }
+
+    def progress(done: int, total: int) -> None:
+        worker.log("tokenise", done, total)
+
+    with args.main_process_first(desc="tokenise"):
+        train = build(stage.data, tokenizer, rejected_file=worker.dir.rejected, progress=progress, **options)
+        heldout = {
+            name: build(sources, tokenizer, rejected_file=None, progress=None, **options)
+            for name, sources in stage.heldout.items()
+        }
+    return Rows(train, heldout)
+
+
+def collator_for(worker: Worker, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PackedCollator:
+    multiple = train_stage(worker).trainer.get("pad_to_multiple_of")
+    return PackedCollator(
+        pad_token_id=tokenizer.pad_token_id,
+        layout=layout_for(model.config._attn_implementation),
+        pad_to_multiple_of=multiple if isinstance(multiple, int) else None,
+    )
+
+
+def train(worker: Worker, trainer: Trainer, rows: Rows, collator: PackedCollator) -> Trained:
+    """Measure the held-out sets, train (on from the last whole checkpoint, if there is one), measure again."""
+    progress = ProgressCallback(worker)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(progress)
+    trainer.add_callback(CheckpointCallback())
+    checkpoint = last_checkpoint(worker.dir.checkpoints)
+    if worker.is_main and checkpoint is not None:
+        print(f"resuming from {checkpoint.name}", flush=True)
+    before = _measured_before(worker, trainer, rows, collator, resumed=checkpoint is not None)
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    after = {name: measure(trainer, built, collator) for name, built in rows.heldout.items()}
+    metrics = {"train_loss": float(result.metrics["train_loss"]), "steps": float(result.global_step)}
+    if progress.losses:
+        metrics["last_loss"] = progress.losses[-1]
+    heldout = {name: Heldout(before=before.get(name), after=after[name]) for name in after}
+    return Trained(heldout, metrics, float(result.metrics["train_runtime"]))
+
+
+def _measured_before(
+    worker: Worker, trainer: Trainer, rows: Rows, collator: PackedCollator, resumed: bool
+) -> dict[str, Measure]:
+    """Measured once: a resumed stage reads what its first start wrote."""
+    path = worker.dir.path / "before.json"
+    if resumed and path.is_file():
+        return {name: Measure(**value) for name, value in read_json(path).items()}
+    found = {name: measure(trainer, built, collator) for name, built in rows.heldout.items()}
+    if worker.is_main:
+        write_json(path, {name: value.model_dump() for name, value in found.items()})
+    return found
+
+
+def save(worker: Worker, trainer: Trainer, tokenizer: PreTrainedTokenizerBase, new_tokens: list[str]) -> dict[str, str]:
+    """Model (or adapter, and the merged model) with tokenizer and generation config; the manifest's folders."""
+    stage, file = train_stage(worker), worker.file
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.generation_config.eos_token_id = stop_token_ids(tokenizer)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    target = worker.dir.adapter if stage.peft else worker.dir.model
+    trainer.save_model(str(target))
+    if worker.is_main:
+        # a pickle that nothing reads
+        (target / "training_args.bin").unlink(missing_ok=True)
+        tokenizer.save_pretrained(target)
+    if not stage.peft:
+        return {"model_dir": target.name}
+    if not stage.peft.merge:
+        return {"adapter_dir": target.name}
+    if worker.is_main:
+        assert file.input_model is not None and file.model is not None
+        revision = file.model.revision if file.parent is None else None
+        merge_adapter(
+            file.input_model, target, worker.dir.model, tokenizer, new_tokens, dtype=file.model.dtype, revision=revision
+        )
+        tokenizer.save_pretrained(worker.dir.model)
+    return {"model_dir": worker.dir.model.name, "adapter_dir": target.name}
+
+
+def finish(
+    worker: Worker,
+    trainer: Trainer,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Rows,
+    trained: Trained,
+    new_tokens: list[str],
+) -> Manifest:
+    """Saves, removes what only training needed, and says what was done."""
+    folders = save(worker, trainer, tokenizer, new_tokens)
+    trainer.accelerator.wait_for_everyone()
+    if worker.is_main:
+        shutil.rmtree(worker.dir.checkpoints, ignore_errors=True)
+        shutil.rmtree(worker.dir.path / "cache", ignore_errors=True)
+    template = template_of(tokenizer)
+    summary, batch = rows.train.summary, worker.file.batch
+    assert batch is not None
+    seen = trained.metrics["steps"] * batch.global_batch_size / max(len(rows.train.dataset), 1)
+    tokens = seen * summary.num_tokens
+    return worker.manifest(
+        **folders,
+        chat_template_sha256=template.sha256 if template else None,
+        stop_token=template.stop_token if template else None,
+        metrics={**trained.metrics, "epochs": seen, "train_seconds": trained.train_seconds, "tokens": tokens},
+        heldout=trained.heldout,
+        data=summary,
+        samples=[
+            Sample(prompt=tokenizer.decode(example.input_ids), completion="", label="training row")
+            for example in rows.train.examples[:3]
+        ],
+        tokens_per_second=tokens / trained.train_seconds if trained.train_seconds else None,
+    )

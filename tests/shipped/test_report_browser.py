@@ -1,0 +1,61 @@
+"""The report in a real browser: nothing runs, nothing is fetched, nothing sticks out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from control.report_runs import HOSTILE, full_run
+
+from llmkit.report.build import build_report
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+LONG = " unbroken" + "x" * 400
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM.is_file():
+        pytest.skip(f"no {CHROMIUM}")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS, headless=True)
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("extra", ["", HOSTILE + LONG])
+def test_a_page_is_quiet_inert_and_fits(browser, tmp_path, width, extra):
+    path = build_report(full_run(tmp_path, extra))
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    said, requested = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto(path.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert said == []
+    assert [url for url in requested if not url.startswith("data:")] == [path.as_uri()]
+    assert page.title() == "assistant: report"
+    assert page.locator("script, main img, iframe, object").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
+def test_a_box_of_the_chain_leads_to_its_stage(browser, tmp_path):
+    path = build_report(full_run(tmp_path))
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(path.as_uri())
+    page.click("svg.wide a[href='#stage-sft'] rect")
+    assert page.url.endswith("#stage-sft")
+    top = page.evaluate("document.getElementById('stage-sft').getBoundingClientRect().top")
+    assert 0 <= top < 100
+    page.close()
