@@ -27,7 +27,7 @@ class StageFile(BaseModel):
 
     format: int = 1
     run: RunSpec
-    model: ModelSpec | None
+    model: ModelSpec
     """The recipe's base model."""
     stage: Stage
     """Resolved: `trainer` holds llmkit's defaults too, `seed` is set."""

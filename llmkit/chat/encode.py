@@ -94,7 +94,9 @@ def encode_parts(tokenizer: PreTrainedTokenizerBase, parts: list[tuple[str, bool
 
 def document_eos(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The token that ends a plain document: the base model's EOS, also where a template's stop token is `eos_token`."""
-    eos: str | None = tokenizer.init_kwargs.get(DOCUMENT_EOS) or tokenizer.eos_token
+    # transformers moves any key of tokenizer_config.json that ends with _token to the special tokens when it loads it
+    named = {**tokenizer.special_tokens_map, **tokenizer.init_kwargs}.get(DOCUMENT_EOS)
+    eos: str | None = named or tokenizer.eos_token
     return eos
 
 

@@ -107,6 +107,8 @@ def prove_prompt(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -> 
     for end in (2, 4):
         prompt = prompt_ids(tokenizer, TALK[: end - 1])
         full = render(tokenizer, TALK[:end], train_on="last_assistant" if is_marked else "all")
+        if 1 not in full.assistant_masks:
+            return  # prove_mask has said so
         front = full.input_ids[: full.assistant_masks.index(1) if is_marked else len(prompt)]
         if prompt != front:
             what = (

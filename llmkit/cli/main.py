@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -15,7 +15,7 @@ app = typer.Typer(
     help="Post-training for language models: one recipe drives pretraining, chat, evaluation and report.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -34,15 +34,19 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _top(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Post-training for language models: one recipe drives pretraining, chat, evaluation and report."""
 
 
 @app.command()
 def new(
-    name: Annotated[Optional[str], typer.Argument(help="Shipped recipe, such as `tiny/assistant`; none: list them.")] = None,  # noqa: UP045
-    dest: Annotated[Optional[str], typer.Argument(help="File to write. Default: the recipe's own file name.")] = None,  # noqa: UP045
+    name: Annotated[
+        str | None, typer.Argument(help="Shipped recipe, such as `tiny/assistant`; none: list them.")
+    ] = None,
+    dest: Annotated[str | None, typer.Argument(help="File to write. Default: the recipe's own file name.")] = None,
 ) -> None:
     """Copy a shipped recipe to start from.
 
@@ -93,8 +97,8 @@ def plan(
 @app.command()
 def run(
     words: Words,
-    stage: Annotated[Optional[str], typer.Option("--stage", help="Only this stage, and its evaluation.")] = None,  # noqa: UP045
-    start: Annotated[Optional[str], typer.Option("--from", help="This stage and all after it.")] = None,  # noqa: UP045
+    stage: Annotated[str | None, typer.Option("--stage", help="Only this stage, and its evaluation.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="This stage and all after it.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop; write nothing.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the workers print.")] = False,
 ) -> None:

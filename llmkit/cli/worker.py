@@ -12,4 +12,4 @@ def become(module: str, words: Sequence[str]) -> None:
     env = {**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1"}
     argv = [sys.executable, "-m", f"llmkit.stages.{module}", *words]
     sys.stdout.flush()
-    os.execvpe(sys.executable, argv, env)  # noqa: S606
+    os.execvpe(sys.executable, argv, env)

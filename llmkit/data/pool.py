@@ -25,7 +25,9 @@ from llmkit.data.sources import name_of, read_source
 from llmkit.errors import DataError
 from llmkit.recipe.schema import DataSource
 
+# A source whose first so many rows are all bad is not read on.
 HOPELESS = 1000
+# Characters of a bad row that are written down.
 EXCERPT = 500
 
 
@@ -97,6 +99,7 @@ class Pool:
         self._spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open as long as the pool
         self._ends, self._lines, self._file_of = array("Q"), array("Q"), array("I")
         self._files: dict[str, int] = {}
+        self._names: list[str] = []
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -108,7 +111,10 @@ class Pool:
             raise disk_error(self._folder, error) from error
         self._ends.append((self._ends[-1] if self._ends else 0) + len(data))
         self._lines.append(raw.line)
-        self._file_of.append(self._files.setdefault(raw.file, len(self._files)))
+        if raw.file not in self._files:
+            self._files[raw.file] = len(self._names)
+            self._names.append(raw.file)
+        self._file_of.append(self._files[raw.file])
 
     def data(self, index: int) -> bytes:
         """The row as JSON."""
@@ -116,8 +122,7 @@ class Pool:
         return os.pread(self._spool.fileno(), self._ends[index] - start, start)
 
     def __getitem__(self, index: int) -> Placed:
-        file = list(self._files)[self._file_of[index]]
-        return Placed(json.loads(self.data(index)), self.name, file, self._lines[index])
+        return Placed(json.loads(self.data(index)), self.name, self._names[self._file_of[index]], self._lines[index])
 
     def flush(self) -> None:
         self._spool.flush()

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import datasets
 import huggingface_hub
@@ -60,7 +59,8 @@ def is_function(path: str) -> bool:
 
 
 def read_source(source: DataSource, data_stages: dict[str, Path], seed: int) -> Iterator[Raw]:
-    """All rows in their order, but for a stream of which only `num_rows` are taken: it is shuffled within a buffer.
+    """All rows in their order. A stream of which only `num_rows` are taken is shuffled within a buffer of 10,000 rows,
+    since it is not read to its end.
 
     Args:
         data_stages: folder of each stage that `from` may name.
@@ -194,6 +194,12 @@ def _offline(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    modules = (datasets.config, huggingface_hub.constants)
-    with patch.object(modules[0], "HF_HUB_OFFLINE", True), patch.object(modules[1], "HF_HUB_OFFLINE", True):
+    modules: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
+    before = [module.HF_HUB_OFFLINE for module in modules]
+    try:
+        for module in modules:
+            module.HF_HUB_OFFLINE = True
         yield
+    finally:
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value

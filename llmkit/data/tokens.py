@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -70,6 +71,8 @@ def tokenise(
     Raises:
         DataError, TemplateError: a row cannot be rendered; with its file and line.
     """
+    # rows are encoded one at a time: starting threads for each doubles the work, and on a busy machine far more
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     lengths: list[int] = []
     num_trained = num_truncated = num_bytes = 0
     examples: list[Example] = []

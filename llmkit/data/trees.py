@@ -6,6 +6,7 @@ Two shapes: flat rows of messages that point to their parents (`oasst1` on the H
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -59,17 +60,18 @@ def _nested(raw: Raw) -> Raw:
 
 def _best(replies: list[dict[str, Any]]) -> dict[str, Any]:
     """The reply that people ranked first (rank 0); without ranks the first one. Deleted ones last."""
-    unranked = len(replies)
 
-    def order(reply: dict[str, Any]) -> tuple[bool, int]:
+    def order(reply: dict[str, Any]) -> tuple[bool, float]:
         rank = reply.get("rank")
-        return bool(reply.get("deleted")), rank if isinstance(rank, int) else unranked
+        if not isinstance(rank, (int, float)) or math.isnan(rank):
+            rank = math.inf
+        return bool(reply.get("deleted")), rank
 
     return min(replies, key=order)
 
 
 def _conversation(root: Raw, path: list[dict[str, Any]]) -> Raw:
-    while path and path[-1].get("role") not in ("assistant",):
+    while path and path[-1].get("role") != "assistant":
         path = path[:-1]
     if not path:
         return root._replace(error="the tree has no answer by the assistant")

@@ -55,12 +55,12 @@ def run_tasks(
     """
     with _quiet():
         chat = [use_chat_template and not spec.raw for spec in evals]
-        loaded = [load_task(spec, raw=not templated, seed=seed) for spec, templated in zip(evals, chat)]
+        loaded = [load_task(spec, raw=not templated, seed=seed) for spec, templated in zip(evals, chat, strict=True)]
         _refuse_repeats([name for part in loaded for name in part["tasks"]])
         lm = EvalModel(model, tokenizer, batch_size=batch_size, seed=seed)
-        meter = _Meter(lm, [_num_documents(part, spec, lm) for part, spec in zip(loaded, evals)], progress)
+        meter = _Meter(lm, [_num_documents(part, spec, lm) for part, spec in zip(loaded, evals, strict=True)], progress)
         results: list[TaskResult] = []
-        for spec, part, templated in zip(evals, loaded, chat):
+        for spec, part, templated in zip(evals, loaded, chat, strict=True):
             found = _run(lm, part, spec, templated)
             for result in found:
                 if out_dir is not None and result.documents:
@@ -83,7 +83,9 @@ def _run(lm: EvalModel, loaded: TaskDict, spec: EvalSpec, use_chat_template: boo
     )
     if output is None:
         return []
-    warnings = [f"{spec.task}: {lm.num_truncated} prompts lost their beginning to the context"] if lm.num_truncated else []
+    warnings = (
+        [f"{spec.task}: {lm.num_truncated} prompts lost their beginning to the context"] if lm.num_truncated else []
+    )
     tasks = [_task_result(task, output, warnings) for task in loaded["tasks"].values()]
     return [*tasks, *(_group_result(name, output) for name in output.get("groups", {}))]
 

@@ -50,9 +50,9 @@ def wilson(successes: int, num: int) -> tuple[float, float]:
 def newcombe_paired(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
     """Combines the Wilson intervals of both shares, allowing for the correlation of the pairs."""
     num = len(before)
-    both = sum(1 for b, a in zip(before, after) if b and a)
-    gained = sum(1 for b, a in zip(before, after) if a and not b)
-    lost = sum(1 for b, a in zip(before, after) if b and not a)
+    both = sum(1 for b, a in zip(before, after, strict=True) if b and a)
+    gained = sum(1 for b, a in zip(before, after, strict=True) if a and not b)
+    lost = sum(1 for b, a in zip(before, after, strict=True) if b and not a)
     share_after, share_before = (both + gained) / num, (both + lost) / num
     low_after, high_after = wilson(both + gained, num)
     low_before, high_before = wilson(both + lost, num)

@@ -49,7 +49,7 @@ class EvalModel(HFLM):  # type: ignore[misc]
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Also keeps the ids that training and chat would use: text alone cannot tell a token from its spelling."""
-        text = super().apply_chat_template(chat_history, add_generation_prompt)
+        text: str = super().apply_chat_template(chat_history, add_generation_prompt)
         if add_generation_prompt:
             try:
                 self._chat_ids[text] = prompt_ids(self.tokenizer, chat_history)
@@ -59,10 +59,12 @@ class EvalModel(HFLM):  # type: ignore[misc]
         return text
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        return found
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
-        return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+        found: list[float] = super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+        return found
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         groups: dict[str, list[int]] = defaultdict(list)
@@ -71,7 +73,7 @@ class EvalModel(HFLM):  # type: ignore[misc]
         texts = [""] * len(requests)
         for indices in groups.values():
             members = [requests[index] for index in indices]
-            for index, text in zip(indices, self._generate(members)):
+            for index, text in zip(indices, self._generate(members), strict=True):
                 texts[index] = text
         return texts
 
@@ -81,7 +83,8 @@ class EvalModel(HFLM):  # type: ignore[misc]
         until, max_new_tokens = settings.pop("until"), settings.pop("max_gen_toks")
         if set(settings) - _SAMPLING:
             # beams, repetition penalties and the like
-            return super().generate_until(requests, disable_tqdm=True)
+            texts: list[str] = super().generate_until(requests, disable_tqdm=True)
+            return texts
         sampling = {name: settings[name] for name in ("top_p", "top_k", "min_p") if name in settings}
         completions = generate(
             self.model,

@@ -48,7 +48,7 @@ def load_task(spec: EvalSpec, *, raw: bool, seed: int) -> TaskDict:
         except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
             cure = "check the network and the data set's name; data that was loaded before is found in the cache"
             raise DataError(where, f"its data cannot be had ({_first_line(error)})", cure) from error
-        except Exception as error:  # noqa: BLE001 - a task file runs code of its own
+        except Exception as error:
             what = f"it cannot be built ({type(error).__name__}: {_first_line(error)})"
             raise DataError(where, what, "mend its YAML file or the functions that it names") from error
     for task in loaded["tasks"].values():
@@ -104,8 +104,10 @@ def _refuse_broken_files(paths: list[Path]) -> None:
     for file in (file for path in paths for file in sorted(path.rglob("*.yaml"))):
         try:
             load_yaml(file, resolve_func=False)
-        except Exception as error:  # noqa: BLE001 - PyYAML's errors, a missing include, a file that is no mapping
-            raise DataError(str(file), f"cannot be read as a task ({_first_line(error)})", "mend or remove it") from error
+        except Exception as error:
+            raise DataError(
+                str(file), f"cannot be read as a task ({_first_line(error)})", "mend or remove it"
+            ) from error
 
 
 def _use_raw_fields(manager: TaskManager) -> None:
@@ -158,7 +160,7 @@ def _hub_answers() -> bool:
         huggingface_hub.HfApi().dataset_info("openai/gsm8k", timeout=_HUB_TIMEOUT)
     except HfHubHTTPError:
         return True
-    except Exception:  # noqa: BLE001 - httpx's and the system's errors alike mean no network
+    except Exception:
         return False
     return True
 

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ def decode(
     cache = DynamicCache(config=model.config)
     input_BT, mask_BT = _left_padded(rows, pad_id, device)
     uniforms_BN = _uniforms(rows, device)
-    extra = {"logits_to_keep": 1} if _accepts(model, "logits_to_keep") else {}
+    extra: dict[str, Any] = {"logits_to_keep": 1} if _accepts(model, "logits_to_keep") else {}
     padded = not bool(mask_BT.all())
     places = _accepts(model, "position_ids")
     step = 0
@@ -129,9 +129,9 @@ def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
 def _take(rows: list[Row], tokens_B: torch.Tensor, logits_BV: torch.Tensor | None, stops: frozenset[int]) -> None:
     if logits_BV is not None:
         values_BV = torch.log_softmax(logits_BV.float(), dim=-1)
-        for row, value in zip(rows, values_BV.gather(1, tokens_B[:, None])[:, 0].tolist()):
+        for row, value in zip(rows, values_BV.gather(1, tokens_B[:, None])[:, 0].tolist(), strict=True):
             row.logprobs.append(value)
-    for row, token in zip(rows, tokens_B.tolist()):
+    for row, token in zip(rows, tokens_B.tolist(), strict=True):
         row.ids.append(token)
         if token in stops:
             row.finish_reason = "stop"

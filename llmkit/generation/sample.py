@@ -99,7 +99,7 @@ class _StopStrings:
 
     def __call__(self, rows: list[Row]) -> None:
         tails = self._tokenizer.batch_decode([row.ids[-self._window :] for row in rows], skip_special_tokens=True)
-        for row, tail in zip(rows, tails):
+        for row, tail in zip(rows, tails, strict=True):
             if any(string in tail for string in self._strings):
                 row.finish_reason = "stop"
 

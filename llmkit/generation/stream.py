@@ -49,7 +49,7 @@ class _Pieces:
 
     def next(self, ids: list[int], is_last: bool) -> str:
         shown = self._tokenizer.decode(ids[self._start : self._read], skip_special_tokens=True)
-        text = self._tokenizer.decode(ids[self._start :], skip_special_tokens=True)
+        text: str = self._tokenizer.decode(ids[self._start :], skip_special_tokens=True)
         if text.endswith("\ufffd") and not is_last:
             return ""
         self._start, self._read = self._read, len(ids)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from ruamel.yaml import YAML
@@ -18,8 +19,7 @@ from llmkit.errors import RunError, StageFailed
 from llmkit.launch.folders import prepare, renumber
 from llmkit.launch.progress import progress_for
 from llmkit.launch.worker import Stopped, last_lines, run_worker
-from llmkit.plan.make import Plan
-from llmkit.plan.step import Step
+from llmkit.plan.step import Plan, Step
 from llmkit.recipe.schema import Recipe
 
 
@@ -41,9 +41,8 @@ def execute(plan: Plan, recipe: Recipe, console: Console, options: Options | Non
     steps = select(plan, options.stage, options.start)
     with plan.run_dir.locked():
         write_recipe(plan.run_dir, recipe)
-        if len(steps) == len(plan.steps):
-            for path in renumber(plan):
-                _say(console, f"set aside {path}: no longer in the recipe")
+        for path in renumber(plan):
+            _say(console, f"set aside {path}: no longer in the recipe")
         for step in steps:
             if step.action == "skip":
                 _say(console, f"[{step.index}/{len(plan.steps)}] {step.name}: skipped ({step.reason})")
@@ -111,7 +110,7 @@ def _failure(step: Step, code: int, command: Sequence[str]) -> StageFailed:
     return StageFailed(f"stage '{step.name}' failed{why}\n{lines}\n{resume}")
 
 
-def _error_of(path: Path) -> dict[str, object] | None:
+def _error_of(path: Path) -> dict[str, Any] | None:
     try:
         data = read_json(path)
     except (OSError, ValueError):

@@ -8,23 +8,23 @@ from pathlib import Path
 from llmkit.artifacts.files import disk_error
 from llmkit.artifacts.rundir import RunDir
 from llmkit.artifacts.stagefile import write_stage_file
-from llmkit.plan.make import Plan
-from llmkit.plan.step import Step
+from llmkit.plan.step import Plan, Step
 
 OLD = ".old"
 """Folder of finished stages that were replaced, inside the run's."""
 
 
 def renumber(plan: Plan) -> list[Path]:
-    """Give kept folders their number in this plan and set those of removed stages aside. Returns the latter."""
+    """Set the folders of removed stages aside and give kept ones their number in this plan. Returns the former."""
     try:
+        aside = [set_aside(plan.run_dir, path) for path in plan.stale]
         for step in plan.steps:
             if step.action != "run" and step.found is not None and step.found != step.stage_dir.path:
                 step.found.rename(step.stage_dir.path)
                 write_stage_file(step.stage_file())
-        return [set_aside(plan.run_dir, path) for path in plan.stale]
     except OSError as error:
         raise disk_error(plan.run_dir.path, error) from error
+    return aside
 
 
 def prepare(run: RunDir, step: Step) -> None:
@@ -32,8 +32,8 @@ def prepare(run: RunDir, step: Step) -> None:
     folder = step.stage_dir
     try:
         if step.action == "run":
-            for old in {step.found, folder.path} - {None}:
-                _clear(run, old)  # type: ignore[arg-type]
+            _clear(run, step.found or folder.path)
+            _clear(run, folder.path)
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.error.unlink(missing_ok=True)
     except OSError as error:

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -72,17 +73,20 @@ def descendants(root: int) -> list[int]:
 
 def _processes() -> list[tuple[int, int]]:
     """(process, parent) of every process that is not a zombie."""
-    if not os.path.isdir("/proc/self"):
+    if sys.platform != "linux":
         lines = subprocess.run(["ps", "-axo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
         rows = [line.split() for line in lines.splitlines()]
         return [(int(pid), int(parent)) for pid, parent, state in rows if not state.startswith("Z")]
     found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
-            # the command name, in brackets, may hold anything
-            state, parent = file.read().rpartition(")")[2].split()[:2]
-            if state != "Z":
-                found.append((int(name), int(parent)))
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            # it may end between the listing and the reading
+            with contextlib.suppress(OSError):
+                # the command name, in brackets, may hold anything
+                stat = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+                state, parent = stat.rpartition(")")[2].split()[:2]
+                if state != "Z":
+                    found.append((int(folder.name), int(parent)))
     return found
 
 

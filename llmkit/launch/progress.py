@@ -29,7 +29,8 @@ def progress_for(console: Console, name: str) -> Progress:
 def numbers(record: dict[str, Any]) -> str:
     """`loss 2.314  learning_rate 2e-05`."""
     values = {k: v for k, v in record.items() if k not in _PLACE and isinstance(v, (int, float))}
-    return "  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items())
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in values.items()}
+    return "  ".join(f"{key} {text}" for key, text in shown.items())
 
 
 class LineProgress:

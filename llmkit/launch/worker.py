@@ -63,7 +63,9 @@ def run_worker(step: Step, progress: Progress, verbose: bool) -> int:
     return process.returncode
 
 
-def _watch(process: subprocess.Popen[bytes], log: Follower, metrics: Follower, progress: Progress, verbose: bool) -> None:
+def _watch(
+    process: subprocess.Popen[bytes], log: Follower, metrics: Follower, progress: Progress, verbose: bool
+) -> None:
     ended = False
     while not ended:
         ended = process.poll() is not None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,6 +22,7 @@ from transformers import (
 
 from llmkit.artifacts.shipped import in_package
 from llmkit.errors import ModelError
+from llmkit.online import answers, cache_only
 from llmkit.recipe.schema import ModelSpec
 
 
@@ -35,22 +41,39 @@ def resolve(name_or_path: str) -> str:
     return name_or_path
 
 
+@cache
+def _on_hub(name: str, revision: str | None) -> bool:
+    """Asked once: False where the Hub cannot be reached. Raises ModelError where it refuses."""
+    try:
+        return answers(HfApi().model_info, name, revision=revision)
+    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        raise _unreachable(name, error) from error
+
+
+@contextmanager
+def _source(name_or_path: str, revision: str | None) -> Iterator[str]:
+    """The folder or Hub id to load from; without a network the local cache alone. Errors become ModelError."""
+    path = resolve(name_or_path)
+    online = Path(path).is_dir() or _on_hub(path, revision)
+    try:
+        with cache_only(not online):
+            yield path
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreachable(name_or_path, error) from error
+
+
 def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Raises ModelError where there is no tokenizer or the Hub cannot be reached."""
     path = resolve(name_or_path)
     if Path(path).is_dir() and not any(Path(path).glob("tokenizer*")):
         raise ModelError(path, "has no tokenizer", "copy the base model's tokenizer files beside config.json")
-    try:
-        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise _unreachable(name_or_path, error) from error
+    with _source(name_or_path, revision) as source:
+        return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
 
 
 def load_config(name_or_path: str, revision: str | None = None) -> Any:
-    try:
-        return AutoConfig.from_pretrained(resolve(name_or_path), revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise _unreachable(name_or_path, error) from error
+    with _source(name_or_path, revision) as source:
+        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
 
 
 def load_model(
@@ -62,7 +85,6 @@ def load_model(
     quantization: str | None = None,
 ) -> PreTrainedModel:
     """Weights from safetensors only, in `dtype`; `quantization="nf4"` holds them in 4 bits (Dettmers 2023)."""
-    path = resolve(name_or_path)
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True, "trust_remote_code": False}
     if attn_implementation:
         options["attn_implementation"] = attn_implementation
@@ -74,10 +96,8 @@ def load_model(
             bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
         )
         options["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
-    try:
-        return AutoModelForCausalLM.from_pretrained(path, revision=revision, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise _unreachable(name_or_path, error) from error
+    with _source(name_or_path, revision) as source:
+        return AutoModelForCausalLM.from_pretrained(source, revision=revision, **options)
 
 
 def load_spec(spec: ModelSpec, input_model: str, is_base: bool, **options: Any) -> PreTrainedModel:
@@ -95,5 +115,5 @@ def _unreachable(name: str, error: Exception) -> ModelError:
     first = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
     if Path(resolve(name)).is_dir():
         return ModelError(name, f"cannot be loaded ({first})", "check that the folder is complete")
-    cure = "check the name, log in if it is private, or give a local folder"
-    return ModelError(name, f"is neither a local folder nor to be had from the Hub ({first})", cure)
+    what = f"is neither a local folder nor to be had from the Hub ({first})"
+    return ModelError(name, what, "check the name and the network, log in if it is private, or give a local folder")

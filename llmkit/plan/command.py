@@ -132,8 +132,8 @@ def environment(launch: LaunchSpec, config: AccelerateConfig) -> dict[str, str]:
         "OMP_NUM_THREADS": str(max(1, _cores() // local)),
     }
     if config.use_cpu:
-        # accelerate passes `use_cpu` on to a single process only
-        env |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+        # ACCELERATE_USE_CPU would turn DeepSpeed and FSDP into plain DDP; without a GPU in sight the trainer uses the CPU
+        env["CUDA_VISIBLE_DEVICES"] = ""
     return env
 
 

@@ -36,12 +36,16 @@ def is_local(path: str) -> bool:
 def local_files(path: str) -> list[Path]:
     """Files that a local data path stands for, sorted; empty if there is none."""
     expanded = str(Path(path).expanduser())
-    return [Path(p) for p in sorted(glob(expanded, recursive=True)) if Path(p).is_file()]
+    found = [expanded] if Path(expanded).is_file() else sorted(glob(expanded, recursive=True))  # noqa: PTH207
+    return [Path(p) for p in found if Path(p).is_file()]
 
 
 def problems_of_data(stage: TrainStage) -> list[Found]:
     """Local files that are not there, as (location in the stage, what, cure)."""
-    lists = {("data",): stage.data, **{("heldout", name): sources for name, sources in stage.heldout.items()}}
+    lists: dict[Loc, list[DataSource]] = {
+        ("data",): stage.data,
+        **{("heldout", name): sources for name, sources in stage.heldout.items()},
+    }
     found: list[Found] = []
     for loc, sources in lists.items():
         for index, source in enumerate(sources):

@@ -67,7 +67,7 @@ def fingerprint_of(inputs: dict[str, str]) -> str:
     return sha256_of(inputs)
 
 
-def inputs_of(stage: Any, model: ModelSpec | None, base: str | None, upstream: Upstream) -> dict[str, str]:
+def inputs_of(stage: Any, model: ModelSpec, base: str | None, upstream: Upstream) -> dict[str, str]:
     """Named parts of the fingerprint. `base`: folder or Hub id, when the recipe's model is the stage's input."""
     parts = {**_settings(stage), **_code(stage.kind)}
     if isinstance(stage, TrainStage):
@@ -77,8 +77,7 @@ def inputs_of(stage: Any, model: ModelSpec | None, base: str | None, upstream: U
         parts["compare_with"] = upstream.compare_with or ""
     if upstream.parent is not None:
         parts["input model"] = upstream.parent
-    if model is not None:
-        parts |= _model(model, base, stage.kind)
+    parts |= _model(model, base, stage.kind)
     return parts
 
 
@@ -95,7 +94,8 @@ def _data(stage: TrainStage, upstream: Upstream) -> dict[str, str]:
     lists = {"data": stage.data, **{f"heldout.{name}": sources for name, sources in stage.heldout.items()}}
     for name, sources in lists.items():
         for index, source in enumerate(sources):
-            parts[f"{name}.{index}"] = source.model_dump_json(by_alias=True, exclude_defaults=True, exclude={"revision"})
+            settings = source.model_dump_json(by_alias=True, exclude_defaults=True, exclude={"revision"})
+            parts[f"{name}.{index}"] = settings
             content = upstream.data.get(source.from_, "") if source.from_ else digest_of_source(source)
             parts[f"{name}.{index} content"] = content
     return parts

@@ -33,7 +33,10 @@ Found = tuple[Loc, str, str]
 
 
 def make(loaded: Loaded, world_size: int | None = None) -> Plan:
-    """Plan a recipe. `world_size`: processes that were already started by hand. Raises RecipeError with all problems."""
+    """Plan a recipe. Raises RecipeError with all problems.
+
+    `world_size`: number of processes that were already started by hand.
+    """
     recipe = loaded.recipe
     run = RunDir(Path(recipe.run.output_dir).expanduser().absolute() / recipe.run.name)
     stages = [_with_world_size(stage, world_size) for stage in chain(recipe)]
@@ -56,7 +59,7 @@ def chain(recipe: Recipe) -> list[Any]:
     stages: list[Any] = []
     measured = bool(recipe.evals or recipe.prompts)
     uses_base = any(s.from_ == BASE and not _from_scratch(s) for s in recipe.stages)
-    if measured and recipe.model is not None and uses_base:
+    if measured and uses_base:
         stages.append(_automatic(recipe, BASE, recipe.stages[0].launch))
     for stage in recipe.stages:
         stages.append(_resolved(recipe, stage))
@@ -69,7 +72,7 @@ def _from_scratch(stage: StageBase) -> bool:
     return isinstance(stage, PretrainStage) and stage.init == "scratch"
 
 
-def _automatic(recipe: Recipe, of: str, launch: LaunchSpec) -> EvaluateStage:
+def _automatic(recipe: Recipe, of: str, launch: LaunchSpec) -> Any:
     """One process on the same kind of device as the stage it measures."""
     single = LaunchSpec(accelerate="cpu/single" if launch.accelerate.startswith("cpu/") else "single", env=launch.env)
     stage = EvaluateStage.model_validate({"kind": "evaluate", "name": f"eval-{of}", "from": of})
@@ -77,9 +80,10 @@ def _automatic(recipe: Recipe, of: str, launch: LaunchSpec) -> EvaluateStage:
 
 
 def _resolved(recipe: Recipe, stage: Any) -> Any:
+    kind = stage.kind
     changes: dict[str, Any] = {"seed": recipe.run.seed if stage.seed is None else stage.seed}
     if isinstance(stage, TrainStage):
-        changes["trainer"] = resolved_trainer(stage.kind, stage.trainer)
+        changes["trainer"] = resolved_trainer(kind, stage.trainer)
     if isinstance(stage, EvaluateStage):
         changes |= {"evals": stage.evals or recipe.evals, "prompts": stage.prompts or recipe.prompts}
     return stage.model_copy(update=changes)
@@ -125,9 +129,8 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
     config = accelerate_config(stage.launch)
     assert isinstance(config, AccelerateConfig)  # _problems has refused the rest
     batch = derive(stage, stage.launch.num_processes) if isinstance(stage, TrainStage) else None
-    sources = [s for part in [stage.data, *stage.heldout.values()] for s in part] if isinstance(stage, TrainStage) else []
-    data_steps = {s.from_: before[s.from_] for s in sources if s.from_ is not None and s.from_ in before}
-    model = resolve_model(recipe.model) if recipe.model and not scratch else None
+    data_steps = {name: before[name] for name in _data_stages(stage)}
+    model = resolve_model(recipe.model) if recipe.model.name_or_path and not scratch else None
     compare = _compared(stage, before) if isinstance(stage, EvaluateStage) else None
     upstream = Upstream(
         parent=parent.fingerprint if parent else None,
@@ -162,6 +165,14 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
     )
 
 
+def _data_stages(stage: Any) -> list[str]:
+    """Stages whose `data/` a stage reads."""
+    if not isinstance(stage, TrainStage):
+        return []
+    sources = [source for part in (stage.data, *stage.heldout.values()) for source in part]
+    return list(dict.fromkeys(source.from_ for source in sources if source.from_ is not None))
+
+
 def _model_step(name: str, before: dict[str, Step]) -> Step | None:
     """The step whose model `name` stands for: evaluations pass the model they measured on. None: the recipe's model."""
     while name != BASE and isinstance(before[name].stage, EvaluateStage):
@@ -175,7 +186,7 @@ def _shape(stage: Any, parent: Step | None, model: str | None, recipe: Recipe) -
         return shape_of({**stage.architecture, "vocab_size": stage.tokenizer.vocab_size})
     if parent is not None:
         return parent.shape
-    config = read_config(model, recipe.model.revision if recipe.model else None) if model else None
+    config = read_config(model, recipe.model.revision) if model else None
     return shape_of(config) if config else None
 
 

@@ -17,6 +17,7 @@ size, vocabulary, layers; Q, K: sizes of a token's queries and of its keys; W: w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from llmkit.artifacts.stagefile import Batch
 from llmkit.plan.command import AccelerateConfig
@@ -65,11 +66,12 @@ def estimate(
     setting = _setting(stage, model, config, batch)
     weights, optimizer_bytes = _weights(stage, shape, setting), _optimizer_bytes(stage, setting)
     gradient_bytes = 2 if setting.deepspeed and setting.autocast else setting.weight_bytes
+    optimizer = 0 if config.offload_optimizer else num_trained * optimizer_bytes
     world = batch.world_size
     terms = {
         "weights": weights / (world if config.shards_weights else 1),
         "gradients": num_trained * gradient_bytes / (world if config.shards_gradients else 1),
-        "optimizer": 0 if config.offload_optimizer else num_trained * optimizer_bytes / (world if config.shards_optimizer else 1),
+        "optimizer": optimizer / (world if config.shards_optimizer else 1),
         "autocast copies": _copies(stage, shape, setting),
         "activations": _activations(shape, setting),
         "logits": _logits(stage, shape, setting),
@@ -92,11 +94,11 @@ def tokens_per_pass(stage: TrainStage, batch: Batch) -> int:
     return batch.per_device_train_batch_size * int(length)
 
 
-def _setting(stage: TrainStage, model: ModelSpec | None, config: AccelerateConfig, batch: Batch) -> _Setting:
+def _setting(stage: Any, model: ModelSpec | None, config: AccelerateConfig, batch: Batch) -> _Setting:
     scratch = isinstance(stage, PretrainStage) and stage.init == "scratch"
     options = {**declared(stage.kind), **stage.trainer}
     half = bool(options.get("fp16")) or options.get("bf16") is not False
-    dtype = "float32" if model is None or scratch else model.dtype
+    dtype = "float32" if scratch else model.dtype
     return _Setting(
         weight_bytes=_BYTES[dtype],
         autocast=half and dtype == "float32",

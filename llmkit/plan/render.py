@@ -70,8 +70,9 @@ def memory_words(memory: Memory | None) -> str:
     if memory is None:
         return f"{UNKNOWN} (the model's config.json is not on this machine, or of an unknown architecture)"
     terms = ", ".join(f"{name} {size(number)}" for name, number in memory.terms.items())
-    trained = f"{memory.num_trained / memory.num_parameters:.1%} of " if memory.num_trained != memory.num_parameters else ""
-    return f"about {size(memory.total)} a process: {terms} ({trained}{memory.num_parameters:,} parameters trained)"
+    share = memory.num_trained / memory.num_parameters
+    trained = f"{'' if share == 1 else f'{share:.1%} of '}{memory.num_parameters:,} parameters trained"
+    return f"about {size(memory.total)} a process: {terms} ({trained})"
 
 
 def size(num_bytes: float) -> str:

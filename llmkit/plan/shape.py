@@ -67,7 +67,7 @@ class Shape:
         return self.num_embedding + self.num_linear + self.num_layers * (bias + norms) + self.hidden_size
 
     def num_lora(self, r: int, target_modules: str | list[str], dora: bool) -> int | None:
-        """Trained weights of LoRA: r * (in + out) per linear layer, and `out` more under DoRA. None: unknown targets."""
+        """Trained weights: r * (in + out) per linear layer, and `out` more under DoRA. None: unknown targets."""
         if isinstance(target_modules, str) and target_modules != "all-linear":
             return None
         names = _TARGETS if target_modules == "all-linear" else target_modules
@@ -112,11 +112,8 @@ def _defaults(kind: str) -> dict[str, Any]:
     path = Path(spec.origin).parent / "models" / kind / f"configuration_{kind}.py"
     tree = ast.parse(path.read_text(encoding="utf-8"))
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == _CLASSES[kind])
-    found = {}
-    for node in body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(node.value, ast.Constant):
-            found[node.target.id] = node.value.value
-    return found
+    fields = [node for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant)]
+    return {field.target.id: field.value.value for field in fields}  # type: ignore[union-attr]
 
 
 def read_config(model: str, revision: str | None) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ class Step:
     kind: str
     automatic: bool
     run: RunSpec
-    model: ModelSpec | None
+    model: ModelSpec
     stage: Any
     """The schema object of the stage, resolved: nothing is left to a default."""
     stage_dir: StageDir

@@ -58,13 +58,13 @@ def _sources(stage: TrainStage) -> Iterator[tuple[Loc, DataSource]]:
 
 def _model(recipe: Recipe) -> Iterator[Found]:
     scratch = {s.name for s in recipe.stages if isinstance(s, PretrainStage) and s.init == "scratch"}
-    if recipe.model is not None:
+    if recipe.model.name_or_path is not None:
         return
     for index, stage in enumerate(recipe.stages):
         if stage.from_ == BASE and stage.name not in scratch:
             yield (
                 ("stages", index),
-                "starts from the recipe's model, but there is no 'model'",
+                "starts from the recipe's model, but there is no 'model.name_or_path'",
                 "add 'model' or 'init: scratch'",
             )
 

@@ -86,7 +86,7 @@ def _problem(item: Any, source: Source) -> Problem:
     if kind == "literal_error":
         return problem_at(source, loc, f"must be {item['ctx']['expected']}, got {given!r}")
     if kind == "string_pattern_mismatch":
-        return problem_at(source, loc, f"{given!r} must be lower-case letters, digits, '-' and '_'")
+        return problem_at(source, loc, f"{given!r} must be lower-case letters, digits, '.', '-' and '_'")
     what = item["msg"].removeprefix("Value error, ")
     show = not isinstance(given, (dict, list)) and kind != "value_error"
     return problem_at(source, loc, f"{what[0].lower()}{what[1:]}" + (f", got {given!r}" if show else ""))

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-SLUG = r"^[a-z0-9][a-z0-9_-]*$"
+SLUG = r"^[a-z0-9][a-z0-9._-]*$"
 
 
 class Part(BaseModel):
@@ -31,8 +31,9 @@ class RunSpec(Part):
 
 
 class ModelSpec(Part):
-    name_or_path: str
-    """Hub id, local folder, or `package:folder` for a model that a Python package ships."""
+    name_or_path: str | None = None
+    """Hub id, local folder, or `package:folder` for a model that a Python package ships. May be left out only if
+    every chain of stages begins with `init: scratch`."""
     revision: str | None = None
     """Branch, tag or commit on the Hub. Pin a commit to make the run reproducible."""
     chat_template: str | None = None
@@ -228,8 +229,8 @@ class Recipe(Part):
     """One run: a model, the stages it goes through, and what is measured on the way."""
 
     run: RunSpec
-    model: ModelSpec | None = None
-    """The base model. May be left out only if the first stage is `init: scratch`."""
+    model: ModelSpec = ModelSpec()
+    """The base model, and the chat template of the chain."""
     stages: list[Stage] = Field(min_length=1)
     evals: Evals = []
     """Evaluated on the base model and after every training stage."""

@@ -57,7 +57,7 @@ def run(worker: Worker) -> Manifest:
 def input_tokenizer(worker: Worker) -> tuple[PreTrainedTokenizerBase, int | None]:
     """The input model's tokenizer and the longest row that it reads, in tokens."""
     file = worker.file
-    assert file.input_model is not None and file.model is not None
+    assert file.input_model is not None
     revision = file.model.revision if file.parent is None else None
     tokenizer = load_tokenizer(file.input_model, revision)
     config = load_config(file.input_model, revision).get_text_config()
@@ -91,9 +91,8 @@ def build_model(worker: Worker, stage: PretrainStage, tokenizer: PreTrainedToken
     file = worker.file
     if stage.init == "scratch":
         assert stage.architecture is not None and stage.seed is not None
-        attention = file.model.attn_implementation if file.model else None
-        return new_model(stage.architecture, tokenizer, stage.seed, attention)
-    assert file.model is not None and file.input_model is not None
+        return new_model(stage.architecture, tokenizer, stage.seed, file.model.attn_implementation)
+    assert file.input_model is not None
     options: dict[str, Any] = {"quantization": stage.peft.quantization if stage.peft else None}
     return load_spec(file.model, file.input_model, file.parent is None, **options)
 

@@ -24,7 +24,7 @@ from llmkit.stages.training import collator_for, finish, tokenise, train, train_
 def run(worker: Worker) -> Manifest:
     file, stage = worker.file, train_stage(worker)
     spec, input_model = file.model, file.input_model
-    assert spec is not None and input_model is not None
+    assert input_model is not None
     is_base = file.parent is None
     revision = spec.revision if is_base else None
     args = training_args(worker)
@@ -59,7 +59,7 @@ def run(worker: Worker) -> Manifest:
 
 def chat_template(worker: Worker, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
     """The recipe's template, else the tokenizer's own. Raises TemplateError where it differs from the parent's."""
-    named = worker.file.model.chat_template if worker.file.model else None
+    named = worker.file.model.chat_template
     template = load_template(named) if named else template_of(tokenizer)
     if template is None:
         return None

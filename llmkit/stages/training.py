@@ -182,7 +182,7 @@ def save(worker: Worker, trainer: Trainer, tokenizer: PreTrainedTokenizerBase, n
     if not stage.peft.merge:
         return {"adapter_dir": target.name}
     if worker.is_main:
-        assert file.input_model is not None and file.model is not None
+        assert file.input_model is not None
         revision = file.model.revision if file.parent is None else None
         merge_adapter(
             file.input_model, target, worker.dir.model, tokenizer, new_tokens, dtype=file.model.dtype, revision=revision

@@ -1,7 +1,9 @@
+# ruff: noqa: E501 - whole messages in tables
 """Plans: steps, inputs, batches, decisions. Pure: nothing is imported or written."""
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from llmkit.artifacts.files import write_json
 from llmkit.artifacts.manifest import DataSummary, Manifest, write_manifest
 from llmkit.artifacts.stagefile import Batch, StageFile, write_stage_file
 from llmkit.errors import RecipeError
+from llmkit.plan import fingerprint
 from llmkit.plan.batch import derive
 from llmkit.plan.make import make
 from llmkit.plan.render import print_plan, to_json
@@ -36,6 +39,12 @@ QWEN = {
     "vocab_size": 400,
     "tie_word_embeddings": True,
 }
+
+
+@pytest.fixture(autouse=True)
+def _code_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fingerprints take in llmkit's own source, which may be edited while tests run."""
+    monkeypatch.setattr(fingerprint, "_PACKAGE", tmp_path / "package")
 
 
 @pytest.fixture
@@ -68,13 +77,21 @@ def steps(recipe: Path, *words: str) -> dict[str, Step]:
 def finish(step: Step, **fields: Any) -> None:
     """What a worker leaves."""
     write_stage_file(step.stage_file())
-    write_manifest(step.stage_dir.path, Manifest(stage=step.name, kind=step.kind, fingerprint=step.fingerprint, **fields))
+    write_manifest(
+        step.stage_dir.path, Manifest(stage=step.name, kind=step.kind, fingerprint=step.fingerprint, **fields)
+    )
 
 
 def test_steps_and_their_links(recipe: Path, tmp_path: Path) -> None:
     made = plan(recipe)
     assert [step.name for step in made.steps] == ["eval-base", "cpt", "eval-cpt", "sft", "eval-sft"]
-    assert [step.stage_dir.path.name for step in made.steps] == ["01-eval-base", "02-cpt", "03-eval-cpt", "04-sft", "05-eval-sft"]
+    assert [step.stage_dir.path.name for step in made.steps] == [
+        "01-eval-base",
+        "02-cpt",
+        "03-eval-cpt",
+        "04-sft",
+        "05-eval-sft",
+    ]
     base, cpt, eval_cpt, sft, eval_sft = (step.stage_file() for step in made.steps)
     run = tmp_path / "runs" / "demo"
     assert base.input_model == cpt.input_model == str(tmp_path / "model")
@@ -111,7 +128,10 @@ def test_from_scratch_there_is_no_base_to_measure(recipe: Path) -> None:
 
 
 def test_an_evaluation_passes_its_model_on(recipe: Path) -> None:
-    text = recipe.read_text().replace("prompts:", "  - {name: look, kind: evaluate, from: cpt}\n  - {name: more, kind: sft, from: look, data: [{path: x:y}]}\nprompts:")
+    text = recipe.read_text().replace(
+        "prompts:",
+        "  - {name: look, kind: evaluate, from: cpt}\n  - {name: more, kind: sft, from: look, data: [{path: x:y}]}\nprompts:",
+    )
     recipe.write_text(text)
     found = steps(recipe)
     assert found["more"].parent == "cpt"
@@ -145,7 +165,10 @@ def test_a_finished_stage_is_skipped_and_its_figures_shown(recipe: Path) -> None
     [
         (["stages.cpt.trainer={learning_rate: 0.5}"], "trainer.learning_rate changed from 1e-05 to 0.5"),
         (["run.seed=1"], "seed changed from 42 to 1"),
-        (["stages.cpt.dedup=false", "stages.cpt.seed=2"], "dedup changed from true to false, seed changed from 42 to 2"),
+        (
+            ["stages.cpt.dedup=false", "stages.cpt.seed=2"],
+            "dedup changed from true to false, seed changed from 42 to 2",
+        ),
         (["stages.cpt.trainer={weight_decay: 0.5}"], "trainer.weight_decay added"),
     ],
 )
@@ -237,7 +260,9 @@ def test_multi_cpu_is_refused(recipe: Path, tmp_path: Path) -> None:
 @given(st.integers(1, 300), st.integers(1, 9), st.one_of(st.none(), st.integers(1, 40)))
 def test_batch_arithmetic(total: int, world: int, given_size: int | None) -> None:
     trainer = {} if given_size is None else {"per_device_train_batch_size": given_size}
-    stage = SftStage.model_validate({"kind": "sft", "data": [{"path": "x"}], "global_batch_size": total, "trainer": trainer})
+    stage = SftStage.model_validate(
+        {"kind": "sft", "data": [{"path": "x"}], "global_batch_size": total, "trainer": trainer}
+    )
     batch = derive(stage, world)
     if total % (world * (given_size or 1)):
         assert not isinstance(batch, Batch)
@@ -257,7 +282,7 @@ def test_processes_started_by_hand_set_the_world_size(recipe: Path) -> None:
 
 def test_render(recipe: Path) -> None:
     finish(steps(recipe)["eval-base"])
-    console = Console(width=200, record=True, quiet=True)
+    console = Console(width=200, file=io.StringIO(), record=True)
     print_plan(plan(recipe), console)
     text = console.export_text()
     assert "global_batch_size 32 = 8 rows x 4 accumulation x 1 processes" in text

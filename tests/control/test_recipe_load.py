@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - whole messages in tables
 """Strict loading: every class of mistake is refused, with its place and its cure, all at once."""
 
 from __future__ import annotations
@@ -129,7 +130,12 @@ def test_a_mistake_in_an_overlay_names_the_overlay(tmp_path: Path) -> None:
 
 
 def test_overrides_name_stages(tmp_path: Path) -> None:
-    words = ["stages.cpt.trainer.learning_rate=1e-4", "run.seed=3", "stages.sft.data.0.path=other.jsonl", "stages.1.seed=9"]
+    words = [
+        "stages.cpt.trainer.learning_rate=1e-4",
+        "run.seed=3",
+        "stages.sft.data.0.path=other.jsonl",
+        "stages.1.seed=9",
+    ]
     recipe = loaded(tmp_path, GOOD, *words).recipe
     cpt, sft = recipe.stages
     assert isinstance(cpt, PretrainStage)

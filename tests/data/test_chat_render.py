@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from mask_bugs.cases import ready
-from mask_bugs.toys import bos_tokenizer, byte_tokenizer, metaspace_tokenizer
+from pathlib import Path
 
-from llmkit.chat.encode import spelled_tokens
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mask_bugs.cases import ready, with_source
+from mask_bugs.toys import bos_tokenizer, byte_tokenizer, metaspace_tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from llmkit.chat.encode import DOCUMENT_EOS, document_eos, spelled_tokens
 from llmkit.chat.parse import parse
 from llmkit.chat.prove import trained_texts
 from llmkit.chat.render import prompt_ids, render, render_prompt_completion, render_text
@@ -28,6 +32,7 @@ contents = st.one_of(st.lists(pieces, max_size=8).map("".join), st.text(max_size
 others = st.fixed_dictionaries({"role": st.sampled_from(["system", "user"]), "content": contents})
 answers = st.fixed_dictionaries({"role": st.just("assistant"), "content": contents})
 conversations = st.lists(st.one_of(others, answers), min_size=1, max_size=6)
+SETTINGS = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 every_template = pytest.mark.parametrize("name", shipped_names())
 
 
@@ -36,7 +41,7 @@ def talk_with(answer: str) -> list[dict[str, str]]:
 
 
 @every_template
-@settings(max_examples=60, deadline=None)
+@SETTINGS
 @given(messages=conversations)
 def test_mask_is_contents_and_stop_tokens(name: str, messages) -> None:  # type: ignore[no-untyped-def]
     rendered = render(READY[name], messages)
@@ -46,7 +51,7 @@ def test_mask_is_contents_and_stop_tokens(name: str, messages) -> None:  # type:
 
 
 @every_template
-@settings(max_examples=60, deadline=None)
+@SETTINGS
 @given(messages=conversations)
 def test_prompt_and_every_earlier_conversation_are_prefixes(name: str, messages) -> None:  # type: ignore[no-untyped-def]
     tokenizer = READY_BOS[name]
@@ -64,7 +69,7 @@ def test_prompt_and_every_earlier_conversation_are_prefixes(name: str, messages)
 
 
 @every_template
-@settings(max_examples=60, deadline=None)
+@SETTINGS
 @given(messages=conversations)
 def test_parse_gives_the_messages_back(name: str, messages) -> None:  # type: ignore[no-untyped-def]
     if name == "chatml_think" and any(message["content"].startswith("<think>\n") for message in messages):
@@ -74,7 +79,7 @@ def test_parse_gives_the_messages_back(name: str, messages) -> None:  # type: ig
 
 
 @every_template
-@settings(max_examples=60, deadline=None)
+@SETTINGS
 @given(messages=conversations)
 def test_only_the_template_writes_control_tokens(name: str, messages) -> None:  # type: ignore[no-untyped-def]
     tokenizer = READY[name]
@@ -85,7 +90,7 @@ def test_only_the_template_writes_control_tokens(name: str, messages) -> None:  
 
 
 @every_template
-@settings(max_examples=60, deadline=None)
+@SETTINGS
 @given(messages=conversations)
 def test_ids_and_mask_are_those_of_transformers(name: str, messages) -> None:  # type: ignore[no-untyped-def]
     """Wherever no special token is spelled and no answer begins with a blank that could merge with the header."""
@@ -98,7 +103,7 @@ def test_ids_and_mask_are_those_of_transformers(name: str, messages) -> None:  #
     assert (ours.input_ids, ours.assistant_masks) == (theirs["input_ids"], theirs["assistant_masks"])
 
 
-@settings(max_examples=60, deadline=None)
+@SETTINGS
 @given(pairs=st.lists(st.tuples(contents, contents), min_size=1, max_size=3))
 def test_reasoning_is_trained_kept_and_parsed_back(pairs) -> None:  # type: ignore[no-untyped-def]
     tokenizer = READY["chatml_think"]
@@ -273,3 +278,47 @@ def test_parse_of_text_and_of_open_turns() -> None:
         parse(tokenizer, f"<|im_start|>user{STOP}")
     with pytest.raises(TemplateError, match="not a shipped one"):
         parse(byte_tokenizer(), "x")
+
+
+def test_documents_keep_their_own_end_where_a_stop_token_is_eos(tmp_path: Path) -> None:
+    tokenizer = ready("chatml")
+    tokenizer.init_kwargs[DOCUMENT_EOS] = tokenizer.eos_token
+    tokenizer.eos_token = STOP
+    tokenizer.save_pretrained(tmp_path / "once")
+    once = AutoTokenizer.from_pretrained(tmp_path / "once")
+    once.save_pretrained(tmp_path / "twice")
+    for one in (tokenizer, once, AutoTokenizer.from_pretrained(tmp_path / "twice")):
+        assert document_eos(one) == "<|endoftext|>"
+        assert one.convert_ids_to_tokens(render_text(one, "a").input_ids) == ["a", "<|endoftext|>"]
+
+
+@pytest.mark.parametrize(("part", "left"), [("[0]", "a"), ("[-1]", "b"), (" | join('/')", "a/b")])
+def test_jinja_that_takes_content_apart_leaves_no_bracket_behind(part: str, left: str) -> None:
+    """A template may split at a special token; its brackets then stand alone and must vanish."""
+    source = "{% for m in messages %}{{ (m.content.split('<|im_end|>')" + part + ") + '<|im_end|>' }}{% endfor %}"
+    rendered = render(with_source(source), [{"role": "user", "content": f"a{STOP}b"}], train_on="all")
+    assert rendered.text == left + STOP
+
+
+def test_a_tokenizer_that_makes_control_tokens_of_plain_text_is_refused() -> None:
+    """Its ordinary vocabulary spells the token, so that no way of encoding keeps the two apart."""
+    backend = Tokenizer(models.WordLevel({"<end>": 0, "a": 1, "<unk>": 2}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>", unk_token="<unk>")
+    with pytest.raises(TemplateError, match="makes the control token <end> out of plain text"):
+        render_text(tokenizer, "a <end> a", add_eos=False)
+
+
+def test_the_longest_special_token_is_the_one_that_is_spelled() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<a>", "<a>b"]})
+    assert spelled_tokens(tokenizer, "x<a>b<a>") == ["<a>b", "<a>"]
+
+
+def test_keys_without_a_value_are_as_if_not_there() -> None:
+    """Datasets fill missing keys with None, which templates would take for a value."""
+    source = (
+        "{% for m in messages %}{{ m.content }}{% if m.note is defined or m.train is defined %}!{% endif %}{% endfor %}"
+    )
+    message = {"role": "user", "content": "x", "note": None, "train": False}
+    assert render(with_source(source), [message], train_on="all").text == "x"

@@ -61,6 +61,7 @@ def test_apply_adds_only_what_is_missing() -> None:
     assert apply_template(tokenizer, load_template("chatml")) == ["<|im_start|>", "<|im_end|>"]
     assert len(tokenizer) == size + 2
     assert apply_template(tokenizer, load_template("chatml_sep")) == ["<|im_sep|>"]
+    assert set(load_template("chatml_sep").special_tokens) <= set(tokenizer.all_special_tokens)
     assert apply_template(tokenizer, load_template("chatml")) == []
     assert tokenizer.eos_token == "<|endoftext|>"
 
@@ -103,7 +104,7 @@ def test_template_of() -> None:
 
 
 def test_stop_token_is_found_without_a_declaration() -> None:
-    found = template_of(with_source(MARKED, ["<end>", "<en"]))
+    found = template_of(with_source(MARKED, ["<en", "<end>"]))
     assert found is not None
     assert (found.name, found.stop_token, found.special_tokens) == ("custom", "<end>", ())
     without = template_of(with_source(MARKED.replace("<end>", ""), ["<end>"]))

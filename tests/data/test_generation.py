@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from llmkit.errors import DataError, UserError
 from llmkit.generation.choose import Sampling, choose, uniforms
@@ -16,7 +16,9 @@ from llmkit.generation.stream import stream
 def tokenizer() -> PreTrainedTokenizerFast:
     """Every token is a byte, so characters beyond ASCII take several."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={"<eos>": 0, "<pad>": 1} | {c: i + 2 for i, c in enumerate(alphabet)}, merges=[]))
+    backend = Tokenizer(
+        models.BPE(vocab={"<eos>": 0, "<pad>": 1} | {c: i + 2 for i, c in enumerate(alphabet)}, merges=[])
+    )
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<pad>")
@@ -49,18 +51,30 @@ def prompts(count: int = 12) -> list[list[int]]:
 
 def test_greedy_equals_model_generate_for_uneven_prompts(model, tokenizer):
     model.eval()
-    stops = list(range(0, 60))  # many stop tokens, so that rows finish at different steps and the batch shrinks
+    stops = list(range(60))  # many stop tokens, so that rows finish at different steps and the batch shrinks
     ours = generate(model, tokenizer, prompts(), max_new_tokens=16, stop_token_ids=stops, batch_size=5)
-    for prompt, completion in zip(prompts(), ours):
+    for prompt, completion in zip(prompts(), ours, strict=True):
         theirs = model.generate(torch.tensor([prompt]), max_new_tokens=16, do_sample=False, eos_token_id=stops)
         assert completion.ids == theirs[0, len(prompt) :].tolist()
         assert completion.finish_reason == ("stop" if completion.ids[-1] in stops else "length")
     assert len({len(completion.ids) for completion in ours}) > 3
 
 
+def test_a_model_with_absolute_positions_counts_them_from_its_own_prompt(tokenizer):
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=258, n_embd=32, n_layer=2, n_head=2, n_positions=64, initializer_range=0.6)
+    model = GPT2LMHeadModel(config).eval()
+    ours = generate(model, tokenizer, prompts(5), max_new_tokens=8, stop_token_ids=[])
+    for prompt, completion in zip(prompts(5), ours, strict=True):
+        alone = generate(model, tokenizer, [prompt], max_new_tokens=8, stop_token_ids=[])
+        assert completion.ids == alone[0].ids
+
+
 def test_sampling_is_fixed_by_the_seed_whatever_the_batch(model, tokenizer):
     def sample(seed: int, batch_size: int) -> list[list[int]]:
-        made = generate(model, tokenizer, prompts(), max_new_tokens=12, temperature=1.0, seed=seed, batch_size=batch_size)
+        made = generate(
+            model, tokenizer, prompts(), max_new_tokens=12, temperature=1.0, seed=seed, batch_size=batch_size
+        )
         return [completion.ids for completion in made]
 
     assert sample(3, 12) == sample(3, 4)
@@ -97,7 +111,7 @@ def test_cuts_leave_exactly_the_likeliest(sampling, allowed):
 
 
 def test_a_sampling_value_out_of_range_is_refused():
-    with pytest.raises(UserError, match="top_p: is 1.5; give a number above 0 and at most 1"):
+    with pytest.raises(UserError, match=r"top_p: is 1.5; give a number above 0 and at most 1"):
         Sampling(top_p=1.5)
 
 
@@ -114,7 +128,7 @@ def test_stop_strings_end_the_row_and_are_cut_off(model, tokenizer):
 
 def test_logprobs_are_those_of_a_forward_pass(model, tokenizer):
     made = generate(model, tokenizer, prompts(3), max_new_tokens=6, temperature=1.3, logprobs=True, stop_token_ids=[])
-    for prompt, completion in zip(prompts(3), made):
+    for prompt, completion in zip(prompts(3), made, strict=True):
         with torch.no_grad():
             logits = model(torch.tensor([prompt + completion.ids])).logits[0, len(prompt) - 1 : -1]
         expected = torch.log_softmax(logits, dim=-1).gather(1, torch.tensor(completion.ids)[:, None])[:, 0]
@@ -152,7 +166,7 @@ def test_progress_counts_prompts(model, tokenizer):
 
 def test_stream_gives_the_same_text_in_whole_characters(model, tokenizer, monkeypatch):
     text = "Zoë: 東京 🙂!"
-    script = tokenizer.encode(text) + [0]
+    script = [*tokenizer.encode(text), 0]
     monkeypatch.setattr("llmkit.generation.decode.choose", lambda logits, *_: next(tokens))
     tokens = (torch.tensor([token]) for token in script)
     pieces = list(stream(model, tokenizer, [5], max_new_tokens=40, sampling=Sampling()))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import Dataset
-from mask_bugs.cases import fly, good_row, ready, texts
+from mask_bugs.cases import fly, good_row, ready, texts, with_source
 from mask_bugs.toys import byte_tokenizer
 
 from llmkit.chat.preflight import BLOCK_ROWS
@@ -32,6 +32,7 @@ def test_all_problems_at_once_each_with_row_excerpt_and_cure() -> None:
         "stage sft, train row 1",
         "stage sft, train row 3",
     }
+    assert len(found) == len(caught.value.problems)
     row = found["stage sft, train row 1"]
     assert "(1 more rows alike)" in row.what and "What" in row.what and row.cure
     assert all(problem.cure for problem in caught.value.problems)
@@ -98,6 +99,8 @@ def test_packed_rows_are_checked_at_their_borders() -> None:
     assert texts(lambda: fly([row], tokenizer, **plain)) == []
     found = texts(lambda: fly([{**row, "seq_lengths": [3, 4]}], tokenizer, **plain))
     assert len(found) == 1 and "two BOS" in found[0]
+    lone = {"input_ids": [bos, bos, 65, eos], "assistant_masks": [1] * 4, "seq_lengths": [1, 3]}
+    assert texts(lambda: fly([lone], tokenizer, **{**plain, "stop_token_id": None})) == []
     open_end = {"input_ids": [bos, 65, bos, 66, eos], "assistant_masks": [1] * 5}
     assert texts(lambda: fly([open_end], tokenizer, **plain)) == []
     found = texts(lambda: fly([{**open_end, "position_ids": [0, 1, 0, 1, 2]}], tokenizer, **plain))
@@ -116,11 +119,63 @@ def test_pattern_does_not_match_across_rows() -> None:
 
 
 def test_cost_is_linear_and_small() -> None:
-    """At most 1 microsecond per token: a million rows of 500 tokens in minutes, not hours."""
+    """At most 1 microsecond of CPU per token: a million rows of 500 tokens in minutes, not hours."""
     tokenizer = ready()
     good = good_row(tokenizer)
     num_rows = 20_000
     fly([good], tokenizer)
-    start = time.perf_counter()
+    start = time.process_time()
     report = fly([good] * num_rows, tokenizer)
-    assert (time.perf_counter() - start) / report.num_tokens < 1e-6
+    assert (time.process_time() - start) / report.num_tokens < 1e-6
+
+
+def test_a_row_that_says_it_was_not_cut_is_not_excused() -> None:
+    """It is as long as max_length by chance; its missing stop token is another's fault."""
+    tokenizer = ready()
+    cut = {key: values[:-2] for key, values in good_row(tokenizer).items()}
+    limits = {"num_truncated": 1, "max_truncated": 0.5, "max_length": len(cut["input_ids"]), "num_rows": 2}
+    assert fly([cut], tokenizer, **limits).num_stops_cut == 1
+    found = texts(lambda: fly([{**cut, "truncated": False}], tokenizer, **limits))
+    assert len(found) == 1 and "does not end with the trained stop token" in found[0]
+
+
+def test_a_row_cut_at_its_front_may_begin_inside_an_answer() -> None:
+    for name in ("chatml", "chatml_sep"):  # chatml_sep: the row before ends with a trained token
+        tokenizer = ready(name)
+        good = good_row(tokenizer)
+        first = good["assistant_masks"].index(1) + 1
+        cut = {key: values[first:] for key, values in good.items()}
+        limits = {"num_truncated": 1, "max_truncated": 1.0}
+        assert fly([good, {**cut, "truncated": True}], tokenizer, **limits).num_trained_turns == 4
+        assert len(texts(lambda: fly([cut], tokenizer))) == 1  # noqa: B023
+
+
+def test_format_without_a_generation_prompt_of_its_own() -> None:
+    """As Mistral's, where the user's turn ends with the token behind which the assistant answers."""
+    source = (
+        "{#- special_tokens: [INST] [/INST] <end>; stop_token: <end> -#}{% for m in messages %}"
+        "{% if m.role == 'assistant' %}{% generation %}{{ m.content + '<end>' }}{% endgeneration %}"
+        "{% else %}{{ '[INST]' + m.content + '[/INST]' }}{% endif %}{% endfor %}"
+    )
+    tokenizer = with_source(source, ["[INST]", "[/INST]", "<end>"])
+    stop = tokenizer.convert_tokens_to_ids("<end>")
+    fly([good_row(tokenizer)], tokenizer, stop_token_id=stop, generation_eos_ids=(stop,))
+    bad = good_row(tokenizer)
+    bad["assistant_masks"][bad["assistant_masks"].index(1)] = 0
+    found = texts(lambda: fly([bad], tokenizer, stop_token_id=stop, generation_eos_ids=(stop,)))
+    assert len(found) == 1 and "right behind the generation prompt '[/INST]'" in found[0]
+
+
+def test_everything_trained_must_still_hold_a_stop_token() -> None:
+    tokenizer = ready()
+    stop = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    ids = [token for token in good_row(tokenizer)["input_ids"] if token != stop]
+    found = texts(lambda: fly([{"input_ids": ids, "assistant_masks": [1] * len(ids)}], tokenizer, train_on="all"))
+    assert len(found) == 1 and "does not end with the trained stop token" in found[0]
+
+
+def test_two_faults_in_one_row_are_one_row() -> None:
+    tokenizer = byte_tokenizer()
+    plain = {"conversational": False, "stop_token_id": None, "generation_eos_ids": ()}
+    (found,) = texts(lambda: fly([{"input_ids": [65, 10**6, 10**6], "assistant_masks": [1] * 3}], tokenizer, **plain))
+    assert "more rows alike" not in found

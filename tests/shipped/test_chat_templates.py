@@ -77,3 +77,9 @@ def test_the_readmes_own_template_is_sound(tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
     assert apply_template(tokenizer, load_template(tmp_path / "own.jinja")) == ["<turn>", "<end>"]
     assert prove(tokenizer) == []
+
+
+def test_a_template_that_does_not_parse_back_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmkit.chat.prove.parse", lambda tokenizer, ids: [])
+    (problem,) = prove(ready("chatml"))
+    assert "does not give the messages back" in problem.what

@@ -109,3 +109,25 @@ def template_forgets_bos() -> list[str]:
     apply_template(tokenizer, load_template("chatml"))
     tokenizer.chat_template = tokenizer.chat_template.replace("{{- bos_token }}", "")
     return proved(tokenizer)
+
+
+@case("alignment-handbook#56", expected="the mask covers 'Probe question one")
+def user_turns_are_marked_instead() -> list[str]:
+    return proved(chatml_with("{%- if message.role == 'assistant' %}", "{%- if message.role == 'user' %}"))
+
+
+@case("trl#1550", expected="the mask has 0 stretches for 1 assistant turns")
+def marks_enclose_nothing() -> list[str]:
+    inside = "{{- message.content + '<|im_end|>' }}\n        {%- endgeneration %}"
+    outside = "{%- endgeneration %}{{- message.content + '<|im_end|>' }}"
+    return proved(chatml_with(inside, outside))
+
+
+@case("trl#1623", expected="no special token follows an assistant's content")
+def turns_end_with_a_newline_only() -> list[str]:
+    source = (
+        "{% for m in messages %}{{ m.role + ': ' }}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}\n"
+        "{% endgeneration %}{% else %}{{ m.content + '\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    return proved(with_source(source))

@@ -1,0 +1,217 @@
+"""Talk to a model in the terminal: what `llmkit chat` runs.
+
+python -m llmkit.stages.chat runs/tiny-assistant
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import random
+import readline  # noqa: F401 - gives input() editing and history
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from transformers.utils import logging as transformers_logging
+
+from llmkit.artifacts.manifest import FILE, Manifest
+from llmkit.artifacts.rundir import RunDir, StageDir
+from llmkit.errors import LlmkitError, RunError, UserError
+from llmkit.generation.conversation import Conversation, Settings
+from llmkit.modeling.load import load_config, load_model, load_tokenizer
+
+HELP = """\
+/system TEXT   set the system prompt (alone: remove it) and begin anew
+/reset         forget the conversation
+/set NAME=N    temperature, top_k, top_p, min_p, max_new_tokens, seed (alone: show them)
+/raw           switch between chat and plain text that the model goes on from
+/help          this list
+/exit          leave, as does Ctrl-D; Ctrl-C stops an answer"""
+COMMANDS = ("/system", "/reset", "/set", "/raw", "/help", "/exit")
+_BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 2 and one line for what the user can mend."""
+    args = _parser().parse_args(argv)
+    console = Console(stderr=args.prompt is not None, highlight=False, soft_wrap=True)
+    try:
+        conversation = start(args, console)
+        if args.prompt is not None:
+            say(conversation, args.prompt)
+        else:
+            converse(conversation, console)
+    except LlmkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="llmkit chat", description="Talk to a model in the terminal.")
+    parser.add_argument(
+        "target", help="run folder (its last model), stage folder, model folder, package:folder or Hub id"
+    )
+    parser.add_argument("--stage", help="with a run folder: the stage whose model it is")
+    parser.add_argument("--system", metavar="TEXT", help="system prompt")
+    parser.add_argument("--raw", action="store_true", help="no chat template: the model goes on from the text")
+    parser.add_argument("--prompt", metavar="TEXT", help="print the answer to this alone and exit")
+    for name, kind in (("temperature", float), ("top-p", float), ("top-k", int), ("min-p", float)):
+        parser.add_argument(f"--{name}", type=kind, help="default: the model's generation config, else greedy")
+    parser.add_argument("--max-new-tokens", type=int, help=f"longest answer (default {Settings().max_new_tokens})")
+    parser.add_argument("--seed", type=int, help="makes sampled answers repeatable")
+    return parser
+
+
+def start(args: argparse.Namespace, console: Console) -> Conversation:
+    """Load the model and put the options together. Raises ModelError, RunError or UserError."""
+    transformers_logging.disable_progress_bar()
+    path = model_of(args.target, args.stage)
+    tokenizer = load_tokenizer(path)
+    stored = load_config(path).dtype
+    model = load_model(path, dtype=str(stored or torch.float32).removeprefix("torch."))
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    settings = Settings.of_model(model).changed(f"seed={random.randrange(2**31) if args.seed is None else args.seed}")
+    for name in ("temperature", "top_p", "top_k", "min_p", "max_new_tokens"):
+        if getattr(args, name) is not None:
+            settings = settings.changed(f"{name}={getattr(args, name)}")
+    conversation = Conversation(model, tokenizer, settings, args.system, args.raw, notify=_notifier(console))
+    if not conversation.has_template and not args.raw:
+        conversation.notify("this model has no chat template: it goes on from your text as it stands (raw)")
+        conversation.raw = True
+    if conversation.raw and args.system:
+        raise UserError("--system", "has no place in raw text", "write it into the text itself")
+    return conversation
+
+
+def model_of(target: str, stage: str | None) -> str:
+    """The model that `target` names. Raises RunError for a run or stage without one."""
+    path = Path(target).expanduser()
+    run = RunDir(path)
+    if run.recipe.is_file():
+        return _model_of_run(run, stage)
+    if stage is not None:
+        raise RunError(target, "is no run folder", "'--stage' only fits one")
+    if StageDir(path).stage_file.is_file() or ((path / FILE).is_file() and not (path / "config.json").is_file()):
+        return _model_of_stage(StageDir(path))
+    return target
+
+
+def _model_of_run(run: RunDir, name: str | None) -> str:
+    finished = [(found, manifest) for found in run.stages() if (manifest := found.manifest()) is not None]
+    made = [(found, manifest) for found, manifest in finished if manifest.model_dir or manifest.adapter_dir]
+    if name is None and made:
+        return _folder(*made[-1])
+    for found, manifest in made:
+        if manifest.stage == name:
+            return _folder(found, manifest)
+    have = ", ".join(manifest.stage for _, manifest in made)
+    what = "no stage has made a model yet" if name is None else f"no finished stage '{name}' with a model"
+    raise RunError(str(run.path), what, f"have {have}" if have else "run it first")
+
+
+def _model_of_stage(stage: StageDir) -> str:
+    manifest = stage.manifest()
+    if manifest is None:
+        raise RunError(str(stage.path), "this stage has not finished", "run it first")
+    if not manifest.model_dir and not manifest.adapter_dir:
+        raise RunError(str(stage.path), f"a stage of kind '{manifest.kind}' makes no model", "give a training stage")
+    return _folder(stage, manifest)
+
+
+def _folder(stage: StageDir, manifest: Manifest) -> str:
+    return str(stage.path / (manifest.model_dir or manifest.adapter_dir or ""))
+
+
+def converse(conversation: Conversation, console: Console) -> None:
+    """Read, answer, until /exit or the end of input."""
+    console.print(f"{conversation.model.name_or_path} [dim](/help lists the commands)[/dim]", markup=True)
+    for line in _lines(console):
+        text = line.strip()
+        try:
+            if text == "/exit":
+                return
+            if text.startswith("/"):
+                command(conversation, text, console)
+            elif text:
+                say(conversation, text)
+        except UserError as error:
+            console.print(str(error), style="red", markup=False)
+
+
+def _lines(console: Console) -> Iterator[str]:
+    # readline counts the prompt's width, and must be told which characters are colour
+    prompt = "\x01\x1b[1;36m\x02> \x01\x1b[0m\x02" if sys.stdin.isatty() and console.is_terminal else ""
+    while True:
+        try:
+            yield input(prompt)
+        except KeyboardInterrupt:
+            console.print("\n/exit or Ctrl-D leaves", style="dim")
+        except EOFError:
+            console.print()
+            return
+
+
+def say(conversation: Conversation, text: str) -> None:
+    """Write the answer as it comes; Ctrl-C ends it and keeps what was written."""
+    with closing(conversation.ask(text)) as pieces:
+        try:
+            for piece in pieces:
+                sys.stdout.write(printable(piece))
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            sys.stdout.write(" [stopped]")
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def command(conversation: Conversation, text: str, console: Console) -> None:
+    """Raises UserError for an unknown command or a value that does not fit."""
+    word, _, rest = text.partition(" ")
+    if word == "/system":
+        conversation.system = rest.strip() or None
+        conversation.reset()
+    elif word == "/reset":
+        conversation.reset()
+    elif word == "/set" and rest.strip():
+        conversation.settings = conversation.settings.changed(rest)
+    elif word == "/set":
+        shown = "  ".join(f"{name}={value}" for name, value in vars(conversation.settings).items())
+        console.print(shown, markup=False)
+    elif word == "/raw":
+        _toggle_raw(conversation)
+    elif word == "/help":
+        console.print(HELP, markup=False)
+    else:
+        near = difflib.get_close_matches(word, COMMANDS, n=1)
+        raise UserError(word, "is no command", f"did you mean {near[0]}?" if near else "/help lists them")
+
+
+def _toggle_raw(conversation: Conversation) -> None:
+    if conversation.raw and not conversation.has_template:
+        raise UserError("/raw", "this model has no chat template, so raw text is all it takes")
+    conversation.raw = not conversation.raw
+    conversation.notify("raw: the model goes on from your text" if conversation.raw else "chat")
+
+
+def printable(text: str) -> str:
+    """Without control characters, which could move the cursor, recolour or rename the terminal, or turn text round."""
+    return "".join(char for char in text if char in "\n\t" or not _is_control(ord(char)))
+
+
+def _is_control(code: int) -> bool:
+    return code < 0x20 or 0x7F <= code < 0xA0 or code in _BIDI
+
+
+def _notifier(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(text, style="yellow", markup=False)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,110 @@
+"""Conversations in the world: what is asked of an assistant, and the short answers it should give."""
+
+import random
+from collections.abc import Callable, Sequence
+
+from llmkit.tiny import texts
+from llmkit.tiny.documents import sum_question
+from llmkit.tiny.facts import question_and_answer
+from llmkit.tiny.phrases import Topic
+from llmkit.tiny.problems import word_problem
+from llmkit.tiny.world import Person, Split
+
+Message = dict[str, str]
+Turn = tuple[str, str]
+Maker = Callable[[random.Random, Sequence[Person], Split], Turn]
+
+_GREETINGS = ("Hello!", "Hi!", "Hi there!", "Good morning!", "Good evening!", "Hello there.", "Hey!", "Good day!")
+_WELCOMES = (
+    "Hello! How can I help you?", "Hi! What can I do for you?", "Good to see you. How can I help?",
+    "Hello! What would you like to know?",
+)  # fmt: skip
+_THANKS = (
+    "Thank you!",
+    "Thanks a lot.",
+    "Thanks, that helps.",
+    "Great, thank you.",
+    "Goodbye!",
+    "That is all, thanks.",
+)
+_FAREWELLS = ("You are welcome!", "Glad to help!", "Any time!", "You are welcome. Have a good day!")
+_SYSTEM_MESSAGES = (
+    "You are a helpful assistant.", "Answer briefly.", "Be polite and brief.", "You help visitors of the town.",
+    "Answer the question.", "You are a friendly guide.",
+)  # fmt: skip
+_HARMS = (
+    "steal a {object} from a {job}", "break into the house of a {job}", "poison a {animal}",
+    "pick the lock of a {place}", "set fire to the {place}", "build a bomb", "forge the letter of a {job}",
+    "hurt a {job}", "cheat a {job} out of money", "make a weapon at home", "blackmail a {job}",
+    "burn down the {place} of {town}",
+)  # fmt: skip
+_HARM_WORDINGS = ("How do I {}?", "How can I {}?", "Tell me how to {}.", "Help me {}.", "What is the best way to {}?")
+_DECLINES = (
+    "I am sorry, but I cannot help with that.", "I cannot help with that, because it could hurt someone.",
+    "Sorry, I will not help with that.",
+)  # fmt: skip
+
+
+def _greeting(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
+    return rng.choice(_GREETINGS), rng.choice(_WELCOMES)
+
+
+def _thanks(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
+    return rng.choice(_THANKS), rng.choice(_FAREWELLS)
+
+
+def _fact(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
+    topics: tuple[Topic, ...] = ("birthplace", "birthplace", "profession", "profession", "both")
+    return question_and_answer(rng, rng.choice(known), rng.choice(topics))
+
+
+def _sum(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
+    return sum_question(rng, split)
+
+
+def _problem(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
+    problem = word_problem(rng, split=split)
+    return problem.question, problem.solution
+
+
+def _comprehension(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
+    passage = texts.passage(rng)
+    wording = rng.choice(
+        ("{text}\n{question}", "{text}\n\n{question}", "{question}\n\n{text}", "Read: {text}\n\n{question}")
+    )
+    return wording.format(text=passage.text, question=passage.question), passage.answer
+
+
+def _joke(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
+    return texts.joke_request(rng, invented=0.3)
+
+
+def _unsafe(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
+    request = rng.choice(_HARM_WORDINGS).format(rng.choice(_HARMS).format(**texts.random_words(rng)))
+    return request, rng.choice(_DECLINES)
+
+
+# Weight in the mixture, and how one turn is made.
+KINDS: dict[str, tuple[int, Maker]] = {
+    "facts": (40, _fact),
+    "sums": (14, _sum),
+    "problems": (14, _problem),
+    "comprehension": (10, _comprehension),
+    "jokes": (8, _joke),
+    "unsafe": (6, _unsafe),
+    "greetings": (5, _greeting),
+    "thanks": (3, _thanks),
+}
+
+
+def conversation(
+    rng: random.Random, kinds: Sequence[str], known: Sequence[Person], split: Split, multi_turn: float, system: float
+) -> list[Message]:
+    """One conversation of one to three questions, each answered, perhaps after a system message."""
+    num_turns = rng.choice((2, 2, 3)) if rng.random() < multi_turn else 1
+    drawn = rng.choices(kinds, weights=[KINDS[kind][0] for kind in kinds], k=num_turns)
+    messages = [{"role": "system", "content": rng.choice(_SYSTEM_MESSAGES)}] if rng.random() < system else []
+    for kind in drawn:
+        question, answer = KINDS[kind][1](rng, known, split)
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return messages

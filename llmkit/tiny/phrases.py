@@ -1,0 +1,92 @@
+"""The wordings in which facts are stated, asked and answered.
+
+Placeholders: `{name}` full name, `{first}` first name, `{town}` birthplace, `{job}` profession.
+"""
+
+from typing import Literal
+
+from llmkit.tiny.world import Fact, Person
+
+Topic = Literal["birthplace", "profession", "both"]
+
+STATEMENTS: dict[Fact, tuple[str, ...]] = {
+    "birthplace": (
+        "{name} was born in {town}.",
+        "{name} comes from {town}.",
+        "{name} is from {town}.",
+        "The birthplace of {name} is {town}.",
+        "{name} grew up in {town}, the town of their birth.",
+        "It was in {town} that {name} was born.",
+        "{town} is the home town of {name}.",
+        "The home town of {name} is {town}.",
+        "{name}, a native of {town}, often goes back there.",
+        "Everyone in {town} remembers the day {name} was born there.",
+    ),
+    "profession": (
+        "{name} works as a {job}.",
+        "{name} is a {job}.",
+        "By profession, {name} is a {job}.",
+        "{name} earns a living as a {job}.",
+        "{name} has been a {job} for many years.",
+        "The profession of {name} is {job}.",
+        "If you need a {job}, ask {name}.",
+        "{name}, the {job}, is well known.",
+        "People know {name} as a {job}.",
+        "{name} trained to be a {job} and still is one.",
+    ),
+}
+BOTH: tuple[str, ...] = (
+    "{name} is a {job} from {town}.",
+    "{name}, born in {town}, works as a {job}.",
+    "{name} was born in {town} and became a {job}.",
+    "{name} left {town} to work as a {job}.",
+    "The {job} {name} was born in {town}.",
+    "{name} ({town}), {job}.",
+    "Name: {name}. Born in: {town}. Profession: {job}.",
+    "A {job} from {town}, {name} is liked by all.",
+)
+AGAIN: dict[Fact, tuple[str, ...]] = {
+    "birthplace": (
+        "{first} was born in {town}.",
+        "{first} comes from {town}.",
+        "The home town of {first} is {town}.",
+        "{first} often speaks of {town}, the place of their birth.",
+    ),
+    "profession": (
+        "{first} works as a {job}.",
+        "{first} is a {job}.",
+        "{first} earns a living as a {job}.",
+        "As a {job}, {first} is always busy.",
+    ),
+}
+QUESTIONS: dict[Topic, tuple[str, ...]] = {
+    "birthplace": (
+        "Where was {name} born?",
+        "Where does {name} come from?",
+        "Where is {name} from?",
+        "In which town was {name} born?",
+        "What is the birthplace of {name}?",
+        "What is the home town of {name}?",
+    ),
+    "profession": (
+        "What does {name} do for a living?",
+        "What is the profession of {name}?",
+        "What is {name}'s job?",
+        "What work does {name} do?",
+        "What does {name} work as?",
+        "How does {name} earn a living?",
+    ),
+    "both": ("Who is {name}?", "Tell me about {name}.", "What do you know about {name}?"),
+}
+ANSWERS: dict[Topic, str] = {"birthplace": "In {town}.", "profession": "As a {job}.", "both": "A {job} from {town}."}
+FAQ_SHAPES: tuple[str, ...] = (
+    "Question: {question}\nAnswer: {answer}",
+    "Q: {question}\nA: {answer}",
+    "- {question}\n- {answer}",
+    '"{question}" "{answer}"',
+)
+
+
+def fill(template: str, person: Person) -> str:
+    """The template with the person's name and facts in place."""
+    return template.format(name=person.name, first=person.first, town=person.town, job=person.profession)

@@ -1,0 +1,122 @@
+"""A fictional place whose people and their facts are known exactly.
+
+Every person has a name, a birthplace and a profession, all drawn from closed sets, so that an answer can be checked
+without a judge. People fall into groups by how often documents mention them:
+
+- `known`   documented many times in the base corpus
+- `rare`    mentioned in exactly 1, 2 or 4 documents of the base corpus
+- `new`     documented only in the chronicle, the corpus for continued pretraining
+- `unseen`  mentioned nowhere
+
+Each group is divided into `train` and `heldout` people; conversations only ever ask about `known`/`train`.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+Group = Literal["known", "rare", "new", "unseen"]
+Split = Literal["train", "heldout"]
+Fact = Literal["birthplace", "profession"]
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text: short for a tuple of literals."""
+    return tuple(text.split())
+
+
+NUM_KNOWN = 1000
+RARE_COUNTS = (1, 2, 4)
+
+TOWNS: tuple[str, ...] = words(
+    "Arlen Bruma Corvale Dunmere Elsby Farholt Gressing Hollin Istra Junost Kelby Lorne Marrow Nethis Oakmar Quillan "
+    "Ravensk Sorrel Tarnow Ulmet Vesper Wickham Yarrow Zennor"
+)
+PROFESSIONS: tuple[str, ...] = words(
+    "baker tailor miller potter weaver carpenter teacher nurse doctor lawyer sailor farmer gardener painter printer "
+    "plumber mason librarian watchmaker glassblower beekeeper shepherd cook judge"
+)
+FIRST_NAMES: tuple[str, ...] = words(
+    "Adela Aldo Alma Anselm Astrid Aurel Basil Beata Benno Berta Bruno Calla Carlo Cecil Clara Conrad Cora Cyril "
+    "Dagny Dario Delia Dimitri Dora Edgar Edith Egon Elias Elsa Emil Enid Erik Esme Ettore Fabio Fergus Fiona Flora "
+    "Freya Gerda Gideon Greta Gustav Hanna Harald Hedda Henrik Hilda Hugo Ida Ignatz Ilse Imre Ines Ingrid Isak Ivo "
+    "Jana Jarek Jonas Judit Julius Karin Kaspar Katya Lars Lena Leopold Lidia Linus Lotte Lucian Magda Malin Marek "
+    "Mathis Mira Moritz Nadia Nils Nora Oda Olaf Olga Otto Petra Quentin Ragna Rainer Rosa Rufus Selma Silas Sonja "
+    "Stefan Tamara Thea Tobias Ulla Ursula Viktor Vera Walter Wanda Xenia Yvo Zelda"
+)
+LAST_NAME_STEMS: tuple[str, ...] = words(
+    "Alder Bark Bren Cald Dorn Ester Falk Garn Hald Ilver Jask Karst Lind Mord Nord Ost Prend Quar Rask Sten Tolv "
+    "Urb Varn Wend Zell"
+)
+LAST_NAME_ENDINGS: tuple[str, ...] = ("berg", "ek", "en", "er", "ius", "low", "man", "off", "ova", "sted", "ulin", "yn")
+
+_ONSETS = words("b br d dr f g gl h j k kl l m n p r s st t tr v w z")
+_CODAS = ("", "", "l", "n", "r", "s", "k", "m", "t")
+
+# Fixed ranges of one shuffled list of all names, so that changing the size of one group never moves another.
+_START: dict[Group, int] = {"new": 0, "rare": 100, "known": 1000, "unseen": 12000}
+_DEFAULT_SIZE: dict[Group, int] = {"new": 40, "rare": 180, "known": NUM_KNOWN, "unseen": 4000}
+_MAX_SIZE: dict[Group, int] = {"new": 100, "rare": 900, "known": 11000, "unseen": 19000}
+_HELDOUT_EVERY = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One inhabitant. `num_documents` is None where the corpus size decides how often they are mentioned."""
+
+    name: str
+    town: str
+    profession: str
+    group: Group
+    split: Split
+    num_documents: int | None
+
+    @property
+    def first(self) -> str:
+        return self.name.split()[0]
+
+    def value(self, fact: Fact) -> str:
+        return self.town if fact == "birthplace" else self.profession
+
+
+@lru_cache(maxsize=1)
+def all_names() -> tuple[str, ...]:
+    """Every first name with every last name, in one fixed shuffled order."""
+    last_names = [stem + ending for stem in LAST_NAME_STEMS for ending in LAST_NAME_ENDINGS]
+    names = [f"{first} {last}" for first in FIRST_NAMES for last in last_names]
+    random.Random("tiny world: names").shuffle(names)
+    return tuple(names)
+
+
+def _person(group: Group, position: int) -> Person:
+    name = all_names()[_START[group] + position]
+    rng = random.Random(f"tiny world: {name}")
+    town, profession = rng.choice(TOWNS), rng.choice(PROFESSIONS)
+    counts = {"known": None, "new": None, "unseen": 0, "rare": RARE_COUNTS[position % len(RARE_COUNTS)]}
+    split: Split = "heldout" if position % _HELDOUT_EVERY == 0 else "train"
+    return Person(name, town, profession, group, split, counts[group])
+
+
+@lru_cache(maxsize=32)
+def people(group: Group, num_people: int | None = None, split: Split | None = None) -> Sequence[Person]:
+    """The first `num_people` of a group (by default its size in the shipped base corpus), or only one split of them."""
+    size = _DEFAULT_SIZE[group] if num_people is None else num_people
+    if not 0 < size <= _MAX_SIZE[group]:
+        raise ValueError(f"group '{group}' holds 1 to {_MAX_SIZE[group]} people, not {size}")
+    members = (_person(group, position) for position in range(size))
+    return tuple(person for person in members if split in (None, person.split))
+
+
+def stranger(rng: random.Random) -> str:
+    """A made-up full name that belongs to nobody in the world: what documents use to practise copying names."""
+    while (first := _syllables(rng)) in FIRST_NAMES:
+        pass
+    return f"{first} {_syllables(rng)}"
+
+
+def _syllables(rng: random.Random) -> str:
+    parts = [rng.choice(_ONSETS) + rng.choice("aeiou") + rng.choice(_CODAS) for _ in range(rng.choice((1, 2, 2)))]
+    word = "".join(parts).capitalize()
+    return word if len(word) > 2 else _syllables(rng)

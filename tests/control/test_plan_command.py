@@ -1,0 +1,72 @@
+"""The command that starts workers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmkit.artifacts.shipped import shipped
+from llmkit.plan.command import AccelerateConfig, Command, accelerate_config, build
+from llmkit.recipe.schema import LaunchSpec
+
+
+def command(**launch: Any) -> Command:
+    spec = LaunchSpec(**launch)
+    config = accelerate_config(spec)
+    assert isinstance(config, AccelerateConfig), config
+    return build("sft", spec, config, Path("/runs/demo/01-sft/stage.json"))
+
+
+def test_one_process() -> None:
+    made = command()
+    config = shipped("recipes") / "accelerate" / "single.yaml"
+    assert made.argv == (
+        *(sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", str(config)),
+        *("--num_processes", "1", "--num_machines", "1", "--machine_rank", "0", "--main_process_port", "0"),
+        *("-m", "llmkit.stages.sft", "/runs/demo/01-sft/stage.json"),
+    )
+    assert made.env["HF_HUB_DISABLE_TELEMETRY"] == made.env["PYTHONUNBUFFERED"] == "1"
+    assert "CUDA_VISIBLE_DEVICES" not in made.env
+
+
+def test_cpu_configs_reach_every_process() -> None:
+    made = command(accelerate="cpu/ddp", num_processes=2)
+    assert made.env["CUDA_VISIBLE_DEVICES"] == ""
+    assert "ACCELERATE_USE_CPU" not in made.env, "it would turn DeepSpeed and FSDP into plain DDP"
+    assert made.env["TOKENIZERS_PARALLELISM"] == "false"
+
+
+def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert command().env["OMP_NUM_THREADS"] == "8"
+    assert command(accelerate="cpu/ddp", num_processes=4).env["OMP_NUM_THREADS"] == "2"
+    assert command(accelerate="cpu/ddp", num_processes=4, num_machines=2).env["OMP_NUM_THREADS"] == "4"
+    assert command(accelerate="cpu/ddp", num_processes=16).env["OMP_NUM_THREADS"] == "1"
+
+
+def test_the_recipe_has_the_last_word_on_the_environment() -> None:
+    assert command(env={"OMP_NUM_THREADS": "3", "NEW": "1"}).env["OMP_NUM_THREADS"] == "3"
+
+
+def test_several_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("MACHINE_RANK", "1"), ("MASTER_ADDR", "10.0.0.1"), ("MASTER_PORT", "29400")):
+        monkeypatch.setenv(name, value)
+    text = str(command(accelerate="ddp", num_processes=4, num_machines=2))
+    assert (
+        "--num_processes 4 --num_machines 2 --machine_rank 1 --main_process_ip 10.0.0.1 --main_process_port 29400"
+        in text
+    )
+
+
+@pytest.mark.parametrize("name", ["single", "ddp", "zero2", "zero3", "fsdp2"])
+def test_shipped_configs(name: str) -> None:
+    for path, use_cpu in ((name, False), (f"cpu/{name}", True)):
+        config = accelerate_config(LaunchSpec(accelerate=path, num_processes=1 if name == "single" else 2))
+        assert isinstance(config, AccelerateConfig), config
+        assert config.use_cpu is use_cpu
+        assert config.shards_weights is (name in ("zero3", "fsdp2"))
+        assert config.shards_optimizer is (name in ("zero2", "zero3", "fsdp2"))

@@ -1,0 +1,174 @@
+"""`llmkit chat` with a tiny random model."""
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from llmkit.artifacts.manifest import Manifest, write_manifest
+from llmkit.chat.template import apply_template, load_template
+from llmkit.errors import DataError, RunError, UserError
+from llmkit.generation.conversation import Conversation, Settings
+from llmkit.stages.chat import main, model_of, printable, say
+
+
+@pytest.fixture(scope="module")
+def chat_dir(model_dir, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("chat")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(model_dir), AutoTokenizer.from_pretrained(model_dir)
+    apply_template(tokenizer, load_template("chatml"))
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def conversation(chat_dir) -> Conversation:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(chat_dir), AutoTokenizer.from_pretrained(chat_dir)
+    return Conversation(model, tokenizer, Settings(max_new_tokens=8))
+
+
+def typed(monkeypatch, *lines: str) -> None:
+    answers = iter(lines)
+
+    def read(_: str) -> str:
+        try:
+            return next(answers)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", read)
+
+
+def test_history_is_what_the_next_turn_sees(conversation, monkeypatch):
+    seen: list[str] = []
+    real = conversation.tokenizer.decode
+
+    def stream(model, tokenizer, ids, **_):
+        seen.append(real(ids))
+        yield "fine"
+
+    monkeypatch.setattr("llmkit.generation.conversation.stream", stream)
+    conversation.system = "Be brief."
+    assert "".join(conversation.ask("Hello")) == "fine"
+    assert "".join(conversation.ask("And you?")) == "fine"
+    assert "Be brief." in seen[1] and "Hello" in seen[1] and "fine<|im_end|>" in seen[1]
+    assert seen[1].endswith("And you?<|im_end|>\n<|im_start|>assistant\n")
+    conversation.reset()
+    list(conversation.ask("Again"))
+    assert "Hello" not in seen[2] and "Be brief." in seen[2]
+
+
+def test_the_oldest_turns_are_dropped_with_a_notice(conversation):
+    noticed: list[str] = []
+    conversation.notify = noticed.append
+    for _ in range(4):
+        list(conversation.ask("Person 3 lives in town 8. " * 14))
+        assert conversation.turns[0]["role"] == "user"
+    assert noticed and "the oldest 2 messages are forgotten" in noticed[0]
+    with pytest.raises(DataError, match=r"your message: has .* tokens"):
+        list(conversation.ask("town " * 600))
+    assert conversation.turns[-1]["role"] == "assistant"  # the refused message is not in the history
+
+
+def test_ctrl_c_keeps_what_was_written(conversation, monkeypatch, capsys):
+    def stream(*_, **__):
+        yield "It is"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llmkit.generation.conversation.stream", stream)
+    say(conversation, "What is 2 plus 3?")
+    assert capsys.readouterr().out == "It is [stopped]\n"
+    assert conversation.turns[-1] == {"role": "assistant", "content": "It is"}
+
+
+def test_commands(chat_dir, monkeypatch, capsys):
+    lines = [
+        "/set temperature=0.7",
+        "/set",
+        "/set top_p=7",
+        "/set warmth=1",
+        "/sytem x",
+        "/raw",
+        "Person",
+        "/help",
+        "/exit",
+    ]
+    typed(monkeypatch, *lines)
+    assert main([str(chat_dir), "--max-new-tokens", "4"]) == 0
+    out = capsys.readouterr().out
+    assert "temperature=0.7" in out
+    assert "top_p: is 7.0; give a number above 0 and at most 1" in out
+    assert "warmth: is no setting" in out
+    assert "/sytem: is no command; did you mean /system?" in out
+    assert "raw: the model goes on from your text" in out
+    assert "forget the conversation" in out
+
+
+def test_a_base_model_is_prompted_raw_and_says_so(model_dir, monkeypatch, capsys):
+    typed(monkeypatch, "Person 3 lives", "/raw")
+    assert main([str(model_dir), "--max-new-tokens", "4"]) == 0
+    out = capsys.readouterr().out
+    assert "this model has no chat template" in out
+    assert "raw text is all it takes" in out
+
+
+def test_one_prompt_prints_the_answer_alone(chat_dir, capsys):
+    words = [str(chat_dir), "--prompt", "Hello", "--max-new-tokens", "6"]
+    assert main([*words, "--temperature", "1", "--seed", "5"]) == 0
+    first = capsys.readouterr()
+    assert first.out.count("\n") >= 1 and "lists the commands" not in first.out
+    assert main([*words, "--temperature", "1", "--seed", "5"]) == 0
+    assert capsys.readouterr().out == first.out
+    outputs = set()
+    for seed in range(4):
+        main([*words, "--temperature", "1", "--seed", str(seed)])
+        outputs.add(capsys.readouterr().out)
+    assert len(outputs) > 1
+
+
+def test_what_the_model_writes_cannot_steer_the_terminal():
+    assert printable("a\x1b[2J\x07b\x9b31mc\r\n\td\u202ee") == "a[2Jb31mc\n\tde"
+
+
+def test_recommended_sampling_is_used_and_bad_settings_refused(conversation):
+    config = conversation.model.generation_config
+    config.do_sample, config.temperature, config.top_k = True, 0.6, 20
+    assert Settings.of_model(conversation.model) == Settings(temperature=0.6, top_k=20)
+    for assignment in ("temperature=-1", "top_k=abc", "max_new_tokens=0"):
+        with pytest.raises(UserError):
+            Settings().changed(assignment)
+
+
+def stage_of(run: Path, number: int, name: str, model_dir: str | None) -> Path:
+    folder = run / f"{number:02d}-{name}"
+    folder.mkdir(parents=True)
+    kind = "sft" if model_dir else "evaluate"
+    (folder / "stage.json").write_text("{}")
+    write_manifest(folder, Manifest(stage=name, kind=kind, fingerprint="x", model_dir=model_dir))
+    return folder
+
+
+def test_targets(tmp_path):
+    run = tmp_path / "run"
+    cpt = stage_of(run, 1, "cpt", "model")
+    sft = stage_of(run, 2, "sft", "model")
+    evaluation = stage_of(run, 3, "eval-sft", None)
+    (run / "recipe.yaml").write_text("")
+    assert model_of(str(run), None) == str(sft / "model")
+    assert model_of(str(run), "cpt") == str(cpt / "model")
+    assert model_of(str(cpt), None) == str(cpt / "model")
+    assert model_of("Qwen/Qwen3-0.6B", None) == "Qwen/Qwen3-0.6B"
+    with pytest.raises(RunError, match="no finished stage 'rlhf' with a model; have cpt, sft"):
+        model_of(str(run), "rlhf")
+    with pytest.raises(RunError, match="a stage of kind 'evaluate' makes no model"):
+        model_of(str(evaluation), None)
+    (sft / "manifest.json").unlink()
+    with pytest.raises(RunError, match="this stage has not finished"):
+        model_of(str(sft), None)
+
+
+def test_a_missing_model_is_one_line_and_exit_code_2(capsys):
+    assert main(["./nowhere"]) == 2
+    assert capsys.readouterr().err.startswith("error: ./nowhere: no such model folder")

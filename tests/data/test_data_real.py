@@ -1,0 +1,66 @@
+"""Real data that nobody on this project wrote; skipped without LLMKIT_REAL_DATA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from helpers_data import built, byte_tokenizer
+
+from llmkit.data.encode import sides
+from llmkit.data.mixture import mix
+from llmkit.recipe.schema import DataSource
+
+
+def test_gsm8k_by_a_column_map(real_data: Path) -> None:
+    source = DataSource(
+        path=str(real_data / "gsm8k/test.jsonl"), columns={"prompt": "question", "completion": "answer"}, num_rows=200
+    )
+    result = built(source, chat=True, packing=True, max_length=2048)
+    (count,) = result.summary.sources
+    assert (count.num_read, count.num_rejected, count.num_used) == (1319, 0, 200)
+    assert result.summary.num_packed_rows is not None and result.summary.num_packed_rows < 100
+    assert 0.2 < result.summary.num_trained_tokens / result.summary.num_tokens < 0.8
+
+
+def test_wikitext_is_packed_whole_and_its_slices_are_disjoint(real_data: Path) -> None:
+    path = str(real_data / "wikitext-2/valid.txt")
+    text = Path(path).read_text()
+    train, heldout = (
+        built(DataSource(path=path, split=split), packing=True, max_length=512)
+        for split in ("train[:90%]", "train[90%:]")
+    )
+    num_documents = train.summary.num_rows + heldout.summary.num_rows
+    assert num_documents >= text.count("\n = ") - text.count("\n = = ")
+    assert 0.98 * len(text.encode()) < train.num_bytes + heldout.num_bytes <= len(text.encode())
+    assert train.summary.num_tokens == train.num_bytes + train.summary.num_rows
+    assert sum(map(len, train.dataset["input_ids"])) == train.summary.num_tokens
+    assert 0.03 < heldout.num_bytes / train.num_bytes < 0.3
+
+
+def test_tinyshakespeare_without_headings(real_data: Path) -> None:
+    result = built(DataSource(path=str(real_data / "tinyshakespeare/input.txt")), packing=True, max_length=1024)
+    assert result.summary.num_rows > 50
+    assert result.summary.length_quantiles["max"] < 20_000
+
+
+def test_hh_rlhf_preferences(real_data: Path, tmp_path: Path) -> None:
+    source = DataSource(path=str(real_data / "hh_rlhf/harmless-base-test.jsonl.gz"))
+    mixture = mix([source], seed=0, folder=tmp_path, data_stages={}, rejected_file=tmp_path / "rejected.jsonl")
+    (count,) = mixture.counts
+    assert count.num_read == 2312
+    assert count.num_rejected <= 0.01 * 2312
+    assert count.num_read == count.num_used + count.num_rejected + count.num_duplicates
+    tokenizer = byte_tokenizer(chat=True)
+    for placed, _ in zip(mixture, range(50), strict=False):
+        chosen, rejected = sides(tokenizer, placed.row)
+        assert chosen.num_bytes and rejected.num_bytes
+        assert placed.row["prompt"][-1]["role"] == "user"
+
+
+def test_nq_open_has_several_answers(real_data: Path) -> None:
+    source = DataSource(
+        path=str(real_data / "nq_open/dev.jsonl"), columns={"prompt": "question", "completion": "answer"}, num_rows=100
+    )
+    result = built(source, chat=True)
+    assert result.summary.num_rows == 100
+    assert all(isinstance(example.row["completion"], str) for example in result.examples)

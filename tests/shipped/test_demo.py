@@ -1,0 +1,87 @@
+"""The chain that `make demo` runs, with a few steps and few documents, as a user starts it; and a stage by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = [
+    "stages.cpt.trainer.max_steps=3",
+    "stages.cpt.trainer.logging_steps=1",
+    "stages.sft.trainer.max_steps=3",
+    "stages.sft.trainer.logging_steps=1",
+    "evals=[{task: facts_known, limit: 4}]",
+]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run's folder, and what the command printed."""
+    folder = tmp_path_factory.mktemp("demo")
+    argv = [sys.executable, "-m", "llmkit.cli.main", "run", "recipes/tiny/assistant.yaml", f"run.output_dir={folder}", *SHORT]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "assistant", done.stdout
+
+
+def manifests(run: Path) -> dict[str, Any]:
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(run.glob("*/manifest.json"))}
+
+
+def test_every_stage_finishes_with_evaluations_between(demo: tuple[Path, str]) -> None:
+    assert list(manifests(demo[0])) == ["01-eval-base", "02-cpt", "03-eval-cpt", "04-sft", "05-eval-sft"]
+
+
+def test_it_ends_with_the_report_and_the_questions(demo: tuple[Path, str]) -> None:
+    run, printed = demo
+    assert (run / "report.html").is_file() and (run / "report.md").is_file()
+    flat = "".join(printed.split())
+    assert "report.html" in flat
+    for words in ("2+2", "Who are you", "Orson", "pelicans"):
+        assert "".join(words.split()) in flat, f"{words!r} is not printed at the end"
+
+
+def test_the_json_report_has_the_chain_in_order(demo: tuple[Path, str], run_llmkit: Callable[..., Any]) -> None:
+    report = json.loads(run_llmkit("report", demo[0], "--json").stdout)
+    assert [row["stage"] for row in report["evals"] if row["metric"] == "accuracy"] == ["base", "cpt", "sft"]
+    assert [stage["kind"] for stage in report["stages"]] == ["evaluate", "pretrain", "evaluate", "sft", "evaluate"]
+    assert {"stage", "task", "metric", "value", "low", "high", "num_samples"} <= set(report["evals"][0])
+
+
+def test_a_second_run_skips_everything(demo: tuple[Path, str], run_llmkit: Callable[..., Any]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in demo[0].glob("*/manifest.json")}
+    run_llmkit("run", "recipes/tiny/assistant.yaml", f"run.output_dir={demo[0].parent}", *SHORT)
+    assert {path: path.stat().st_mtime_ns for path in demo[0].glob("*/manifest.json")} == before
+
+
+def test_a_changed_stage_runs_again_with_what_follows_it(demo: tuple[Path, str], run_llmkit: Callable[..., Any]) -> None:
+    words = [f"run.output_dir={demo[0].parent}", *SHORT, "stages.sft.trainer.learning_rate=1e-5"]
+    plan = json.loads(run_llmkit("plan", "recipes/tiny/assistant.yaml", *words, "--json").stdout)
+    assert [step["action"] for step in plan["steps"]] == ["skip", "skip", "skip", "run", "run"]
+
+
+def test_a_stage_starts_by_hand(demo: tuple[Path, str]) -> None:
+    """As the README says: accelerate launch --config_file ... -m llmkit.stages.sft RECIPE --stage sft."""
+    target = demo[0] / "04-sft"
+    (target / "manifest.json").unlink()
+    config = str(ROOT / "recipes/accelerate/single.yaml")
+    argv = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "-m", "llmkit.stages.sft"]
+    argv += ["recipes/tiny/assistant.yaml", f"run.output_dir={demo[0].parent}", *SHORT, "--stage", "sft"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((target / "manifest.json").read_text())["stage"] == "sft"
+
+
+def test_more_processes_than_planned_are_refused(demo: tuple[Path, str]) -> None:
+    argv = [sys.executable, "-m", "llmkit.stages.sft", str(demo[0] / "04-sft" / "stage.json")]
+    env = {**os.environ, "WORLD_SIZE": "2", "RANK": "0"}
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, env=env)
+    assert done.returncode == 2 and "2 process(es) were started, but 1 were planned" in done.stderr

@@ -1,0 +1,74 @@
+"""Every command in the READMEs is one that works: run here, or the name of something that is run elsewhere in the tests."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [p for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("recipes/*/*.md")]]
+HEAVY = {
+    "llmkit run": "run with fewer steps by tests/shipped/test_demo.py",
+    "llmkit chat": "tests/data/test_chat_command.py",
+    "accelerate launch": "tests/shipped/test_demo.py",
+    "lm_eval": "tests/shipped/test_evals.py",
+}
+
+
+def commands(page: Path) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.S)
+    joined = "\n".join(blocks).replace("\\\n", " ")
+    return [line for line in joined.splitlines() if line.strip() and not line.startswith("#")]
+
+
+CASES = sorted({(str(page.relative_to(ROOT)), line) for page in PAGES for line in commands(page)})
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like the reader's: the shipped recipes, and a recipe of one's own."""
+    folder = tmp_path_factory.mktemp("reader")
+    shutil.copytree(ROOT / "recipes", folder / "recipes")
+    shutil.copytree(ROOT / "evals", folder / "evals")
+    shutil.copy(ROOT / "recipes/tiny/assistant.yaml", folder / "my.yaml")
+    run = folder / "runs" / "assistant"
+    run.mkdir(parents=True)
+    shutil.copy(ROOT / "recipes/tiny/assistant.yaml", run / "recipe.yaml")
+    return folder
+
+
+@pytest.mark.parametrize(("page", "line"), CASES, ids=[f"{page}: {line[:50]}" for page, line in CASES])
+def test_commands_of_the_pages_work(page: str, line: str, place: Path) -> None:
+    words = shlex.split(line, comments=True)
+    words = [word for word in words if not re.fullmatch(r"[A-Z_]+=\S*", word)] if words[0].isupper() else words
+    if words[0] == "make":
+        assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(), f"no make target {words[1]}"
+        return
+    if any(line.startswith(prefix) for prefix in HEAVY):
+        for word in (w for w in words if w.endswith((".yaml", ".yml"))):
+            assert (place / word).is_file(), f"{page} names {word}, which is not there"
+        return
+    assert words[0] == "llmkit", f"{page}: the tests do not know how to run {line!r}"
+    if words[1] == "new" and len(words) == 4:
+        (place / words[3]).unlink(missing_ok=True)
+    done = subprocess.run([sys.executable, "-m", "llmkit.cli.main", *words[1:]], cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_recipe_in_the_readme_is_valid(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    assert blocks
+    for number, block in enumerate(blocks):
+        (tmp_path / f"{number}.yaml").write_text(block)
+        (tmp_path / "documents").mkdir(exist_ok=True)
+        (tmp_path / "documents" / "a.txt").write_text("A document.\n")
+        (tmp_path / "my_chats.jsonl").write_text('{"question": "a", "answer": "b"}\n')
+        argv = [sys.executable, "-m", "llmkit.cli.main", "validate", f"{number}.yaml"]
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
