@@ -37,9 +37,16 @@ class LineProgress:
     def __init__(self, console: Console, name: str) -> None:
         self.console = console
         self.name = name
+        self.phase = ""
+        self.shown = 0
 
     def update(self, record: dict[str, Any]) -> None:
-        place = f"{record.get('phase', '')} {record.get('step', 0)}/{record.get('total', 0)}"
+        """Every logged step of training; of other phases about every tenth part, since they log much more often."""
+        phase, step, total = record.get("phase", ""), record.get("step", 0), record.get("total", 0) or 0
+        if phase != "train" and phase == self.phase and step < total and step < self.shown + total / 10:
+            return
+        self.phase, self.shown = phase, step
+        place = f"{phase} {step}/{total}"
         self.note(f"{self.name}: {place}  {numbers(record)}".rstrip())
 
     def note(self, text: str) -> None:

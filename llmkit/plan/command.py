@@ -132,7 +132,7 @@ def environment(launch: LaunchSpec, config: AccelerateConfig) -> dict[str, str]:
         "OMP_NUM_THREADS": str(max(1, _cores() // local)),
     }
     if config.use_cpu:
-        # ACCELERATE_USE_CPU would turn DeepSpeed and FSDP into plain DDP; without a GPU in sight the trainer uses the CPU
+        # not ACCELERATE_USE_CPU, which would turn DeepSpeed and FSDP into plain DDP
         env["CUDA_VISIBLE_DEVICES"] = ""
     return env
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.shipped import in_package, shipped
-from llmkit.recipe.schema import DataSource, ModelSpec, TrainStage
+from llmkit.recipe.schema import DataSource, TrainStage
 from llmkit.recipe.source import Loc
 
 WHOLE = 64 * 2**20
@@ -63,10 +63,10 @@ def _missing(path: str) -> list[tuple[str, str]]:
     return [] if expanded.exists() else [(f"no such file: '{path}'", f"the current folder is {Path.cwd()}")]
 
 
-def resolve_model(model: ModelSpec) -> str:
+def resolve_model(name_or_path: str) -> str:
     """The absolute folder of a local or packaged model; else the Hub id as it is."""
-    folder = in_package(model.name_or_path) or Path(model.name_or_path).expanduser()
-    return str(folder.absolute()) if folder.exists() else model.name_or_path
+    folder = in_package(name_or_path) or Path(name_or_path).expanduser()
+    return str(folder.absolute()) if folder.exists() else name_or_path
 
 
 def template_file(name: str) -> Path:

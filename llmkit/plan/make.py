@@ -130,7 +130,7 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
     assert isinstance(config, AccelerateConfig)  # _problems has refused the rest
     batch = derive(stage, stage.launch.num_processes) if isinstance(stage, TrainStage) else None
     data_steps = {name: before[name] for name in _data_stages(stage)}
-    model = resolve_model(recipe.model) if recipe.model.name_or_path and not scratch else None
+    model = resolve_model(recipe.model.name_or_path) if recipe.model.name_or_path and not scratch else None
     compare = _compared(stage, before) if isinstance(stage, EvaluateStage) else None
     upstream = Upstream(
         parent=parent.fingerprint if parent else None,

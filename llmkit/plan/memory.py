@@ -60,7 +60,7 @@ class _Setting:
 
 
 def estimate(
-    stage: TrainStage, model: ModelSpec | None, shape: Shape, config: AccelerateConfig, batch: Batch, num_trained: int
+    stage: TrainStage, model: ModelSpec, shape: Shape, config: AccelerateConfig, batch: Batch, num_trained: int
 ) -> Memory:
     """Terms of a training stage on the model of `shape`."""
     setting = _setting(stage, model, config, batch)
@@ -94,7 +94,7 @@ def tokens_per_pass(stage: TrainStage, batch: Batch) -> int:
     return batch.per_device_train_batch_size * int(length)
 
 
-def _setting(stage: Any, model: ModelSpec | None, config: AccelerateConfig, batch: Batch) -> _Setting:
+def _setting(stage: Any, model: ModelSpec, config: AccelerateConfig, batch: Batch) -> _Setting:
     scratch = isinstance(stage, PretrainStage) and stage.init == "scratch"
     options = {**declared(stage.kind), **stage.trainer}
     half = bool(options.get("fp16")) or options.get("bf16") is not False

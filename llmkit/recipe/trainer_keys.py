@@ -54,9 +54,10 @@ OWNED = {key: cure for cure, keys in _HOMES.items() for key in keys.split()}
 _SFT_ONLY = ("assistant_only_loss", "completion_only_loss", "loss_type", "packing_strategy", "packing")
 
 # Where llmkit's default differs from upstream's.
+_CHECKPOINTS = {"save_steps": 0.1, "save_total_limit": 2}
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "pretrain": {"learning_rate": 1e-5, "lr_scheduler_type": "cosine", "warmup_steps": 0.03, "save_steps": 0.1},
-    "sft": {"packing": True, "packing_strategy": "bfd", "assistant_only_loss": True, "save_steps": 0.1},
+    "pretrain": {"learning_rate": 1e-5, "lr_scheduler_type": "cosine", "warmup_steps": 0.03, **_CHECKPOINTS},
+    "sft": {"packing": True, "packing_strategy": "bfd", "assistant_only_loss": True, **_CHECKPOINTS},
 }
 
 

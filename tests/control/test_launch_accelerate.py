@@ -12,11 +12,17 @@ from llmkit.plan.command import AccelerateConfig, accelerate_config, build
 from llmkit.recipe.schema import LaunchSpec
 
 SCRIPT = """\
+import os
 from pathlib import Path
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from transformers import Trainer, TrainingArguments
 
 args = TrainingArguments(output_dir="out", use_cpu=True, gradient_accumulation_steps=2)
+if args.world_size > 1 and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+    # accelerate 1.15 turns FSDP on for MULTI_GPU alone, and otherwise runs plain DDP without a word
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 accelerator = Trainer(model=torch.nn.Linear(2, 2), args=args).accelerator
 backend = torch.distributed.get_backend() if torch.distributed.is_initialized() else "none"
 words = f"{accelerator.num_processes} {accelerator.distributed_type.value} {backend}"

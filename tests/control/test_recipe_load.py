@@ -61,12 +61,12 @@ def test_a_good_recipe(tmp_path: Path) -> None:
         ("from: cpt", "from: sft", ["recipe.yaml:9: stages.1.from: 'sft' is not an earlier stage; earlier: base, cpt"]),
         ("learning_rate", "learing_rate", ["recipe.yaml:7: stages.0.trainer.learing_rate: unknown option of SFTConfig; did you mean 'learning_rate'?"]),
         ("learning_rate", "output_dir", ["recipe.yaml:7: stages.0.trainer.output_dir: is set by llmkit; set 'run.output_dir'"]),
-        ("name: demo", "name: My Run", ["recipe.yaml:1: run.name: 'My Run' must be lower-case letters, digits, '-' and '_'"]),
+        ("name: demo", "name: My Run", ["recipe.yaml:1: run.name: 'My Run' must be lower-case letters, digits, '.', '-' and '_'"]),
         ("  - name: cpt\n", "  - name: base\n", ["recipe.yaml:4: stages.0.name: 'base' is the recipe's model; choose another name", "recipe.yaml:9: stages.1.from: no stage is called 'cpt'; earlier: base, base"]),
         ("[{path: docs.jsonl}]", "[{path: docs.jsonl, from: x}]", ["recipe.yaml:6: stages.0.data.0: give exactly one of 'path' and 'from'"]),
         ("[{path: docs.jsonl}]", "[]", ["recipe.yaml:6: stages.0.data: list should have at least 1 item after validation, not 0"]),
         ("data: [{path: chat.jsonl}]", "data: [{path: chat.jsonl, fraction: 0.5}]", ["recipe.yaml:10: stages.1.data: the fractions sum to 0.5, not 1"]),
-        ("model: {name_or_path: org/model}\n", "", ["recipe.yaml:3: stages.0: starts from the recipe's model, but there is no 'model'; add 'model' or 'init: scratch'"]),
+        ("model: {name_or_path: org/model}\n", "", ["recipe.yaml:3: stages.0: starts from the recipe's model, but there is no 'model.name_or_path'; add 'model' or 'init: scratch'"]),
     ],
 )  # fmt: skip
 def test_each_mistake(tmp_path: Path, old: str, new: str, expected: list[str]) -> None:

@@ -64,7 +64,7 @@ def test_the_oldest_turns_are_dropped_with_a_notice(conversation):
     noticed: list[str] = []
     conversation.notify = noticed.append
     for _ in range(4):
-        list(conversation.ask("Person 3 lives in town 8. " * 14))
+        list(conversation.ask("Person 3 lives in town 8. " * 12))
         assert conversation.turns[0]["role"] == "user"
     assert noticed and "the oldest 2 messages are forgotten" in noticed[0]
     with pytest.raises(DataError, match=r"your message: has .* tokens"):
