@@ -39,7 +39,9 @@ def run_recipe(recipe: dict[str, Any]) -> list[dict[str, Any]]:
 
 def run_script(code: str, *args: str) -> dict[str, Any]:
     """Runs Python source that prints one JSON object on its last line."""
-    done = subprocess.run([sys.executable, "-c", code, *args], env=ENV, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], env=ENV, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    )
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 

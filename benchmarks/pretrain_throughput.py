@@ -30,7 +30,8 @@ for row in documents(num_rows=4000):
 def batch(step):
     picked = [rows[(step * 16 + i) % len(rows)] for i in range(16)]
     pad = lambda xs, value: torch.tensor([x + [value] * (256 - len(x)) for x in xs])
-    return pad([r[0] for r in picked], tokenizer.pad_token_id), pad([r[0] for r in picked], -100), pad([r[1] for r in picked], 0)
+    ids, positions = [r[0] for r in picked], [r[1] for r in picked]
+    return pad(ids, tokenizer.pad_token_id), pad(ids, -100), pad(positions, 0)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0, fused=True)
 num_tokens = sum(len(rows[i % len(rows)][0]) for i in range(16 * int(sys.argv[1])))
 start = time.perf_counter()

@@ -9,8 +9,7 @@ from unittest.mock import patch
 
 import datasets
 import huggingface_hub
-from httpx2 import HTTPError
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
 HUB_TIMEOUT = 5.0
 

@@ -70,7 +70,10 @@ def documents(tmp_path: Path) -> Path:
     path = tmp_path / "documents.jsonl"
     with path.open("w") as file:
         for i in range(150):
-            file.write(json.dumps({"text": f"Person {i} lives in town {i * 7 % 13} and has {i % 5} dogs. " * (1 + i % 3)}) + "\n")
+            file.write(
+                json.dumps({"text": f"Person {i} lives in town {i * 7 % 13} and has {i % 5} dogs. " * (1 + i % 3)})
+                + "\n"
+            )
     return path
 
 

@@ -76,6 +76,8 @@ class DataSummary(Record):
     num_tokens: int = 0
     num_trained_tokens: int = 0
     num_truncated: int = 0
+    num_spelling_tokens: int = 0
+    """Rows whose text spells out special tokens; they are trained as plain text."""
     num_packed_rows: int | None = None
     length_quantiles: dict[str, int] = {}
     """Tokens per row at min, p50, p90, p99, max."""

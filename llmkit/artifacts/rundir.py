@@ -63,6 +63,11 @@ class StageDir:
         return self.path / "checkpoints"
 
     @property
+    def cache(self) -> Path:
+        """Tokenised rows, while the stage runs."""
+        return self.path / "cache"
+
+    @property
     def model(self) -> Path:
         return self.path / "model"
 

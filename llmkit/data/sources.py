@@ -14,29 +14,22 @@ import glob
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import datasets
-import huggingface_hub
-from huggingface_hub.errors import (  # type: ignore[attr-defined]
-    GatedRepoError,
-    HFValidationError,
-    HTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
 from llmkit.artifacts.rundir import StageDir
 from llmkit.data.files import READERS, Raw, kind_of, read_file
 from llmkit.errors import DataError
+from llmkit.online import answers, cache_only
 from llmkit.recipe.schema import DataSource
 
 # Rows that a stream is shuffled within: it cannot be shuffled as a whole.
 STREAM_BUFFER = 10_000
-HUB_TIMEOUT = 5.0
 
 
 def name_of(source: DataSource) -> str:
@@ -158,7 +151,7 @@ def _load_hub(source: DataSource) -> datasets.Dataset | datasets.IterableDataset
     path = str(source.path)
     online = _reach_hub(path, source.revision)
     try:
-        with _offline(not online):
+        with cache_only(not online):
             return datasets.load_dataset(
                 path, name=source.name, revision=source.revision, split=source.split, streaming=source.streaming
             )
@@ -172,9 +165,9 @@ def _load_hub(source: DataSource) -> datasets.Dataset | datasets.IterableDataset
 
 
 def _reach_hub(path: str, revision: str | None) -> bool:
-    """One request, not retried. `load_dataset` alone tries each file six times, which takes half a minute offline."""
+    """False where the Hub cannot be reached. Raises DataError where it refuses."""
     try:
-        huggingface_hub.HfApi().dataset_info(path, revision=revision, timeout=HUB_TIMEOUT)
+        return answers(HfApi().dataset_info, path, revision=revision)
     except GatedRepoError as error:
         cure = "accept its terms on its page and log in"
         raise DataError(path, "this Hub data set asks for consent", cure) from error
@@ -183,23 +176,3 @@ def _reach_hub(path: str, revision: str | None) -> bool:
     except (RepositoryNotFoundError, HFValidationError) as error:
         cure = f"check the name, log in if it is private; as a file it would be {Path(path).absolute()}"
         raise DataError(path, "is neither a file here nor a data set on the Hub", cure) from error
-    except (OSError, HTTPError):
-        return False
-    return True
-
-
-@contextmanager
-def _offline(wanted: bool) -> Iterator[None]:
-    """Has `datasets` look into its cache without asking the Hub, as HF_HUB_OFFLINE=1 at the start would."""
-    if not wanted:
-        yield
-        return
-    modules: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
-    before = [module.HF_HUB_OFFLINE for module in modules]
-    try:
-        for module in modules:
-            module.HF_HUB_OFFLINE = True
-        yield
-    finally:
-        for module, value in zip(modules, before, strict=True):
-            module.HF_HUB_OFFLINE = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +17,13 @@ from transformers import PreTrainedTokenizerBase
 from trl import pack_dataset
 
 from llmkit.artifacts.manifest import DataSummary
+from llmkit.chat.encode import spelled_tokens
 from llmkit.data.encode import IGNORE, Encoded, at, encode
 from llmkit.data.messages import Row
 from llmkit.data.mixture import Mixture
 from llmkit.errors import DataError, TemplateError
+from llmkit.recipe.schema import PretrainStage, SftStage
+from llmkit.recipe.trainer_keys import declared
 
 NUM_EXAMPLES = 8
 # Tokens that are packed together: more fills rows better and takes more memory (8 bytes a token and column).
@@ -56,6 +60,19 @@ class Settings:
     completion_only_loss: bool | None
 
 
+def settings_of(stage: PretrainStage | SftStage) -> Settings:
+    """How the rows of a stage are cut, masked and packed."""
+    pretrain = isinstance(stage, PretrainStage)
+    return Settings(
+        kind=stage.kind,
+        max_length=stage.trainer.get("max_length") or declared(stage.kind)["max_length"],
+        packing=pretrain or stage.trainer["packing"],
+        packing_strategy="bfd_split" if pretrain else stage.trainer["packing_strategy"],
+        assistant_only_loss=not pretrain and stage.trainer["assistant_only_loss"],
+        completion_only_loss=None if pretrain else stage.trainer.get("completion_only_loss"),
+    )
+
+
 def tokenise(
     mixture: Mixture,
     tokenizer: PreTrainedTokenizerBase,
@@ -74,7 +91,7 @@ def tokenise(
     # rows are encoded one at a time: starting threads for each doubles the work, and on a busy machine far more
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     lengths: list[int] = []
-    num_trained = num_truncated = num_bytes = 0
+    num_trained = num_truncated = num_spelling = num_bytes = 0
     examples: list[Example] = []
     with ArrowWriter(path=str(path), features=_FEATURES, writer_batch_size=1000) as writer:
         for done, placed in enumerate(mixture, start=1):
@@ -90,9 +107,10 @@ def tokenise(
             if len(examples) < NUM_EXAMPLES:
                 examples.append(Example(placed.row, placed.where, encoded.input_ids, encoded.labels))
             num_bytes += encoded.num_bytes
+            num_spelling += bool(spelled_tokens(tokenizer, json.dumps(placed.row, ensure_ascii=False, default=str)))
             truncated = settings.kind == "sft" and len(encoded.input_ids) > (settings.max_length or 2**62)
             num_truncated += truncated
-            shape = shape_of(placed.row, tokenizer)
+            shape = rendered_as(placed.row, tokenizer)
             for ids, labels in _cut(encoded, settings):
                 writer.write({"input_ids": ids, "labels": labels, "shape": shape, "truncated": truncated})
                 lengths.append(len(ids))
@@ -105,12 +123,13 @@ def tokenise(
         num_tokens=sum(lengths),
         num_trained_tokens=num_trained,
         num_truncated=num_truncated,
+        num_spelling_tokens=num_spelling,
         length_quantiles=quantiles(lengths),
     )
     return {"summary": summary.model_dump(), "examples": [asdict(e) for e in examples], "num_bytes": num_bytes}
 
 
-def shape_of(row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
+def rendered_as(row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
     """How a row is rendered: "document" (text), "conversation" (through the template) or "completion" (without one)."""
     if "text" in row:
         return "document"

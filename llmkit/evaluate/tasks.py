@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from unittest.mock import patch
 
 import datasets
-import huggingface_hub
 import lm_eval.tasks
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
@@ -22,10 +19,10 @@ from lm_eval.tasks.manager import TaskDict
 
 from llmkit.artifacts.shipped import shipped
 from llmkit.errors import DataError
+from llmkit.online import answers, cache_only
 from llmkit.recipe.schema import EvalSpec
 
 _FILE_FORMATS = ("json", "csv", "parquet", "text", "arrow")
-_HUB_TIMEOUT = 5.0
 
 
 def load_task(spec: EvalSpec, *, raw: bool, seed: int) -> TaskDict:
@@ -42,7 +39,8 @@ def load_task(spec: EvalSpec, *, raw: bool, seed: int) -> TaskDict:
     if raw:
         _use_raw_fields(manager)
     where = f"task {spec.task}"
-    with _without_retries(manager):
+    needs_hub = any(_is_on_hub(entry) for entry in manager.task_index.values())
+    with cache_only(needs_hub and not _hub_answers()):
         try:
             loaded = manager.load([spec.task])
         except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
@@ -139,30 +137,17 @@ def _set_fewshot(task: Task, num_fewshot: int | None, seed: int) -> None:
     task.set_fewshot_seed(seed=seed)
 
 
-@contextmanager
-def _without_retries(manager: TaskManager) -> Iterator[None]:
-    """Without a network `datasets` tries each file six times, for half a minute: ask once, then use the cache alone."""
-    if not any(_is_on_hub(entry) for entry in manager.task_index.values()) or _hub_answers():
-        yield
-        return
-    hub, data = huggingface_hub.constants, datasets.config
-    with patch.object(hub, "HF_HUB_OFFLINE", True), patch.object(data, "HF_HUB_OFFLINE", True):
-        yield
-
-
 def _is_on_hub(entry: Entry) -> bool:
     cfg = entry.cfg or {}
     return "custom_dataset" not in cfg and cfg.get("dataset_path") not in (None, *_FILE_FORMATS)
 
 
 def _hub_answers() -> bool:
+    """Asked with a repository that everyone may read. Its refusal is an answer, too."""
     try:
-        huggingface_hub.HfApi().dataset_info("openai/gsm8k", timeout=_HUB_TIMEOUT)
+        return answers(HfApi().dataset_info, "openai/gsm8k")
     except HfHubHTTPError:
         return True
-    except Exception:
-        return False
-    return True
 
 
 def _first_line(error: Exception) -> str:

@@ -40,7 +40,7 @@ def let_fused_head_read(model: PreTrainedModel) -> None:
 
 
 def _name_of(model: PreTrainedModel, module: torch.nn.Module) -> str:
-    return next(name.rpartition(".")[2] for name, found in model.named_modules() if found is module)
+    return next(str(name).rpartition(".")[2] for name, found in model.named_modules() if found is module)
 
 
 def merge_adapter(
@@ -53,7 +53,7 @@ def merge_adapter(
     dtype: str,
     revision: str | None,
 ) -> None:
-    """The base in `dtype` with the adapter folded in, saved to `out_dir`. A QLoRA adapter folds into unquantized weights."""
+    """The base in `dtype` with the adapter folded in, saved to `out_dir`. QLoRA folds into unquantized weights."""
     model = load_model(base, dtype=dtype, revision=revision)
     fit_model(model, tokenizer, new_tokens)
     merged = PeftModel.from_pretrained(model, adapter_dir).merge_and_unload(safe_merge=True)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from peft import PeftConfig, PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -31,7 +32,7 @@ def resolve(name_or_path: str) -> str:
     packaged = in_package(name_or_path)
     path = packaged if packaged is not None else Path(name_or_path).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not any((path / file).is_file() for file in ("config.json", ADAPTER)):
             raise ModelError(
                 str(path), "has no config.json, so it is not a model folder", "give the folder that holds it"
             )
@@ -39,6 +40,9 @@ def resolve(name_or_path: str) -> str:
     if packaged is not None or path.is_file() or name_or_path.startswith((".", "/", "~")):
         raise ModelError(name_or_path, "no such model folder", f"the current folder is {Path.cwd()}")
     return name_or_path
+
+
+ADAPTER = "adapter_config.json"
 
 
 @cache
@@ -84,7 +88,12 @@ def load_model(
     revision: str | None = None,
     quantization: str | None = None,
 ) -> PreTrainedModel:
-    """Weights from safetensors only, in `dtype`; `quantization="nf4"` holds them in 4 bits (Dettmers 2023)."""
+    """Weights from safetensors only, in `dtype`; `quantization="nf4"` holds them in 4 bits (Dettmers 2023).
+
+    The folder of an adapter gives its base with the adapter folded in.
+    """
+    if (Path(resolve(name_or_path)) / ADAPTER).is_file():
+        return _with_adapter(Path(resolve(name_or_path)), dtype, attn_implementation)
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True, "trust_remote_code": False}
     if attn_implementation:
         options["attn_implementation"] = attn_implementation
@@ -98,6 +107,16 @@ def load_model(
         options["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
     with _source(name_or_path, revision) as source:
         return AutoModelForCausalLM.from_pretrained(source, revision=revision, **options)
+
+
+def _with_adapter(path: Path, dtype: str, attn_implementation: str | None) -> PreTrainedModel:
+    """An adapter's base with the adapter folded in; rows of tokens that training added come from the adapter."""
+    base = PeftConfig.from_pretrained(path).base_model_name_or_path
+    model = load_model(base, dtype=dtype, attn_implementation=attn_implementation)
+    num_tokens = len(load_tokenizer(str(path)))
+    if num_tokens > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(num_tokens, mean_resizing=False)
+    return PeftModel.from_pretrained(model, path).merge_and_unload(safe_merge=True)
 
 
 def load_spec(spec: ModelSpec, input_model: str, is_base: bool, **options: Any) -> PreTrainedModel:

@@ -12,7 +12,7 @@ from llmkit.errors import ModelError
 from llmkit.recipe.schema import TokenizerSpec
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
-# Words with their leading space, runs of punctuation, line breaks: the split of GPT-4's tokenizer without its contractions.
+# Words with their leading space, runs of punctuation, line breaks: GPT-4's split without its contractions.
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 

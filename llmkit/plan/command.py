@@ -128,7 +128,7 @@ def environment(launch: LaunchSpec, config: AccelerateConfig) -> dict[str, str]:
     env = {
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "true" if local == 1 else "false",
+        "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": str(max(1, _cores() // local)),
     }
     if config.use_cpu:

@@ -16,7 +16,7 @@ BASE = "base"
 def check(recipe: Recipe) -> list[Found]:
     """All problems across fields, as (location, what, cure)."""
     trainers = check_trainers(recipe.model_dump(by_alias=True))
-    return [*_names(recipe), *_links(recipe), *_model(recipe), *_mixtures(recipe), *trainers]
+    return [*_names(recipe), *_links(recipe), *_adapters(recipe), *_model(recipe), *_mixtures(recipe), *trainers]
 
 
 def _names(recipe: Recipe) -> Iterator[Found]:
@@ -39,6 +39,15 @@ def _links(recipe: Recipe) -> Iterator[Found]:
                 continue
             what = f"'{name}' is not an earlier stage" if name in later else f"no stage is called '{name}'"
             yield ("stages", index, *loc), what, f"earlier: {', '.join(earlier)}"
+
+
+def _adapters(recipe: Recipe) -> Iterator[Found]:
+    """Training starts from whole weights; an adapter alone can only be evaluated, chatted with and published."""
+    alone = {s.name for s in recipe.stages if isinstance(s, TrainStage) and s.peft and not s.peft.merge}
+    for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, TrainStage) and stage.from_ in alone:
+            what = f"'{stage.from_}' leaves an adapter alone, which cannot be trained further"
+            yield ("stages", index, "from"), what, f"set 'peft.merge: true' in '{stage.from_}'"
 
 
 def _references(stage: StageBase) -> Iterator[tuple[Loc, str]]:

@@ -107,13 +107,15 @@ def _resolve(parts: tuple[str | int, ...], data: Any) -> tuple[Loc, type[BaseMod
         last = index == len(parts) - 1
         if last:
             return tuple(loc), models[0] if models else None
-        value = value[part] if isinstance(value, (dict, list)) and _has(value, part) else None
+        value = _inside_data(value, part)
         owner = _inside(models[0], part) if models and isinstance(part, str) else _item(owner)
     return tuple(loc), None
 
 
-def _has(value: Any, part: str | int) -> bool:
-    return part in value if isinstance(value, dict) else isinstance(part, int) and part < len(value)
+def _inside_data(value: Any, part: str | int) -> Any:
+    if isinstance(value, dict):
+        return value.get(part)
+    return value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else None
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -54,7 +54,7 @@ class DataSource(Part):
     revision: str | None = None
     """Branch, tag or commit of a Hub data set."""
     split: str = "train"
-    """Split of a Hub data set."""
+    """Split of a Hub data set. Slices work for every kind of source: `train[:90%]` and `train[90%:]` are disjoint."""
     args: dict[str, Any] = {}
     """Keyword arguments of a `package.module:function` source."""
     format: (
@@ -84,7 +84,7 @@ class DataSource(Part):
 
 class LaunchSpec(Part):
     accelerate: str = "single"
-    """Accelerate config: a name under `recipes/accelerate/` (single, ddp, zero2, zero3, fsdp2, cpu/ddp, ...) or a path."""
+    """Accelerate config: a name under `recipes/accelerate/` (single, ddp, zero2, zero3, fsdp2, cpu/ddp) or a file."""
     num_processes: int = Field(default=1, gt=0)
     """Worker processes over all machines."""
     num_machines: int = Field(default=1, gt=0)
@@ -209,7 +209,7 @@ Evals = Annotated[list[EvalSpec], BeforeValidator(_task_names)]
 
 
 class EvaluateStage(StageBase):
-    """Evaluations and sample prompts on one model. One is added by itself for the base and after each training stage."""
+    """Evaluations and prompts on one model. One is added by itself for the base and after each training stage."""
 
     kind: Literal["evaluate"]
     evals: Evals = []

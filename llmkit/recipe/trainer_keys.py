@@ -26,19 +26,25 @@ _HOMES = {
     "set 'run.seed' or the stage's 'seed'": "seed data_seed",
     "set the stage's 'global_batch_size'; accumulation follows from it": "gradient_accumulation_steps",
     "it would break 'global_batch_size'; set 'per_device_train_batch_size' lower": "auto_find_batch_size",
-    "set 'launch.accelerate'": "deepspeed fsdp fsdp_config accelerator_config parallelism_config local_rank use_cpu ddp_backend",
+    "set 'launch.accelerate'": (
+        "deepspeed fsdp fsdp_config accelerator_config parallelism_config local_rank use_cpu ddp_backend"
+    ),
     "set 'model'": "model_init_kwargs chat_template_path trust_remote_code",
     "it follows from the chat template and the tokenizer": "eos_token pad_token",
-    "set the stage's 'data'": "dataset_kwargs dataset_text_field dataset_num_proc shuffle_dataset label_names length_column_name",
+    "set the stage's 'data'": (
+        "dataset_kwargs dataset_text_field dataset_num_proc shuffle_dataset label_names length_column_name"
+    ),
     "set 'max_truncated': rows keep their start": "truncation_mode",
     "packed rows are laid out to fit the attention implementation": "padding_free eval_packing remove_unused_columns",
     "set the stage's 'heldout': it is measured before and after": (
         "do_eval eval_strategy eval_steps eval_on_start eval_delay eval_accumulation_steps batch_eval_metrics "
-        "eval_do_concat_batches eval_use_gather_object bf16_full_eval fp16_full_eval include_for_metrics prediction_loss_only"
+        "eval_do_concat_batches eval_use_gather_object bf16_full_eval fp16_full_eval include_for_metrics "
+        "prediction_loss_only"
     ),
     "the last step's model is the stage's result": "load_best_model_at_end metric_for_best_model greater_is_better",
     "a killed stage resumes by itself, from whole checkpoints": (
-        "resume_from_checkpoint ignore_data_skip save_only_model restore_callback_states_from_checkpoint enable_jit_checkpoint"
+        "resume_from_checkpoint ignore_data_skip save_only_model restore_callback_states_from_checkpoint "
+        "enable_jit_checkpoint"
     ),
     "a loss that is not a number stops the stage": "logging_nan_inf_filter",
     "progress is shown by the launcher": "disable_tqdm",

@@ -36,6 +36,8 @@ class ProgressCallback(TrainerCallback):
         **_: Any,
     ) -> None:
         numbers = {k: float(v) for k, v in (logs or {}).items() if isinstance(v, (int, float))}
+        # TRL counts the columns of a batch of packed rows, not its tokens
+        numbers.pop("num_tokens", None)
         if "loss" not in numbers:
             return
         self.worker.log("train", state.global_step, state.max_steps, **numbers)

@@ -12,10 +12,11 @@ from llmkit.chat.encode import document_eos
 from llmkit.chat.preflight import PreflightContext, preflight
 from llmkit.chat.template import ChatTemplate
 from llmkit.data.build import Built
+from llmkit.data.tokens import settings_of
 from llmkit.errors import PreflightError, Problem
 from llmkit.modeling.tokens import stop_token_ids
 from llmkit.stages.common import Worker
-from llmkit.stages.training import Rows, max_length_of, train_stage
+from llmkit.stages.training import Rows, train_stage
 
 COLUMNS = ["input_ids", "labels", "truncated"]
 
@@ -41,6 +42,11 @@ def _check_built(
 ) -> list[Problem]:
     stage = train_stage(worker)
     problems: list[Problem] = []
+    if spelling := built.summary.num_spelling_tokens:
+        worker.warn(
+            f"{name}: {spelling} of {built.summary.num_rows} rows spell out special tokens, which stay plain text; "
+            "rows that were formatted before belong into a 'messages' column"
+        )
     shapes = built.rows.unique("shape")
     for shape in shapes:
         part = built.rows if len(shapes) == 1 else _of_shape(built.rows, shape)
@@ -83,7 +89,7 @@ def _context(
         num_rows=len(part),
         num_truncated=sum(part["truncated"]),
         max_truncated=stage.max_truncated,
-        max_length=max_length_of(stage),
+        max_length=settings_of(stage).max_length,
         train_on="all" if trains_all else "assistant",
         embedding_rows=len(tokenizer),
         parent_template_sha=parent.chat_template_sha256 if parent and conversational else None,

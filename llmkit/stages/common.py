@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import sys
 import time
 import traceback
@@ -90,7 +91,7 @@ class Worker:
 
 
 def main(kind: str, run: Callable[[Worker], Manifest]) -> None:
-    """`python -m llmkit.stages.<kind> stage.json`, or by hand `... recipe.yaml [overlay.yaml] [key=value] --stage NAME`."""
+    """`python -m llmkit.stages.<kind> stage.json`, or by hand `... recipe.yaml [overlay] [key=value] --stage NAME`."""
     worker = None
     logging.disable_progress_bar()
     try:
@@ -101,6 +102,8 @@ def main(kind: str, run: Callable[[Worker], Manifest]) -> None:
         manifest = run(worker)
         if worker.is_main:
             write_manifest(worker.dir.path, manifest)
+            for folder in (worker.dir.checkpoints, worker.dir.cache):
+                shutil.rmtree(folder, ignore_errors=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         problems = [{"where": p.where, "what": p.what, "cure": p.cure} for p in error.problems]

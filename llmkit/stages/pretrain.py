@@ -79,7 +79,7 @@ def scratch_tokenizer(
 
 
 def _documents(worker: Worker, stage: PretrainStage) -> Iterator[str]:
-    assert stage.tokenizer is not None
+    assert stage.tokenizer is not None and stage.seed is not None
     data_stages = {name: Path(path) for name, path in worker.file.data_stages.items()}
     rows = texts(
         stage.data, data_stages=data_stages, seed=stage.seed, max_rejected=stage.max_rejected, dedup=stage.dedup

@@ -21,15 +21,14 @@ from llmkit.chat.template import load_template, template_of
 from llmkit.data.build import ACCEPTS
 from llmkit.data.mixture import mix
 from llmkit.data.show import cut_table, show_rows
-from llmkit.data.tokens import Settings
+from llmkit.data.tokens import settings_of
 from llmkit.errors import LlmkitError, ModelError, RunError
 from llmkit.modeling.load import load_tokenizer
 from llmkit.modeling.tokens import prepare_tokenizer
 from llmkit.plan.make import make
 from llmkit.plan.step import Step
 from llmkit.recipe.load import load
-from llmkit.recipe.schema import PretrainStage, SftStage, TrainStage
-from llmkit.recipe.trainer_keys import declared
+from llmkit.recipe.schema import TrainStage
 
 # Rows that lengths and shares are counted on; the mixture is shuffled, so the first are a fair sample.
 SAMPLE = 1000
@@ -94,7 +93,7 @@ def show_recipe(console: Console, words: Sequence[str], name: str | None, num_ro
             numbers = f"{count.num_read} read, {count.num_rejected} rejected, {count.num_duplicates} repeats"
             console.print(f"{count.source}: {numbers}, {count.num_used} used", highlight=False, markup=False)
         sample = islice(mixture, max(num_rows, SAMPLE))
-        shapes = show_rows(console, tokenizer, sample, _settings(stage), num_rows=num_rows, ids=ids).shapes
+        shapes = show_rows(console, tokenizer, sample, settings_of(stage), num_rows=num_rows, ids=ids).shapes
     if unfit := sorted(shapes - set(ACCEPTS[stage.kind])):
         console.print(f"WARNING: a '{stage.kind}' stage does not take {', '.join(unfit)} rows", highlight=False)
 
@@ -107,18 +106,6 @@ def _chosen(steps: dict[str, Step], name: str | None) -> Step:
         what = "names no training stage of this recipe" if name else "is needed: the recipe trains in several stages"
         raise RunError(f"--stage {name or ''}".strip(), what, f"have: {', '.join(trained) or 'none'}")
     return steps[name]
-
-
-def _settings(stage: PretrainStage | SftStage) -> Settings:
-    pretrain = stage.kind == "pretrain"
-    return Settings(
-        kind=stage.kind,
-        max_length=stage.trainer.get("max_length", declared(stage.kind)["max_length"]),
-        packing=pretrain or stage.trainer["packing"],
-        packing_strategy="bfd_split" if pretrain else stage.trainer["packing_strategy"],
-        assistant_only_loss=not pretrain and stage.trainer["assistant_only_loss"],
-        completion_only_loss=None if pretrain else stage.trainer.get("completion_only_loss"),
-    )
 
 
 def stage_tokenizer(step: Step, steps: dict[str, Step]) -> PreTrainedTokenizerBase:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
+import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import DistributedType, PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer
 from trl import SFTConfig
 
@@ -16,6 +17,7 @@ from llmkit.artifacts.manifest import Heldout, Manifest, Measure, Sample
 from llmkit.chat.template import template_of
 from llmkit.data.build import Built, build
 from llmkit.data.collate import PackedCollator, layout_for
+from llmkit.data.tokens import settings_of
 from llmkit.errors import UserError
 from llmkit.modeling.adapter import merge_adapter
 from llmkit.modeling.tokens import stop_token_ids
@@ -33,7 +35,6 @@ DATA_KEYS = (
     "max_length",
     "pad_to_multiple_of",
 )
-DEFAULT_MAX_LENGTH = 1024
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,6 @@ def train_stage(worker: Worker) -> PretrainStage | SftStage:
     return stage
 
 
-def max_length_of(stage: PretrainStage | SftStage) -> int:
-    """Tokens per row."""
-    return int(stage.trainer.get("max_length") or DEFAULT_MAX_LENGTH)
-
-
 def training_args(worker: Worker) -> SFTConfig:
     """The trainer's config, built before anything is loaded: a value that it refuses costs seconds.
 
@@ -71,7 +67,7 @@ def training_args(worker: Worker) -> SFTConfig:
     assert batch is not None
     options = {k: v for k, v in stage.trainer.items() if k not in (*DATA_KEYS, "per_device_train_batch_size")}
     try:
-        return SFTConfig(
+        args = SFTConfig(
             **options,
             output_dir=str(worker.dir.checkpoints),
             seed=stage.seed,
@@ -88,28 +84,46 @@ def training_args(worker: Worker) -> SFTConfig:
     except (TypeError, ValueError) as error:
         cure = "see the documentation of the trainer's options"
         raise UserError(f"stage '{stage.name}': trainer", str(error).strip().splitlines()[0], cure) from error
+    check_strategy(args)
+    return args
+
+
+def check_strategy(args: SFTConfig) -> None:
+    """The strategy that the Accelerate config asks for is the one that runs, or the stage stops.
+
+    accelerate 1.15 runs FSDP on CPU processes as plain DDP, without a word, unless the type is that of GPU processes.
+    """
+    state = PartialState()
+    asked = os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    if asked and state.distributed_type == DistributedType.MULTI_CPU:
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    if deepspeed and state.distributed_type != DistributedType.DEEPSPEED:
+        what = f"asks for DeepSpeed, but {state.distributed_type} was started"
+        raise UserError("launch.accelerate", what, "unset ACCELERATE_USE_CPU, which turns DeepSpeed off")
+
+
+def check_sharding(trainer: Trainer) -> None:
+    """As `check_strategy`, once the trainer has set itself up."""
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and trainer.args.world_size > 1 and not trainer.is_fsdp_enabled:
+        raise UserError("launch.accelerate", "asks for FSDP, but the weights are not sharded", "check the config")
 
 
 def tokenise(worker: Worker, tokenizer: PreTrainedTokenizerBase, args: SFTConfig, max_positions: int | None) -> Rows:
     """Training and held-out rows as token ids and labels; one process writes them, the others read what it wrote."""
     stage = train_stage(worker)
-    max_length = max_length_of(stage)
-    if max_positions is not None and max_length > max_positions:
-        what = f"is {max_length}, but the model reads at most {max_positions} tokens"
+    settings = settings_of(stage)
+    assert settings.max_length is not None
+    if max_positions is not None and settings.max_length > max_positions:
+        what = f"is {settings.max_length}, but the model reads at most {max_positions} tokens"
         raise UserError(f"stage '{stage.name}': trainer.max_length", what, f"set it to {max_positions} or less")
-    pretrain = isinstance(stage, PretrainStage)
     options: dict[str, Any] = {
-        "kind": stage.kind,
-        "max_length": max_length,
-        "packing": pretrain or stage.trainer["packing"],
-        "packing_strategy": "bfd_split" if pretrain else stage.trainer["packing_strategy"],
-        "assistant_only_loss": not pretrain and stage.trainer["assistant_only_loss"],
-        "completion_only_loss": stage.trainer.get("completion_only_loss"),
+        **asdict(settings),
         "seed": stage.seed,
         "max_rejected": stage.max_rejected,
         "dedup": stage.dedup,
         "data_stages": {name: Path(path) for name, path in worker.file.data_stages.items()},
-        "cache_dir": worker.dir.path / "cache",
+        "cache_dir": worker.dir.cache,
     }
 
     def progress(done: int, total: int) -> None:
@@ -135,6 +149,7 @@ def collator_for(worker: Worker, tokenizer: PreTrainedTokenizerBase, model: PreT
 
 def train(worker: Worker, trainer: Trainer, rows: Rows, collator: PackedCollator) -> Trained:
     """Measure the held-out sets, train (on from the last whole checkpoint, if there is one), measure again."""
+    check_sharding(trainer)
     progress = ProgressCallback(worker)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(progress)
@@ -199,12 +214,9 @@ def finish(
     trained: Trained,
     new_tokens: list[str],
 ) -> Manifest:
-    """Saves, removes what only training needed, and says what was done."""
+    """Saves and says what was done. What only training needed goes once the manifest is on disk."""
     folders = save(worker, trainer, tokenizer, new_tokens)
     trainer.accelerator.wait_for_everyone()
-    if worker.is_main:
-        shutil.rmtree(worker.dir.checkpoints, ignore_errors=True)
-        shutil.rmtree(worker.dir.path / "cache", ignore_errors=True)
     template = template_of(tokenizer)
     summary, batch = rows.train.summary, worker.file.batch
     assert batch is not None

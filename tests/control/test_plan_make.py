@@ -141,8 +141,10 @@ def test_an_evaluation_passes_its_model_on(recipe: Path) -> None:
 
 
 def test_an_adapter_that_is_not_merged_is_the_input(recipe: Path) -> None:
-    assert str(steps(recipe, "stages.cpt.peft={merge: false}")["sft"].input_model).endswith("02-cpt/adapter")
+    assert str(steps(recipe, "stages.sft.peft={merge: false}")["eval-sft"].input_model).endswith("04-sft/adapter")
     assert str(steps(recipe, "stages.cpt.peft={}")["sft"].input_model).endswith("02-cpt/model")
+    with pytest.raises(RecipeError, match="cannot be trained further"):
+        steps(recipe, "stages.cpt.peft={merge: false}")
 
 
 def test_rows_are_counted_where_that_is_cheap(recipe: Path) -> None:

@@ -18,6 +18,7 @@ from llmkit.data import sources
 from llmkit.data.files import LONG_DOCUMENT, Raw
 from llmkit.data.sources import is_local, read_source
 from llmkit.errors import DataError
+from llmkit.online import HUB_TIMEOUT
 from llmkit.recipe.schema import DataSource
 
 ROWS = [{"text": "one"}, {"text": "zwei ä"}, {"text": "three"}]
@@ -223,7 +224,7 @@ def test_an_unknown_hub_id_without_network_is_one_clear_error_at_once(monkeypatc
         with pytest.raises(DataError, match="nobody/none: is no file here, and the Hub cannot be reached") as caught:
             read("nobody/none", streaming=streaming)
         assert "current folder" in str(caught.value)
-    assert asked == [sources.HUB_TIMEOUT] * 2
+    assert asked == [HUB_TIMEOUT] * 2
     assert time.monotonic() - started < 5
 
 

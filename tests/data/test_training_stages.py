@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from llmkit.artifacts.manifest import Manifest, write_manifest
 from llmkit.artifacts.stagefile import Batch, StageFile
 from llmkit.chat.encode import document_eos
 from llmkit.errors import ModelError, PreflightError, TemplateError, UserError
+from llmkit.modeling.load import load_model
 from llmkit.recipe.schema import ModelSpec, PretrainStage, RunSpec, SftStage
 from llmkit.recipe.trainer_keys import resolved_trainer
 from llmkit.stages import pretrain, sft
@@ -78,7 +78,9 @@ def same_weights(a: Any, b: Any) -> bool:
 
 
 def test_sft_learns_and_saves_what_chat_needs(start: Start, chats: Path) -> None:
-    worker, manifest = start("sft", data=[{"path": str(chats)}], heldout={"chats": [{"path": str(chats), "num_rows": 30}]})
+    worker, manifest = start(
+        "sft", data=[{"path": str(chats)}], heldout={"chats": [{"path": str(chats), "num_rows": 30}]}
+    )
     model, tokenizer = load(worker.dir.model), AutoTokenizer.from_pretrained(worker.dir.model)
     stop = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert tokenizer.eos_token == "<|im_end|>" and document_eos(tokenizer) == "<|endoftext|>"
@@ -88,8 +90,7 @@ def test_sft_learns_and_saves_what_chat_needs(start: Start, chats: Path) -> None
     before, after = manifest.heldout["chats"].before, manifest.heldout["chats"].after
     assert before is not None and after is not None and after.high < before.low
     assert manifest.stop_token == "<|im_end|>" and manifest.chat_template_sha256
-    assert not list(worker.dir.path.rglob("*.bin")), "no pickles in what is kept"
-    assert not worker.dir.checkpoints.exists()
+    assert not list(worker.dir.model.rglob("*.bin")), "no pickles in what is kept"
     lines = [json.loads(line) for line in worker.dir.metrics.read_text().splitlines()]
     assert [line["step"] for line in lines if line["phase"] == "train"] == list(range(7))
     assert manifest.data is not None and manifest.data.num_rows == 120 and manifest.metrics["steps"] == 6
@@ -129,12 +130,13 @@ def test_an_adapter_and_its_merged_model_agree(start: Start, chats: Path, model_
     peft = {"r": 4, "lora_alpha": 8, "method": method}
     worker, _ = start("sft", data=[{"path": str(chats)}], peft=peft, trainer={"learning_rate": 2e-2})
     tokenizer = AutoTokenizer.from_pretrained(worker.dir.model)
-    base = load(model_dir)
-    base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    merged, adapted = load(worker.dir.model).eval(), PeftModel.from_pretrained(base, worker.dir.adapter).eval()
-    ids = torch.tensor([tokenizer.apply_chat_template([{"role": "user", "content": "What is 3 plus 3?"}], return_dict=False)])
-    # the new rows of `base` are random here, so compare where the adapter's own trained rows decide
-    assert torch.allclose(merged(ids).logits[..., :250], adapted(ids).logits[..., :250], atol=1e-3)
+    merged, adapted = load(worker.dir.model).eval(), load_model(str(worker.dir.adapter)).eval()
+    ids = torch.tensor(
+        [tokenizer.apply_chat_template([{"role": "user", "content": "What is 3 plus 3?"}], return_dict=False)]
+    )
+    assert torch.allclose(merged(ids).logits, adapted(ids).logits, atol=1e-3)
+    plain, size = torch.tensor([tokenizer("It is 3.").input_ids]), load(model_dir).config.vocab_size
+    assert not torch.allclose(merged(plain).logits[..., :size], load(model_dir)(plain).logits, atol=1e-3)
 
 
 def test_new_tokens_are_trained_under_lora(start: Start, chats: Path, model_dir: Path) -> None:
@@ -160,7 +162,9 @@ def test_qlora_trains_in_four_bits(start: Start, chats: Path, model_dir: Path, t
     )
     before, after = manifest.heldout["chats"].before, manifest.heldout["chats"].after
     assert before is not None and after is not None and after.loss < before.loss
-    assert (worker.dir.adapter / "adapter_model.safetensors").is_file() and (worker.dir.model / "model.safetensors").is_file()
+    assert (worker.dir.adapter / "adapter_model.safetensors").is_file() and (
+        worker.dir.model / "model.safetensors"
+    ).is_file()
 
 
 def test_a_chain_must_keep_its_template(start: Start, chats: Path) -> None:
@@ -172,7 +176,9 @@ def test_a_chain_must_keep_its_template(start: Start, chats: Path) -> None:
 
 def test_documents_among_chats_keep_their_own_end(start: Start, chats: Path, documents: Path) -> None:
     worker, _ = start("sft", data=[{"path": str(chats)}, {"path": str(documents)}], trainer={"max_steps": 1})
-    second, _ = start("sft", "second", data=[{"path": str(documents)}], parent=worker.dir.path, trainer={"max_steps": 1})
+    second, _ = start(
+        "sft", "second", data=[{"path": str(documents)}], parent=worker.dir.path, trainer={"max_steps": 1}
+    )
     tokenizer = AutoTokenizer.from_pretrained(second.dir.model)
     assert tokenizer.eos_token == "<|im_end|>" and document_eos(tokenizer) == "<|endoftext|>"
 
@@ -184,7 +190,9 @@ def test_a_loss_that_is_not_a_number_stops_the_stage_and_keeps_the_last_good_che
 
     poisoned = callbacks.ProgressCallback.on_log
 
-    def poison(self: Any, args: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **rest: Any) -> None:
+    def poison(
+        self: Any, args: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **rest: Any
+    ) -> None:
         if state.global_step == 3 and model is not None:
             with torch.no_grad():
                 next(model.parameters()).fill_(float("nan"))
@@ -227,3 +235,11 @@ def test_a_model_without_a_tokenizer_is_refused(start: Start, chats: Path, model
 def test_a_trainer_value_that_upstream_refuses_costs_nothing(start: Start, chats: Path) -> None:
     with pytest.raises(UserError, match="trainer"):
         start("sft", data=[{"path": str(chats)}], trainer={"lr_scheduler_type": "no_such_schedule"})
+
+
+def test_rows_that_spell_out_special_tokens_are_named(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "formatted.jsonl"
+    text = "<|im_start|>user\nhi {}<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n"
+    path.write_text("".join(json.dumps({"text": text.format(i)}) + "\n" for i in range(8)))
+    _, manifest = start("sft", data=[{"path": str(path)}], trainer={"max_steps": 1})
+    assert any("8 of 8 rows spell out special tokens" in warning for warning in manifest.warnings)

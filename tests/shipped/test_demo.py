@@ -26,7 +26,15 @@ SHORT = [
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The run's folder, and what the command printed."""
     folder = tmp_path_factory.mktemp("demo")
-    argv = [sys.executable, "-m", "llmkit.cli.main", "run", "recipes/tiny/assistant.yaml", f"run.output_dir={folder}", *SHORT]
+    argv = [
+        sys.executable,
+        "-m",
+        "llmkit.cli.main",
+        "run",
+        "recipes/tiny/assistant.yaml",
+        f"run.output_dir={folder}",
+        *SHORT,
+    ]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "assistant", done.stdout
@@ -38,6 +46,10 @@ def manifests(run: Path) -> dict[str, Any]:
 
 def test_every_stage_finishes_with_evaluations_between(demo: tuple[Path, str]) -> None:
     assert list(manifests(demo[0])) == ["01-eval-base", "02-cpt", "03-eval-cpt", "04-sft", "05-eval-sft"]
+
+
+def test_what_only_training_needed_is_gone(demo: tuple[Path, str]) -> None:
+    assert not list(demo[0].glob("*/checkpoints")) and not list(demo[0].glob("*/cache"))
 
 
 def test_it_ends_with_the_report_and_the_questions(demo: tuple[Path, str]) -> None:
@@ -62,7 +74,9 @@ def test_a_second_run_skips_everything(demo: tuple[Path, str], run_llmkit: Calla
     assert {path: path.stat().st_mtime_ns for path in demo[0].glob("*/manifest.json")} == before
 
 
-def test_a_changed_stage_runs_again_with_what_follows_it(demo: tuple[Path, str], run_llmkit: Callable[..., Any]) -> None:
+def test_a_changed_stage_runs_again_with_what_follows_it(
+    demo: tuple[Path, str], run_llmkit: Callable[..., Any]
+) -> None:
     words = [f"run.output_dir={demo[0].parent}", *SHORT, "stages.sft.trainer.learning_rate=1e-5"]
     plan = json.loads(run_llmkit("plan", "recipes/tiny/assistant.yaml", *words, "--json").stdout)
     assert [step["action"] for step in plan["steps"]] == ["skip", "skip", "skip", "run", "run"]

@@ -1,4 +1,4 @@
-"""Every command in the READMEs is one that works: run here, or the name of something that is run elsewhere in the tests."""
+"""Every command in the pages works: run here, or named with the test that runs it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [p for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("recipes/*/*.md")]]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("recipes/*/*.md")]
 HEAVY = {
     "llmkit run": "run with fewer steps by tests/shipped/test_demo.py",
     "llmkit chat": "tests/data/test_chat_command.py",
@@ -57,7 +57,9 @@ def test_commands_of_the_pages_work(page: str, line: str, place: Path) -> None:
     assert words[0] == "llmkit", f"{page}: the tests do not know how to run {line!r}"
     if words[1] == "new" and len(words) == 4:
         (place / words[3]).unlink(missing_ok=True)
-    done = subprocess.run([sys.executable, "-m", "llmkit.cli.main", *words[1:]], cwd=place, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "llmkit.cli.main", *words[1:]], cwd=place, capture_output=True, text=True
+    )
     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
 
 

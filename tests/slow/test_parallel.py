@@ -21,13 +21,26 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def recipe(folder: Path, name: str, model_dir: Path, chats: Path, kind: str = "sft", **stage: Any) -> Path:
-    trainer = {"max_steps": 12, "learning_rate": 3e-3, "max_length": 128, "bf16": False, "gradient_checkpointing": False}
+    trainer = {
+        "max_steps": 12,
+        "learning_rate": 3e-3,
+        "max_length": 128,
+        "bf16": False,
+        "gradient_checkpointing": False,
+    }
     trainer |= {"logging_steps": 1, "per_device_train_batch_size": 1, "save_steps": 2} | stage.pop("trainer", {})
     data = {
         "run": {"name": name, "output_dir": str(folder), "seed": 3},
         "model": {"name_or_path": str(model_dir), "chat_template": "chatml"},
         "stages": [
-            {"name": "s", "kind": kind, "data": [{"path": str(chats)}], "global_batch_size": 8, "trainer": trainer, **stage}
+            {
+                "name": "s",
+                "kind": kind,
+                "data": [{"path": str(chats)}],
+                "global_batch_size": 8,
+                "trainer": trainer,
+                **stage,
+            }
         ],
     }
     path = folder / f"{name}.yaml"
