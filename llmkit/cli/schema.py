@@ -8,7 +8,7 @@ from typing import Any
 from llmkit.recipe.schema import Recipe
 from llmkit.recipe.trainer_keys import CONFIG_CLASSES, check_trainer, declared, resolved_trainer
 
-_TYPES = {bool: "boolean", int: "number", float: "number", str: "string"}
+_TYPES = {bool: "boolean", int: "number", float: "number"}
 _STAGES = {"pretrain": "PretrainStage", "sft": "SftStage"}
 
 
@@ -38,8 +38,10 @@ def _allowed(kind: str, key: str) -> bool:
 
 def _option(default: Any) -> dict[str, Any]:
     """None may stand for anything, so it sets no type; a default in a string may be an enum's or a number's."""
+    if default is None:
+        return {}
     known = _TYPES.get(type(default))
-    return {"type": known, "default": default} if known else {}
+    return {"type": known, "default": default} if known else {"default": default}
 
 
 def print_schema() -> None:
