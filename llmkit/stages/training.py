@@ -74,7 +74,7 @@ def training_args(worker: Worker) -> SFTConfig:
             data_seed=stage.seed,
             per_device_train_batch_size=batch.per_device_train_batch_size,
             gradient_accumulation_steps=batch.gradient_accumulation_steps,
-            use_cpu=not torch.cuda.is_available(),
+            **processors(),
             remove_unused_columns=False,
             dataset_kwargs={"skip_prepare_dataset": True},
             max_length=None,
@@ -84,28 +84,43 @@ def training_args(worker: Worker) -> SFTConfig:
     except (TypeError, ValueError) as error:
         cure = "see the documentation of the trainer's options"
         raise UserError(f"stage '{stage.name}': trainer", str(error).strip().splitlines()[0], cure) from error
-    check_strategy(args)
+    check_strategy(args, worker.file.world_size)
     return args
 
 
-def check_strategy(args: SFTConfig) -> None:
+def processors() -> dict[str, Any]:
+    """Options that put DeepSpeed on CPU processes. accelerate 1.15 runs it as plain DDP where `use_cpu` is set, and
+    counts one process where no backend is named."""
+    if torch.cuda.is_available():
+        return {}
+    return {"ddp_backend": "gloo"} if wants("DEEPSPEED") else {"use_cpu": True}
+
+
+def wants(strategy: str) -> bool:
+    """Whether the Accelerate config of this launch asks for "DEEPSPEED" or "FSDP"."""
+    return os.environ.get(f"ACCELERATE_USE_{strategy}", "false").lower() == "true"
+
+
+def check_strategy(args: SFTConfig, world_size: int) -> None:
     """The strategy that the Accelerate config asks for is the one that runs, or the stage stops.
 
     accelerate 1.15 runs FSDP on CPU processes as plain DDP, without a word, unless the type is that of GPU processes.
     """
-    state = PartialState()
-    asked = os.environ.get("ACCELERATE_USE_FSDP") == "true"
-    if asked and state.distributed_type == DistributedType.MULTI_CPU:
+    args.device  # noqa: B018 - sets the processes up
+    state = args.distributed_state
+    if wants("FSDP") and state.distributed_type == DistributedType.MULTI_CPU:
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-    if deepspeed and state.distributed_type != DistributedType.DEEPSPEED:
+    if wants("DEEPSPEED") and state.distributed_type != DistributedType.DEEPSPEED:
         what = f"asks for DeepSpeed, but {state.distributed_type} was started"
         raise UserError("launch.accelerate", what, "unset ACCELERATE_USE_CPU, which turns DeepSpeed off")
+    if args.world_size != world_size:
+        what = f"{world_size} processes were planned, but the trainer counts {args.world_size}"
+        raise UserError("launch.accelerate", what, "check 'distributed_type' in the Accelerate config")
 
 
 def check_sharding(trainer: Trainer) -> None:
     """As `check_strategy`, once the trainer has set itself up."""
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and trainer.args.world_size > 1 and not trainer.is_fsdp_enabled:
+    if wants("FSDP") and trainer.args.world_size > 1 and not trainer.is_fsdp_enabled:
         raise UserError("launch.accelerate", "asks for FSDP, but the weights are not sharded", "check the config")
 
 
