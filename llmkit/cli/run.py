@@ -21,6 +21,6 @@ def run(words: Sequence[str], stage: str | None, start: str | None, dry_run: boo
         return
     execute(plan, loaded.recipe, out, Options(stage, start, verbose, ("llmkit", "run", *words)))
     build_report(plan.run_dir)
-    print_answers(plan.run_dir, out)
     out.print()
     print_summary(plan.run_dir, out)
+    print_answers(plan.run_dir, out)

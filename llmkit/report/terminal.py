@@ -35,13 +35,14 @@ def print_summary(run: RunDir, console: Console) -> None:
 
 
 def print_answers(run: RunDir, console: Console) -> None:
-    """The recipe's prompts: the first model's answer, then the final one's."""
+    """The recipe's prompts: the first model's answer beside the final one's."""
     for item in answers(collect(run)):
         console.print(Text(f"\n{visible(item.prompt)}", style="bold"))
         ends = item.answers if len(item.answers) < 2 else (item.answers[0], item.answers[-1])
-        table = Table.grid(padding=(0, 2))
-        for stage, text in ends:
-            table.add_row("", Text(stage, style="dim"), Text(visible(text.strip()) or "(nothing)"))
+        table = Table(box=None, padding=(0, 2), expand=True, header_style="dim")
+        for stage, _ in ends:
+            table.add_column(stage, ratio=1, overflow="fold")
+        table.add_row(*(Text(visible(text.strip()) or "(nothing)") for _, text in ends))
         console.print(table)
 
 

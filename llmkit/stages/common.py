@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from transformers.utils import logging
 
@@ -37,7 +38,8 @@ class Worker:
     """One process of a stage. Only the main one (rank 0) writes."""
 
     file: StageFile
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic() - _age())
+    """When the process began: imports are part of a stage's time."""
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -163,6 +165,11 @@ def _leave(worker: Worker | None, error: dict[str, Any]) -> None:
 def _close_process_group() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def _age() -> float:
+    """Seconds since this process began."""
+    return time.time() - psutil.Process().create_time()
 
 
 def peak_memory() -> int:
