@@ -44,4 +44,4 @@ def score_format(doc, results):
         "stopped": len(answer) < _CUT_OFF,
         "clean": not any(leak in answer for leak in _LEAKS),
     }
-    return {name: float(passed) for name, passed in checks.items()} | {"well_formed": float(all(checks.values()))}
+    return {"well_formed": float(all(checks.values()))} | {name: float(passed) for name, passed in checks.items()}

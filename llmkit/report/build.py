@@ -16,9 +16,9 @@ from llmkit.artifacts.rundir import RunDir
 from llmkit.report import chain, compare, numbers, words
 from llmkit.report.answers import answers, other_samples
 from llmkit.report.collect import Curve, RunReport, StageReport, collect
-from llmkit.report.compare import Headline
+from llmkit.report.compare import ResultLine
 from llmkit.report.markdown import markdown
-from llmkit.report.settings import settings
+from llmkit.report.settings import data_sources, settings
 from llmkit.report.svg import Whisker, line_chart, thin, whisker_chart
 
 
@@ -66,6 +66,7 @@ def page(report: RunReport) -> str:
             column=chain.column_picture(all_nodes),
             columns=compare.columns(report),
             headlines=compare.headlines(report),
+            result_lines=compare.result_lines(report),
             answers=answers(report),
             versions=_versions(report),
         )
@@ -88,6 +89,10 @@ def _environment() -> Environment:
         "kind_of": words.kind_of,
         "figure": words.figure,
         "share": words.share,
+        "fact": words.fact,
+        "left_over": words.left_over,
+        "data_sources": data_sources,
+        "num_samples": compare.num_samples,
         "other_samples": other_samples,
         "settings": settings,
         "whiskers": _whiskers,
@@ -101,14 +106,14 @@ def _environment() -> Environment:
     return found
 
 
-def _whiskers(line: Headline) -> Markup:
+def _whiskers(line: ResultLine) -> Markup:
     marks = [Whisker(row.stage, row.value, row.low, row.high) if row else None for row in line.cells]
     told = ", ".join(f"{row.stage} {numbers.value(row.value, line.is_share)}" for row in line.cells if row)
     return whisker_chart(f"{line.task} {line.metric}: {told}", marks, line.is_share)
 
 
 def _curve(curve: Curve) -> Markup:
-    return line_chart(f"{curve.key} against step", thin(curve.steps, curve.values), numbers.number)
+    return line_chart(f"{curve.key} against step", thin(curve.steps, curve.values))
 
 
 def _by_phase(stage: StageReport) -> dict[str, list[Curve]]:

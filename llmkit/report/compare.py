@@ -12,7 +12,9 @@ from llmkit.artifacts.manifest import EvalRow, Heldout, Measure
 from llmkit.report.collect import RunReport
 
 Verdict = Literal["up", "down", "unclear"]
-_HIGHER_IS_BETTER = re.compile(r"acc|exact_match|\bem\b|f1|pass@|precision|recall|bleu|rouge|win_rate|stop")
+_HIGHER_IS_BETTER = re.compile(
+    r"acc|exact|\bem\b|f1|pass@|precision|recall|bleu|rouge|win_rate|stop|well_formed|non_empty|clean"
+)
 _LOWER_IS_BETTER = re.compile(r"perplexity|bits_per_byte|loss|brier|\bece\b|wrong|over_refusal")
 # Numbers that may lie between 0 and 1 without being a share of the samples.
 _NOT_A_SHARE = re.compile(r"perplexity|bits|loss|brier|ece|entropy|kl|reward|seconds|length|tokens")
@@ -36,7 +38,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Headline:
+class ResultLine:
     """One task and metric over the chain; a cell is None where a model was not measured."""
 
     task: str
@@ -58,16 +60,32 @@ def columns(report: RunReport) -> list[str]:
     return list(dict.fromkeys(row.stage for row in report.evals()))
 
 
-def headlines(report: RunReport) -> list[Headline]:
+def headlines(report: RunReport) -> list[ResultLine]:
+    """The first metric of every task, in the order in which the evaluations wrote them."""
+    firsts: dict[str, ResultLine] = {}
+    for line in result_lines(report):
+        firsts.setdefault(line.task, line)
+    return list(firsts.values())
+
+
+def result_lines(report: RunReport) -> list[ResultLine]:
     """Every task and metric, in the order in which they were first measured."""
     found: dict[tuple[str, str], dict[str, EvalRow]] = {}
     for row in report.evals():
         found.setdefault((row.task, row.metric), {})[row.stage] = row
     names = columns(report)
     return [
-        Headline(task, metric, tuple(rows.get(name) for name in names), _is_share(metric, rows.values()))
+        ResultLine(task, metric, tuple(rows.get(name) for name in names), _is_share(metric, rows.values()))
         for (task, metric), rows in found.items()
     ]
+
+
+def num_samples(rows: Iterable[EvalRow]) -> int:
+    """Each task's samples count once, however many metrics they have."""
+    tasks: dict[str, int] = {}
+    for row in rows:
+        tasks[row.task] = max(row.num_samples, tasks.get(row.task, 0))
+    return sum(tasks.values())
 
 
 def _is_share(metric: str, rows: Iterable[EvalRow]) -> bool:
@@ -97,8 +115,8 @@ def _is_better(metric: str, verdict: Verdict) -> bool | None:
     return verdict == "up" if _HIGHER_IS_BETTER.search(metric) else None
 
 
-def largest_change(report: RunReport, stage: str) -> tuple[Headline, Change] | None:
-    """The clear change of `stage` that stands out most, shares first; None if nothing clearly changed."""
+def largest_change(report: RunReport, stage: str) -> tuple[ResultLine, Change] | None:
+    """The headline that `stage` clearly changed most, shares first; None if nothing clearly changed."""
     found = [
         (line, made)
         for line in headlines(report)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from llmkit.artifacts.manifest import DataSummary, EvalRow, Heldout
 from llmkit.report.answers import answers
 from llmkit.report.collect import RunReport, StageReport
-from llmkit.report.compare import change, columns, headlines, heldout_change
+from llmkit.report.compare import ResultLine, change, columns, headlines, heldout_change, result_lines
 from llmkit.report.numbers import count, difference, difference_interval, duration, interval, number, size, value
 from llmkit.report.settings import settings
-from llmkit.report.words import did, share, summary
+from llmkit.report.words import did, left_over, share, summary
 
 
 def markdown(report: RunReport) -> str:
@@ -23,12 +23,18 @@ def markdown(report: RunReport) -> str:
 
 
 def _results(report: RunReport) -> list[str]:
-    lines = headlines(report)
+    lines, every = headlines(report), result_lines(report)
     if not lines:
         return []
+    parts = ["## Results", _lines(report, lines), "Values with their 95 % intervals; differences are paired."]
+    if len(every) > len(lines):
+        parts += ["<details><summary>All metrics</summary>", _lines(report, every), "</details>"]
+    return parts
+
+
+def _lines(report: RunReport, lines: list[ResultLine]) -> str:
     rows = [[line.task, line.metric, *[_result(row, line.is_share) for row in line.cells]] for line in lines]
-    table = _table(["task", "metric", *columns(report)], rows)
-    return ["## Results", table, "Values with their 95 % intervals; differences are paired."]
+    return _table(["task", "metric", *columns(report)], rows)
 
 
 def _result(row: EvalRow | None, is_share: bool) -> str:
@@ -77,13 +83,17 @@ def _stage(stage: StageReport) -> list[str]:
 
 def _data(data: DataSummary) -> list[str]:
     rows = [
-        [s.source, *[count(n) for n in (s.num_read, s.num_rejected, s.num_duplicates, s.num_used)], s.sha256[:12]]
+        [
+            s.source,
+            *[count(n) for n in (s.num_read, s.num_rejected, s.num_duplicates, left_over(s), s.num_used)],
+            s.sha256[:12],
+        ]
         for s in data.sources
     ]
     trained = share(data.num_trained_tokens, data.num_tokens)
     figures = f"{count(data.num_rows)} rows, {count(data.num_tokens)} tokens, {trained} trained"
     return [
-        _table(["source", "read", "rejected", "duplicates", "used", "sha256"], rows),
+        _table(["source", "read", "rejected", "duplicates", "left over", "used", "sha256"], rows),
         f"{figures}, {count(data.num_truncated)} rows truncated",
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 _SPACE = "\u202f"  # narrow no-break space
 _MINUS = "\u2212"
@@ -17,12 +18,25 @@ def number(value: float) -> str:
         return count(int(value))
     size = abs(value)
     if size < 1e-3 or size >= 1e9:
-        mantissa, exponent = f"{value:.2e}".split("e")
-        return _signed(f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}")
+        return _scientific(value)
     if size >= 100:
         return count(round(value))
     decimals = 2 - math.floor(math.log10(size))
     return _signed(f"{value:.{decimals}f}")
+
+
+def axis(ticks: Sequence[float]) -> list[str]:
+    """Evenly spaced ticks with equally many decimals; small ones as 1e-3."""
+    largest = max((abs(tick) for tick in ticks), default=0.0)
+    if not 1e-2 <= largest < 1e6:
+        return [_scientific(tick) if tick else "0" for tick in ticks]
+    decimals = next((d for d in range(6) if all(math.isclose(tick, round(tick, d)) for tick in ticks)), 6)
+    return [_signed(f"{tick:,.{decimals}f}".replace(",", _SPACE)) for tick in ticks]
+
+
+def _scientific(value: float) -> str:
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return _signed(f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}")
 
 
 def count(value: int) -> str:

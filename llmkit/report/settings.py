@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 from llmkit.recipe import schema
 from llmkit.recipe.trainer_keys import CONFIG_CLASSES, DEFAULTS, declared
 
-_SHOWN_ELSEWHERE = ("name", "kind", "data")
+_SHOWN_ELSEWHERE = ("name", "kind", "from", "data", "heldout")
 _MISSING = object()
 
 
@@ -32,6 +32,18 @@ def settings(kind: str, resolved: dict[str, Any]) -> list[Setting]:
     return [_setting(key, value, defaults.get(key, _MISSING)) for key, value in _flat(shown)]
 
 
+def data_sources(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Training and held-out sources without the keys that nobody set."""
+    found = {"data": resolved.get("data"), "heldout": resolved.get("heldout")}
+    return {key: _set_only(value) for key, value in found.items() if value}
+
+
+def _set_only(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _set_only(each) for key, each in value.items() if each not in (None, {}, [])}
+    return [_set_only(each) for each in value] if isinstance(value, list) else value
+
+
 def _setting(key: str, value: Any, default: Any) -> Setting:
     known = default is not _MISSING
     return Setting(key, _text(value), _text(default) if known else "", value != default if known else True)
@@ -44,7 +56,7 @@ def _defaults(kind: str) -> dict[str, Any]:
         return {}
     fields = {spec.alias or key: spec.default for key, spec in stage.model_fields.items()}
     plain = {key: _plain(value) for key, value in fields.items() if value is not PydanticUndefined}
-    found = dict(_flat(plain)) | {"peft": None}
+    found = dict(_flat(plain)) | {"peft": None, "seed": schema.RunSpec.model_fields["seed"].default}
     for key, spec in schema.PeftSpec.model_fields.items():
         found[f"peft.{key}"] = spec.default
     if kind in CONFIG_CLASSES:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
+
+from llmkit.report.numbers import axis, number
 
 MAX_POINTS = 200
 
@@ -55,10 +57,10 @@ def ticks(low: float, high: float, num: int = 4) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
-def line_chart(label: str, points: Sequence[Point], number: Callable[[float], str], min_points: int = 1) -> Markup:
+def line_chart(label: str, points: Sequence[Point]) -> Markup:
     """Value against step: a line through the means, and a band from low to high where steps were merged."""
     finite = [p for p in points if math.isfinite(p.mean)]
-    if len(finite) < min_points:
+    if not finite:
         return Markup('<p class="muted">No finite value was logged.</p>')
     width, height, left, right, top, bottom = 340.0, 168.0, 46.0, 8.0, 8.0, 24.0
     low, high = _padded(min(p.low for p in finite), max(p.high for p in finite))
@@ -71,9 +73,10 @@ def line_chart(label: str, points: Sequence[Point], number: Callable[[float], st
         return height - bottom - (value - low) / (high - low) * (height - top - bottom)
 
     parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(int(width), int(height), label)]
-    for tick in ticks(low, high):
+    rungs = ticks(low, high)
+    for tick, name in zip(rungs, axis(rungs), strict=True):
         parts.append(_line(left, y(tick), width - right, y(tick), "grid"))
-        parts.append(_text(left - 6, y(tick) + 3.5, number(tick), "tick end"))
+        parts.append(_text(left - 6, y(tick) + 3.5, name, "tick end"))
     for tick in _whole(ticks(first, last, 4)):
         anchor = "tick end" if x(tick) > width - 24 else "tick mid"
         parts.append(_text(min(x(tick), width - right), height - 7, number(tick), anchor))

@@ -11,7 +11,7 @@ from llmkit.artifacts.manifest import EvalRow
 from llmkit.artifacts.rundir import RunDir
 from llmkit.report.answers import answers
 from llmkit.report.collect import collect
-from llmkit.report.compare import Headline, change, columns
+from llmkit.report.compare import ResultLine, change, columns
 from llmkit.report.numbers import value, visible
 from llmkit.report.words import final_figures, summary
 
@@ -46,7 +46,7 @@ def print_answers(run: RunDir, console: Console) -> None:
         console.print(table)
 
 
-def _table(names: list[str], figures: list[Headline]) -> Table:
+def _table(names: list[str], figures: list[ResultLine]) -> Table:
     """A row per task, a column per model; an arrow marks a clear change."""
     table = Table(box=None, padding=(0, 1), header_style="dim")
     for name in ("", *names):

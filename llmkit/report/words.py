@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from llmkit.artifacts.manifest import SourceCount
 from llmkit.report.collect import RunReport, StageReport
-from llmkit.report.compare import Headline, headlines
-from llmkit.report.numbers import count, duration, percent, value
+from llmkit.report.compare import ResultLine, headlines
+from llmkit.report.numbers import count, duration, number, percent, value
 
 _KINDS = {"pretrain": "continued pretraining", "sft": "supervised fine-tuning"}
 _DID = {
@@ -23,17 +24,13 @@ def summary(report: RunReport) -> str:
     return f"{text}; {open_stages} not finished." if open_stages else f"{text}."
 
 
-def final_figures(report: RunReport) -> list[Headline]:
+def final_figures(report: RunReport) -> list[ResultLine]:
     """The first metric of every task that the final model was measured on."""
     final = next((stage.name for stage in reversed(report.chain) if stage.status == "finished"), "base")
-    firsts: dict[str, Headline] = {}
-    for line in headlines(report):
-        if line.last.stage == final:
-            firsts.setdefault(line.task, line)
-    return list(firsts.values())
+    return [line for line in headlines(report) if line.last.stage == final]
 
 
-def figure(line: Headline) -> str:
+def figure(line: ResultLine) -> str:
     return value(line.last.value, line.is_share)
 
 
@@ -72,3 +69,15 @@ def _number_of(number: int, noun: str) -> str:
 
 def share(part: int, whole: int) -> str:
     return percent(part / whole) if whole else ""
+
+
+def fact(key: str, figure: float) -> tuple[str, str]:
+    """A logged metric's name and value for readers: `train_seconds` is a time."""
+    if key.endswith("_seconds"):
+        return f"{key.removesuffix('_seconds').replace('_', ' ')} time", duration(figure)
+    return "tokens seen" if key == "tokens" else key.replace("_", " "), number(figure)
+
+
+def left_over(source: SourceCount) -> int:
+    """Good rows that the mixture of sources had no place for."""
+    return max(0, source.num_read - source.num_rejected - source.num_duplicates - source.num_used)

@@ -246,7 +246,7 @@ def finish(
         data=summary,
         samples=[
             Sample(prompt=tokenizer.decode(example.input_ids), completion="", label="training row")
-            for example in rows.train.examples[:3]
+            for example in sorted(rows.train.examples, key=lambda example: "text" in example.row)[:3]
         ],
         tokens_per_second=tokens / trained.train_seconds if trained.train_seconds else None,
     )

@@ -6,14 +6,15 @@ import re
 from control.report_runs import curve, full_run, log, measure
 from rich.console import Console
 
-from llmkit.artifacts.manifest import EvalRow, Heldout
+from llmkit.artifacts.manifest import EvalRow, Heldout, SourceCount, write_manifest
 from llmkit.report.build import build_report
 from llmkit.report.collect import collect
-from llmkit.report.compare import change, headlines, heldout_change
-from llmkit.report.numbers import count, difference, duration, interval, number, percent, size
-from llmkit.report.settings import settings
+from llmkit.report.compare import change, headlines, heldout_change, largest_change, num_samples, result_lines
+from llmkit.report.numbers import axis, count, difference, duration, interval, number, percent, size
+from llmkit.report.settings import data_sources, settings
 from llmkit.report.svg import MAX_POINTS, line_chart, thin, ticks
 from llmkit.report.terminal import print_summary
+from llmkit.report.words import fact, left_over
 
 
 def test_nan_losses_are_a_gap_and_a_warning(tmp_path):
@@ -26,9 +27,9 @@ def test_nan_losses_are_a_gap_and_a_warning(tmp_path):
     assert "loss was not a finite number at 3 of 50 logged steps, first at step 21." in text
     assert not re.search(r'[" ,]nan[" ,]', text, re.IGNORECASE)
     stage = collect(run).stages[1]
-    chart = line_chart("loss", thin(stage.curves[0].steps, stage.curves[0].values), number)
+    chart = line_chart("loss", thin(stage.curves[0].steps, stage.curves[0].values))
     assert chart.count('class="line"') == 2
-    assert "No finite value" in line_chart("loss", thin([1, 2], [math.nan, math.inf]), number)
+    assert "No finite value" in line_chart("loss", thin([1, 2], [math.nan, math.inf]))
 
 
 def test_many_lines_are_thinned_and_keep_their_extremes(tmp_path):
@@ -103,6 +104,13 @@ def test_numbers_are_written_alike():
     assert (difference(0.031, True), difference(-0.2, False)) == ("+3.1 points", "\u22120.200")
 
 
+def test_ticks_of_an_axis_are_written_alike():
+    assert axis([0.8, 1.0, 1.2]) == ["0.8", "1.0", "1.2"]
+    assert axis([0, 0.0005, 0.001]) == ["0", "5e-4", "1e-3"]
+    assert axis([0, 2500, 5000]) == ["0", "2\u202f500", "5\u202f000"]
+    assert axis([-0.25, 0, 0.25]) == ["\u22120.25", "0.00", "0.25"]
+
+
 def test_ticks_are_round_and_inside():
     assert ticks(0, 1) == [0, 0.25, 0.5, 0.75, 1]
     assert ticks(1.23, 4.11) == [2, 3, 4]
@@ -113,11 +121,66 @@ def test_settings_that_differ_from_defaults_come_out(tmp_path):
     resolved = collect(full_run(tmp_path)).stages[1].manifest.settings
     found = {setting.key: setting for setting in settings("pretrain", resolved)}
     assert {key for key, setting in found.items() if setting.is_changed} == {
-        "seed", "global_batch_size", "trainer.learning_rate", "trainer.max_steps", "trainer.bf16",
+        "global_batch_size", "trainer.learning_rate", "trainer.max_steps", "trainer.bf16",
     }  # fmt: skip
+    assert (found["seed"].value, found["seed"].is_changed) == ("42", False)
+    assert next(one for one in settings("sft", {"seed": 7})).is_changed
     assert (found["trainer.learning_rate"].value, found["trainer.learning_rate"].default) == ("3e-4", "1e-5")
     assert not found["launch.num_processes"].is_changed
     assert all(setting.is_changed for setting in settings("a-later-kind", {"x": 1}))
+
+
+def test_data_sources_show_only_what_was_set():
+    source = {"path": "a.jsonl", "split": "train", "columns": {}, "fraction": None, "streaming": False}
+    shown = {"path": "a.jsonl", "split": "train", "streaming": False}
+    resolved = {"seed": 1, "data": [source], "heldout": {"other": [source]}}
+    assert data_sources(resolved) == {"data": [shown], "heldout": {"other": [shown]}}
+    assert data_sources({"data": [], "heldout": {}}) == {}
+    assert settings("sft", {"heldout": {"other": [source]}, "from": "cpt"}) == []
+
+
+def test_the_first_metric_of_a_task_is_its_headline(tmp_path):
+    run = full_run(tmp_path)
+    first = build_report(run).read_text(encoding="utf-8")
+    assert "All metrics" not in first
+    more_metrics(run)
+    report = collect(run)
+    assert [line.metric for line in headlines(report) if line.task == "chat_format"] == ["well_formed"]
+    assert [line.metric for line in result_lines(report) if line.task == "chat_format"] == ["well_formed", "stopped"]
+    text = build_report(run).read_text(encoding="utf-8")
+    table, rest = text.split("All metrics")
+    assert ("well_formed" in table, "stopped" in table, "stopped" in rest) == (True, False, True)
+    line, made = largest_change(report, "sft")
+    assert (line.task, line.metric, made.colour) == ("chat_format", "well_formed", "better")
+    samples = num_samples(run.stage(5, "eval-sft").manifest().evals)
+    assert samples == 6 * 200 + 60
+    markdown = run.report.with_suffix(".md").read_text(encoding="utf-8")
+    assert markdown.index("| chat_format | well_formed") < markdown.index("All metrics")
+    assert markdown.index("All metrics") < markdown.index("| chat_format | stopped")
+
+
+def more_metrics(run):
+    """chat_format as well_formed, and as another metric that changed more."""
+    for index, model in ((1, "base"), (3, "cpt"), (5, "sft")):
+        folder = run.stage(index, f"eval-{model}")
+        made = folder.manifest()
+        rows = []
+        for row in made.evals:
+            if row.task != "chat_format":
+                rows.append(row)
+                continue
+            rows.append(row.model_copy(update={"metric": "well_formed"}))
+            delta = {"delta": 1.0, "delta_low": 0.9, "delta_high": 1.0} if row.delta_from else {}
+            rows.append(row.model_copy(update={"metric": "stopped", **delta}))
+        write_manifest(folder.path, made.model_copy(update={"evals": rows}))
+
+
+def test_a_metric_of_seconds_is_a_time():
+    assert fact("train_seconds", 104.2) == ("train time", "1\u202fmin 44\u202fs")
+    assert fact("tokens", 1000.4) == ("tokens seen", "1\u202f000")
+    left = SourceCount(source="a", num_read=9, num_rejected=1, num_duplicates=2, num_used=4, sha256="")
+    assert left_over(left) == 2
+    assert left_over(left.model_copy(update={"num_used": 12})) == 0
 
 
 def test_the_terminal_summary_is_short(tmp_path):
