@@ -6,10 +6,14 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from llmkit.errors import RunError
+
+NO_SPACE = 64 * 1024
+"""Free bytes below which a disk is as good as full."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -47,6 +51,13 @@ def disk_error(path: Path, error: OSError) -> RunError:
         error.errno or 0, (f"cannot be written ({error.strerror or error})", "set another 'run.output_dir'")
     )
     return RunError(str(path), what, cure)
+
+
+def is_disk_full(path: Path, error: BaseException | None = None) -> bool:
+    """Whether writing under `path` fails for want of space. Libraries wrap the cause, so words and free space count."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left" in str(error or "") or shutil.disk_usage(path).free < NO_SPACE
 
 
 def sha256_of(data: Any) -> str:

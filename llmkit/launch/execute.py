@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from rich.console import Console
 from ruamel.yaml import YAML
 from ruamel.yaml.compat import StringIO
 
-from llmkit.artifacts.files import read_json, write_text
+from llmkit.artifacts.files import disk_error, is_disk_full, read_json, write_text
 from llmkit.artifacts.rundir import RunDir
 from llmkit.errors import RunError, StageFailed
 from llmkit.launch.folders import prepare, renumber
@@ -100,6 +101,8 @@ def _run(plan: Plan, step: Step, console: Console, options: Options) -> None:
 def _failure(step: Step, code: int, command: Sequence[str]) -> StageFailed:
     """The worker's own words if it left any, else the end of its log."""
     said = _error_of(step.stage_dir.error)
+    if said is None and is_disk_full(step.stage_dir.path):
+        raise disk_error(step.stage_dir.path, OSError(errno.ENOSPC, "")) from None
     log = step.stage_dir.log
     resume = f"log: {log}\ngo on with: {shlex.join(command)}"
     if said and said.get("exit_code") == 2:

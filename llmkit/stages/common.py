@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import platform
@@ -16,13 +17,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import torch
 from transformers.utils import logging
 
-from llmkit.artifacts.files import write_json
+from llmkit.artifacts.files import disk_error, is_disk_full, write_json
 from llmkit.artifacts.manifest import Manifest, Parent, read_manifest, write_manifest
 from llmkit.artifacts.rundir import StageDir
 from llmkit.artifacts.stagefile import StageFile, read_stage_file, write_stage_file
@@ -107,11 +108,11 @@ def main(kind: str, run: Callable[[Worker], Manifest]) -> None:
             for folder in (worker.dir.checkpoints, worker.dir.cache):
                 shutil.rmtree(folder, ignore_errors=True)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        problems = [{"where": p.where, "what": p.what, "cure": p.cure} for p in error.problems]
-        _leave(worker, {"type": type(error).__name__, "problems": problems, "exit_code": 2})
+        _leave_user_error(worker, error)
     except Exception as error:
         traceback.print_exc()
+        if worker is not None and is_disk_full(worker.dir.path, error):
+            _leave_user_error(worker, disk_error(worker.dir.path, OSError(errno.ENOSPC, "")))
         _leave(worker, {"type": type(error).__name__, "message": str(error)[:2000], "exit_code": 1})
     _close_process_group()
 
@@ -150,7 +151,13 @@ def _check_world_size(file: StageFile) -> None:
         raise RunError(str(file.dir.path), what, cure)
 
 
-def _leave(worker: Worker | None, error: dict[str, Any]) -> None:
+def _leave_user_error(worker: Worker | None, error: UserError) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    problems = [{"where": p.where, "what": p.what, "cure": p.cure} for p in error.problems]
+    _leave(worker, {"type": type(error).__name__, "problems": problems, "exit_code": 2})
+
+
+def _leave(worker: Worker | None, error: dict[str, Any]) -> NoReturn:
     if worker is not None and (worker.is_main or not worker.dir.error.exists()):
         try:
             write_json(worker.dir.error, error)
@@ -169,7 +176,7 @@ def _close_process_group() -> None:
 
 def _age() -> float:
     """Seconds since this process began."""
-    return time.time() - psutil.Process().create_time()
+    return float(time.time() - psutil.Process().create_time())
 
 
 def peak_memory() -> int:
