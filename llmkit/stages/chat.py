@@ -12,6 +12,8 @@ import readline  # noqa: F401 - gives input() editing and history
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -146,16 +148,25 @@ def converse(conversation: Conversation, console: Console) -> None:
 
 
 def _lines(console: Console) -> Iterator[str]:
-    # readline counts the prompt's width, and must be told which characters are colour
-    prompt = "\x01\x1b[1;36m\x02> \x01\x1b[0m\x02" if sys.stdin.isatty() and console.is_terminal else ""
+    ask = _reader(sys.stdin.isatty() and console.is_terminal)
     while True:
         try:
-            yield input(prompt)
+            yield ask()
         except KeyboardInterrupt:
             console.print("\n/exit or Ctrl-D leaves", style="dim")
         except EOFError:
             console.print()
             return
+
+
+def _reader(on_terminal: bool) -> Callable[[], str]:
+    """prompt_toolkit's editing and history search where the `ui` extra is installed, else readline's."""
+    if on_terminal and find_spec("prompt_toolkit"):
+        from prompt_toolkit import PromptSession
+
+        return partial(PromptSession().prompt, "> ")
+    # readline counts the prompt's width, and must be told which characters are colour
+    return partial(input, "\x01\x1b[1;36m\x02> \x01\x1b[0m\x02" if on_terminal else "")
 
 
 def say(conversation: Conversation, text: str) -> None:

@@ -21,7 +21,9 @@ def write(folder: Path, model: Path, chats: Path, out: Path, **stage: Any) -> Pa
     recipe = {
         "run": {"name": "r", "output_dir": str(out), "seed": 1},
         "model": {"name_or_path": str(model), "chat_template": "chatml"},
-        "stages": [{"kind": "sft", "data": [{"path": str(chats)}], "global_batch_size": 4, "trainer": trainer, **stage}],
+        "stages": [
+            {"kind": "sft", "data": [{"path": str(chats)}], "global_batch_size": 4, "trainer": trainer, **stage}
+        ],
     }
     path = folder / "recipe.yaml"
     path.write_text(json.dumps(recipe))
