@@ -1,4 +1,4 @@
-"""Mistakes that a user makes on the command line: one clear line, exit code 2, no traceback, nothing finished is lost."""
+"""Mistakes on the command line: one clear line, exit code 2, no traceback, nothing finished is lost."""
 
 from __future__ import annotations
 
