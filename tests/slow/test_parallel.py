@@ -94,17 +94,22 @@ def test_the_way_of_spreading_does_not_change_the_loss(
     assert (stage / "model" / "model.safetensors").is_file(), "sharded weights must be gathered when saved"
 
 
-def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_weights(
+def num_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def test_killed_at_five_random_moments_and_resumed_it_ends_with_the_same_weights(
     shared: Path, model_dir: Path, chats: Path
 ) -> None:
     kept = shared / "rows.jsonl"
     kept.write_bytes(chats.read_bytes())
-    steps = {"trainer": {"max_steps": 60, "save_steps": 5, "per_device_train_batch_size": 8}}
-    whole = run(recipe(shared, "whole", model_dir, kept, **steps))
-    path = recipe(shared, "killed", model_dir, kept, **steps)
+    trainer = {"max_steps": 1500, "save_steps": 30, "per_device_train_batch_size": 8, "logging_steps": 5}
+    whole = run(recipe(shared, "whole", model_dir, kept, trainer=trainer))
+    path = recipe(shared, "killed", model_dir, kept, trainer=trainer)
     stage = path.with_suffix("") / "01-s"
     chance = random.Random(0)
     for _ in range(5):
+        seen = num_lines(stage / "metrics.jsonl")
         process = subprocess.Popen(
             [sys.executable, "-m", "llmkit.cli.main", "run", str(path)],
             cwd=ROOT,
@@ -112,15 +117,16 @@ def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_weights(
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + chance.uniform(6, 16)
-        while process.poll() is None and time.monotonic() < deadline:
+        # it trains again once it has logged a few steps more than it had
+        while num_lines(stage / "metrics.jsonl") < seen + 5 and process.poll() is None:
             time.sleep(0.02)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            time.sleep(1)  # the workers end with their launcher
-        if (stage / "manifest.json").exists():
-            break
+        time.sleep(chance.uniform(0.0, 2.0))
+        assert process.poll() is None, "it was to be killed while it trained"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        time.sleep(1)  # the workers end with their launcher
+        assert not (stage / "manifest.json").exists()
     run(path)
+    assert "resuming from checkpoint-" in (stage / "log.txt").read_text()
     a, b = load_file(whole / "model" / "model.safetensors"), load_file(stage / "model" / "model.safetensors")
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
