@@ -19,7 +19,8 @@ def run(words: Sequence[str], stage: str | None, start: str | None, dry_run: boo
     if dry_run:
         print_plan(plan, out)
         return
-    execute(plan, loaded.recipe, out, Options(stage, start, verbose, ("llmkit", "run", *words)))
+    chosen = [*(("--stage", stage) if stage else ()), *(("--from", start) if start else ())]
+    execute(plan, loaded.recipe, out, Options(stage, start, verbose, ("llmkit", "run", *words, *chosen)))
     build_report(plan.run_dir)
     out.print()
     print_summary(plan.run_dir, out)
