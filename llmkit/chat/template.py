@@ -19,7 +19,7 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-import llmkit
+from llmkit.artifacts.shipped import shipped
 from llmkit.errors import TemplateError
 
 Message = dict[str, Any]
@@ -56,9 +56,7 @@ class ChatTemplate:
 
 def shipped_dir() -> Path:
     """The folder of shipped templates: at the top of a checkout, or inside the installed wheel."""
-    package = Path(llmkit.__file__).parent
-    checkout = package.parent / "chat_templates"
-    return checkout if (checkout / "chatml.jinja").is_file() else package / "shipped" / "chat_templates"
+    return shipped("chat_templates")
 
 
 def shipped_names() -> list[str]:
