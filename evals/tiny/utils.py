@@ -9,6 +9,7 @@ import datasets
 _DATA = Path(__file__).parent / "data"
 _OPTIONS = json.loads((_DATA / "options.json").read_text(encoding="utf-8"))
 _LEAKS = ("<|", "|>", "im_start", "im_end", "\nuser", "\nassistant", "Question:", "Answer:", "Q:", "A:")
+_REFUSAL = re.compile(r"(\bnot|n't) (know|sure|certain)|\bno (idea|information)\b|\bcan ?not (say|tell)\b", re.I)
 # chat_format allows 160 tokens; every token is at least one character, so anything shorter ended by itself.
 _CUT_OFF = 160
 
@@ -19,11 +20,14 @@ def load(file, **_):
 
 
 def score_fact(doc, results):
-    """accuracy: names the right value and no other; answered: names any value; exact: the reference, word for word."""
-    named = {option for option in _OPTIONS[doc["fact"]] if re.search(rf"\b{option}\b", results[0])}
+    """accuracy: names the right value and no other; answered: names any value; exact: the reference, word for word;
+    refused: says that it does not know, and names none; hallucinated: names others only."""
+    named = {option for option in _OPTIONS[doc["fact"]] if re.search(rf"\b{option}\b", results[0], re.IGNORECASE)}
     return {
         "accuracy": float(named == {doc["value"]}),
         "answered": float(bool(named)),
+        "refused": float(not named and bool(_REFUSAL.search(results[0]))),
+        "hallucinated": float(bool(named) and doc["value"] not in named),
         "exact": float(results[0].strip() == doc["answer"]),
     }
 

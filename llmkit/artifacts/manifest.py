@@ -65,6 +65,10 @@ class SourceCount(Record):
     num_read: int
     num_rejected: int = 0
     num_duplicates: int = 0
+    num_gated: int = 0
+    """Rows that `require_known` kept out."""
+    num_not_probed: int = 0
+    """Rows that `require_known` let pass because the probe did not ask about them."""
     num_used: int
     sha256: str
     """Hash of the rows used, in order."""
@@ -92,6 +96,49 @@ class Sample(Record):
     label: str = ""
 
 
+class ShownAnswer(Record):
+    text: str
+    verdict: str
+    temperature: float
+
+
+class ProbeExample(Record):
+    """One question with all that the model said to it."""
+
+    question: str
+    answers: list[str]
+    label: str
+    group: str = ""
+    shown: list[ShownAnswer]
+
+
+class ProbeSummary(Record):
+    """What an interrogation found."""
+
+    num_questions: int
+    num_answers: int
+    labels: dict[str, int]
+    """SliCK's label -> number of questions."""
+    by_group: dict[str, dict[str, int]] = {}
+    """The questions' own `group` -> label -> number."""
+    num_consistently_wrong: int = 0
+    """By Llama 3's rule."""
+    num_undecided: int = 0
+    """Answers that the judge left undecided."""
+    moved: dict[str, int] = {}
+    """With an earlier probe of the same questions: "Unknown -> HighlyKnown" -> number."""
+    examples: list[ProbeExample] = []
+
+
+class Curve(Record):
+    """A line of a picture, such as risk against coverage."""
+
+    name: str
+    x: str
+    y: str
+    points: list[tuple[float, float]]
+
+
 class Parent(Record):
     stage: str
     fingerprint: str
@@ -116,6 +163,8 @@ class Manifest(Record):
     """Plain numbers of this stage: final loss, steps, ..."""
     heldout: dict[str, Heldout] = {}
     evals: list[EvalRow] = []
+    probe: ProbeSummary | None = None
+    curves: list[Curve] = []
     data: DataSummary | None = None
     samples: list[Sample] = []
     warnings: list[str] = []

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict
 
 from llmkit.artifacts.files import read_json, write_json
 from llmkit.artifacts.rundir import StageDir
-from llmkit.recipe.schema import ModelSpec, RunSpec, Stage
+from llmkit.recipe.parts import ModelSpec, RunSpec
+from llmkit.recipe.schema import Stage
 
 
 class Batch(BaseModel):
@@ -41,7 +42,9 @@ class StageFile(BaseModel):
     input_model: str | None
     """Folder or Hub id that the model is loaded from; None: from scratch."""
     data_stages: dict[str, str] = {}
-    """Stage name -> its folder, for `data: [{from: ...}]`."""
+    """Stage name -> its folder: stages whose rows or probes are read."""
+    baselines: dict[str, str] = {}
+    """Stage name -> folder of the evaluation of its model, for the `baseline` of an honesty evaluation."""
     compare_with: str | None = None
     """Folder of the evaluation that paired differences are taken to."""
     batch: Batch | None = None

@@ -149,6 +149,23 @@ def chat(context: typer.Context) -> None:
     become("chat", context.args)
 
 
+@app.command("judge-check", context_settings=_PASS_ON)
+def judge_check(context: typer.Context) -> None:
+    """Measure a judge of answers against a labelled file: error rate with interval, confusions, misjudged rows.
+
+    Examples:
+
+        llmkit judge-check evals/judge/labelled.jsonl
+
+        llmkit judge-check labelled.jsonl --judge model --model Qwen/Qwen3-0.6B
+
+        llmkit judge-check labelled.jsonl --judge openai --model my-judge --base-url http://localhost:8000/v1 --json
+    """
+    from llmkit.cli.worker import become
+
+    become("judge_check", context.args)
+
+
 @app.command()
 def report(
     run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],

@@ -9,7 +9,8 @@ from llmkit.recipe.schema import Recipe
 from llmkit.recipe.trainer_keys import CONFIG_CLASSES, check_trainer, declared, resolved_trainer
 
 _TYPES = {bool: "boolean", int: "number", float: "number"}
-_STAGES = {"pretrain": "PretrainStage", "sft": "SftStage"}
+_STAGES = {"pretrain": "PretrainStage", "sft": "SftStage", "dpo": "DpoStage"}
+_HONESTY = {"const": "honesty"}
 
 
 def schema() -> dict[str, Any]:
@@ -20,10 +21,17 @@ def schema() -> dict[str, Any]:
         trainer = definitions[name]["properties"]["trainer"]
         trainer |= {"properties": _trainer(kind), "additionalProperties": False}
     for part in (made, definitions["EvaluateStage"]):
-        # `evals: [name]` is short for `evals: [{task: name}]`
-        part["properties"]["evals"]["items"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/EvalSpec"}]}
+        part["properties"]["evals"]["items"] = _evaluation()
+    gate = definitions["TrainSource"]["properties"]["require_known"]
+    gate["anyOf"].append({"type": "string"})  # `require_known: probe` is short for `{probe: probe}`
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "llmkit recipe"}
     return {**head, **{key: value for key, value in made.items() if key not in head}}
+
+
+def _evaluation() -> dict[str, Any]:
+    """`task: honesty` has its own fields, which a name alone does not give; of every other task the name is enough."""
+    other = {"$ref": "#/$defs/EvalSpec", "not": {"properties": {"task": _HONESTY}}}
+    return {"anyOf": [{"type": "string", "not": _HONESTY}, other, {"$ref": "#/$defs/HonestySpec"}]}
 
 
 def _trainer(kind: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,9 +23,9 @@ from llmkit.artifacts.manifest import DataSummary
 from llmkit.data.mixture import Mixture, mix
 from llmkit.data.tokens import Example, Settings, pack, tokenise, trainable
 from llmkit.errors import DataError
-from llmkit.recipe.schema import DataSource
+from llmkit.recipe.parts import DataSource
 
-ACCEPTS = {"pretrain": ("text",), "sft": ("text", "messages", "prompt_completion")}
+ACCEPTS = {"pretrain": ("text",), "sft": ("text", "messages", "prompt_completion"), "dpo": ("preference",)}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Built:
 
 
 def build(
-    sources: list[DataSource],
+    sources: Sequence[DataSource],
     tokenizer: PreTrainedTokenizerBase,
     *,
     kind: str,
@@ -63,6 +63,7 @@ def build(
     data_stages: dict[str, Path],
     completion_only_loss: bool | None = None,
     rejected_file: Path | None = None,
+    gated_file: Path | None = None,
     cache_dir: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Built:
@@ -78,6 +79,7 @@ def build(
         dedup: leave out exact repeats within a source.
         data_stages: folder of each stage that a source's `from` may name.
         rejected_file: where bad rows are written.
+        gated_file: where rows that `require_known` sends to `pretrain` are written.
         cache_dir: where tokenised rows are kept for the next build with the same inputs; None: until the process ends.
         progress: called now and then with (rows tokenised, rows in all).
 
@@ -88,7 +90,7 @@ def build(
     settings = Settings(kind, max_length, packing, packing_strategy, assistant_only_loss, completion_only_loss)
     if packing and max_length is None:
         raise DataError("packing", "needs 'max_length': the length of the packed rows", "set 'trainer.max_length'")
-    root = cache_dir or _until_exit()
+    root = cache_dir or folder_until_exit()
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".building-") as folder:
@@ -102,18 +104,19 @@ def build(
                 max_rejected=max_rejected,
                 dedup=dedup,
                 rejected_file=rejected_file,
+                gated_file=gated_file,
             )
-            target = root / _key(mixture, tokenizer, settings)
+            target = root / cache_key(mixture, tokenizer, settings)
             if not (target / "built.json").is_file():
                 _write(mixture, tokenizer, settings, Path(folder) / "rows", progress)
-                _publish(Path(folder) / "rows", target)
+                publish(Path(folder) / "rows", target)
     except OSError as error:
         raise disk_error(root, error) from error
     return _load(target, mixture)
 
 
 def texts(
-    sources: list[DataSource], *, data_stages: dict[str, Path], seed: int, max_rejected: float, dedup: bool
+    sources: Sequence[DataSource], *, data_stages: dict[str, Path], seed: int, max_rejected: float, dedup: bool
 ) -> Iterator[str]:
     """Documents of a mixture in training order, to train a tokenizer on. Raises DataError as `build` does."""
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +134,7 @@ def texts(
             yield placed.row["text"]
 
 
-def _key(mixture: Mixture, tokenizer: PreTrainedTokenizerBase, settings: Settings) -> str:
+def cache_key(mixture: Mixture, tokenizer: PreTrainedTokenizerBase, settings: Settings) -> str:
     parts = [mixture.sha256, tokenizer_sha256(tokenizer), asdict(settings), _code_sha256(), datasets.__version__]
     return sha256_of(parts)[:24]
 
@@ -164,7 +167,7 @@ def _write(
     write_json(folder / "built.json", facts)
 
 
-def _publish(made: Path, target: Path) -> None:
+def publish(made: Path, target: Path) -> None:
     try:
         made.rename(target)
     except OSError:
@@ -181,7 +184,7 @@ def _load(target: Path, mixture: Mixture) -> Built:
     return Built(dataset, rows, summary, [Example(**example) for example in facts["examples"]], facts["num_bytes"])
 
 
-def _until_exit() -> Path:
+def folder_until_exit() -> Path:
     folder = tempfile.mkdtemp(prefix="llmkit-data-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)

@@ -64,7 +64,8 @@ def encode(
 
 def sides(tokenizer: PreTrainedTokenizerBase, row: Row) -> tuple[Encoded, Encoded]:
     """A preference row's two candidates behind their prompt: (chosen, rejected)."""
-    pairs = [{"prompt": row["prompt"], "completion": row[side]} for side in ("chosen", "rejected")]
+    shared = {key: row[key] for key in ("prompt", "tools") if key in row}
+    pairs = [{**shared, "completion": row[side]} for side in ("chosen", "rejected")]
     chosen, rejected = (encode(tokenizer, pair, assistant_only_loss=True) for pair in pairs)
     return chosen, rejected
 

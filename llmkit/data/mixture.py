@@ -1,8 +1,8 @@
 """Several sources -> one order of rows, the same for the same seed.
 
-Within a source: bad rows are rejected, exact repeats dropped, then the slice of `split` is taken, then the rows are
-shuffled, then `num_rows` are kept. A slice is by position, as on the Hub: `train[:90%]` and `train[90%:]` of one file
-are disjoint.
+Within a source: bad rows are rejected, exact repeats dropped, then the slice of `split` is taken, then rows go that
+`require_known` keeps out, then the rows are shuffled, then `num_rows` are kept. A slice is by position, as on the Hub:
+`train[:90%]` and `train[90%:]` of one file are disjoint.
 
 Between sources: without `fraction`, all that each has. With it, the largest mixture in which each such source makes up
 its share, the others share what is left in proportion to their sizes, and no row stands twice. So the source that is
@@ -12,7 +12,7 @@ short for its share sets the size, and the others give less than they have.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,11 @@ import numpy as np
 from datasets import ReadInstruction
 
 from llmkit.artifacts.manifest import SourceCount
+from llmkit.data.gate import Documents, Gate, gate_of, gates, sift
 from llmkit.data.pool import Placed, Pool, Rejects, read_pool
 from llmkit.data.sources import is_function, is_local
 from llmkit.errors import DataError
-from llmkit.recipe.schema import DataSource
+from llmkit.recipe.parts import DataSource
 
 ALL_SHAPES = ("text", "messages", "prompt_completion", "preference")
 
@@ -54,7 +55,7 @@ class Mixture:
 
 
 def mix(
-    sources: list[DataSource],
+    sources: Sequence[DataSource],
     *,
     seed: int,
     folder: Path,
@@ -64,6 +65,7 @@ def mix(
     max_rejected: float = 0.01,
     dedup: bool = True,
     rejected_file: Path | None = None,
+    gated_file: Path | None = None,
 ) -> Mixture:
     """Read all sources and put their rows in order.
 
@@ -72,6 +74,7 @@ def mix(
         accept: shapes of rows that fit.
         max_rejected: share of a source's rows that may be bad.
         rejected_file: where bad rows go.
+        gated_file: where rows go that `require_known: {unknown: pretrain}` keeps out; None: nowhere.
 
     Raises:
         DataError: a source is missing, empty, too bad or too small for what is asked of it.
@@ -96,7 +99,8 @@ def mix(
             )
     finally:
         rejected = rejects.close()
-    chosen = [_chosen(pool, np.random.default_rng([seed, index])) for index, pool in enumerate(pools)]
+    offered = _offered(pools, data_stages, gated_file)
+    chosen = [_chosen(pool, rows, np.random.default_rng([seed, i])) for i, (pool, rows) in enumerate(offered)]
     sizes = mixture_sizes([len(rows) for rows in chosen], [source.fraction for source in sources])
     for pool, size in zip(pools, sizes, strict=True):
         if not size:
@@ -132,15 +136,37 @@ def mixture_sizes(available: list[int], fractions: list[float | None]) -> list[i
     return sizes
 
 
-def _chosen(pool: Pool, rng: np.random.Generator) -> np.ndarray:
-    """Numbers of the rows that a source offers, shuffled."""
-    rows = _sliced(pool)
+def _offered(pools: list[Pool], data_stages: dict[str, Path], gated_file: Path | None) -> list[tuple[Pool, np.ndarray]]:
+    """Numbers of the rows that each source offers: its slice without what `require_known` keeps out."""
+    wanted = any(gate.unknown == "pretrain" for gate in gates(pool.source for pool in pools))
+    documents = Documents(gated_file) if wanted and gated_file is not None else None
+    offered, whole = [], False
+    try:
+        for pool in pools:
+            rows, spec = _sliced(pool), gate_of(pool.source)
+            if spec is not None:
+                to_documents = documents if spec.unknown == "pretrain" else None
+                rows = sift(pool, rows, Gate(spec, data_stages), to_documents)
+            offered.append((pool, rows))
+        whole = True
+    finally:
+        if documents is not None:
+            documents.close(whole)
+    return offered
+
+
+def _chosen(pool: Pool, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Of the rows that a source offers those that it gives, shuffled."""
     rng.shuffle(rows)
     wanted = pool.source.num_rows
+    if wanted is not None and pool.source.streaming:
+        wanted -= pool.num_gated  # no more were read
     if wanted is not None and wanted > len(rows):
         what = f"'num_rows' is {wanted}, but there are {len(rows)} good rows"
         if pool.num_duplicates:
             what += f" (and {pool.num_duplicates} repeats)"
+        if pool.num_gated:
+            what += f" (and {pool.num_gated} that 'require_known' keeps out)"
         raise DataError(pool.name, what, f"set it to {len(rows)} or less, or leave it out")
     return rows[:wanted]
 
@@ -171,6 +197,8 @@ def _count(pool: Pool, rows: np.ndarray) -> SourceCount:
         num_read=pool.num_read,
         num_rejected=pool.num_rejected,
         num_duplicates=pool.num_duplicates,
+        num_gated=pool.num_gated,
+        num_not_probed=pool.num_not_probed,
         num_used=len(rows),
         sha256=digest.hexdigest(),
     )

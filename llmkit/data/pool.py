@@ -23,7 +23,7 @@ from llmkit.data.formats import check_columns, convert, recognise
 from llmkit.data.messages import BadRow, Row
 from llmkit.data.sources import name_of, read_source
 from llmkit.errors import DataError
-from llmkit.recipe.schema import DataSource
+from llmkit.recipe.parts import DataSource
 
 # A source whose first so many rows are all bad is not read on.
 HOPELESS = 1000
@@ -90,11 +90,13 @@ class Pool:
         num_read: rows that the source held; for OpenAssistant trees, trees.
         num_rejected: bad ones.
         num_duplicates: exact repeats that were left out.
+        num_gated, num_not_probed: set by `llmkit.data.gate`.
     """
 
     def __init__(self, source: DataSource, folder: Path) -> None:
         self.source, self.name = source, name_of(source)
         self.num_read = self.num_rejected = self.num_duplicates = 0
+        self.num_gated = self.num_not_probed = 0
         self._folder = folder
         self._spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open as long as the pool
         self._ends, self._lines, self._file_of = array("Q"), array("Q"), array("I")

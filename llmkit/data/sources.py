@@ -26,16 +26,18 @@ from llmkit.artifacts.rundir import StageDir
 from llmkit.data.files import READERS, Raw, kind_of, read_file
 from llmkit.errors import DataError
 from llmkit.online import answers, cache_only
-from llmkit.recipe.schema import DataSource
+from llmkit.recipe.parts import DataSource
 
 # Rows that a stream is shuffled within: it cannot be shuffled as a whole.
 STREAM_BUFFER = 10_000
+DEFAULT_ROWS = "train"
+"""Of several sets of rows that a stage left, the one that `from` alone means."""
 
 
 def name_of(source: DataSource) -> str:
     """How a source is called in messages and manifests."""
     if source.from_ is not None:
-        return f"from: {source.from_}"
+        return f"from: {source.from_}{f' {source.name}' if source.name else ''}"
     parts = [source.path or "", source.name or "", source.split if source.split != "train" else ""]
     return " ".join(part for part in parts if part)
 
@@ -63,7 +65,7 @@ def read_source(source: DataSource, data_stages: dict[str, Path], seed: int) -> 
         DataError: the source is missing or cannot be read. Bad rows come as `Raw` with `error`.
     """
     if source.from_ is not None:
-        return _read_files(_stage_files(source.from_, data_stages))
+        return _read_files(_stage_files(source.from_, source.name, data_stages))
     assert source.path is not None
     if is_local(source.path):
         return _read_files(_local_files(source.path))
@@ -101,7 +103,8 @@ def _nearby(path: Path) -> str:
     return f"did you mean {' or '.join(near)}? {here}" if near else here
 
 
-def _stage_files(name: str, data_stages: dict[str, Path]) -> list[Path]:
+def _stage_files(name: str, rows: str | None, data_stages: dict[str, Path]) -> list[Path]:
+    """The set of rows that is named, else `train`, else all that the stage left."""
     if name not in data_stages:
         raise DataError(f"from: {name}", "no such stage has run", f"have: {', '.join(data_stages) or 'none'}")
     folder = StageDir(Path(data_stages[name])).data
@@ -109,7 +112,11 @@ def _stage_files(name: str, data_stages: dict[str, Path]) -> list[Path]:
     if not files:
         what = f"stage '{name}' left no rows here (*.jsonl, *.parquet)"
         raise DataError(str(folder), what, "run it, or name another")
-    return files
+    named = [file for file in files if file.stem == (rows or DEFAULT_ROWS)]
+    if rows is not None and not named:
+        have = ", ".join(file.stem for file in files)
+        raise DataError(f"from: {name}", f"it left no rows called '{rows}'", f"have: {have}")
+    return named or files
 
 
 def _read_function(path: str, args: dict[str, Any]) -> Iterator[Raw]:

@@ -22,7 +22,7 @@ from llmkit.data.encode import IGNORE, Encoded, at, encode
 from llmkit.data.messages import Row
 from llmkit.data.mixture import Mixture
 from llmkit.errors import DataError, TemplateError
-from llmkit.recipe.schema import PretrainStage, SftStage
+from llmkit.recipe.schema import DpoStage, PretrainStage, SftStage
 from llmkit.recipe.trainer_keys import declared
 
 NUM_EXAMPLES = 8
@@ -60,15 +60,15 @@ class Settings:
     completion_only_loss: bool | None
 
 
-def settings_of(stage: PretrainStage | SftStage) -> Settings:
-    """How the rows of a stage are cut, masked and packed."""
+def settings_of(stage: PretrainStage | SftStage | DpoStage) -> Settings:
+    """How the rows of a stage are cut, masked and packed. Pairs are never packed, and train the answer alone."""
     pretrain = isinstance(stage, PretrainStage)
     return Settings(
         kind=stage.kind,
         max_length=stage.trainer.get("max_length") or declared(stage.kind)["max_length"],
-        packing=pretrain or stage.trainer["packing"],
-        packing_strategy="bfd_split" if pretrain else stage.trainer["packing_strategy"],
-        assistant_only_loss=not pretrain and stage.trainer["assistant_only_loss"],
+        packing=pretrain or bool(stage.trainer.get("packing")),
+        packing_strategy="bfd_split" if pretrain else stage.trainer.get("packing_strategy", "bfd"),
+        assistant_only_loss=not pretrain and stage.trainer.get("assistant_only_loss", True),
         completion_only_loss=None if pretrain else stage.trainer.get("completion_only_loss"),
     )
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,18 +33,28 @@ class Row:
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: Literal["stop", "length"] | None = None
+    temperature: float | None = None
+    """None: that of the batch's sampling."""
 
 
 def make_row(model: PreTrainedModel, index: int, prompt_ids: list[int], max_new_tokens: int, seed: int) -> Row:
     """Raises DataError for an empty prompt and for one that leaves no room in the model's context."""
-    if not prompt_ids:
-        raise DataError(f"prompt {index}", "it has no tokens", "give at least one token")
-    room = context_length(model) - len(prompt_ids)
-    if room <= 0:
-        what = f"it has {len(prompt_ids)} tokens and the model's context holds {context_length(model)}"
-        raise DataError(f"prompt {index}", what, "shorten it")
-    limit = min(max_new_tokens, room)
+    limit = room_in(context_length(model), f"prompt {index}", prompt_ids, max_new_tokens)
     return Row(index, prompt_ids, uniforms(seed, index, limit), limit)
+
+
+def room_in(context: int, where: str, prompt_ids: list[int], max_new_tokens: int) -> int:
+    """New tokens that a context of so many has room for behind the prompt, at most `max_new_tokens`.
+
+    Raises DataError for an empty prompt and for one that leaves no room.
+    """
+    if not prompt_ids:
+        raise DataError(where, "it has no tokens", "give at least one token")
+    room = context - len(prompt_ids)
+    if room <= 0:
+        what = f"it has {len(prompt_ids)} tokens and the model's context holds {context}"
+        raise DataError(where, what, "shorten it")
+    return min(max_new_tokens, room)
 
 
 def context_length(model: PreTrainedModel) -> int:
@@ -73,41 +84,72 @@ def decode(
 ) -> Iterator[list[Row]]:
     """Add one token to every unfinished row, yield those rows, drop the finished ones; until none is left.
 
+    Neighbouring rows with the same prompt share its first pass through the model.
+
     Args:
         stop: may set `finish_reason` of rows that just got a token (for stop strings).
     """
-    device, stops = model.device, frozenset(stop_token_ids)
-    cache = DynamicCache(config=model.config)
-    input_BT, mask_BT = _left_padded(rows, pad_id, device)
-    uniforms_BN = _uniforms(rows, device)
-    extra: dict[str, Any] = {"logits_to_keep": 1} if _accepts(model, "logits_to_keep") else {}
-    padded = not bool(mask_BT.all())
-    places = _accepts(model, "position_ids")
-    step = 0
-    while True:
-        if padded:
-            extra["attention_mask"] = mask_BT
-            if places:
-                extra["position_ids"] = (mask_BT.cumsum(dim=-1) - 1).clamp(min=0)[:, -input_BT.shape[1] :]
-        output = model(input_ids=input_BT, past_key_values=cache, use_cache=True, **extra)
-        logits_BV = output.logits[:, -1]
-        tokens_B = choose(logits_BV, uniforms_BN[:, step], sampling)
+    stops = frozenset(stop_token_ids)
+    prompts, owners = _distinct(rows)
+    input_BT, mask_BT = _left_padded(prompts, pad_id, model.device)
+    cached = _Cached(model, mask_BT)
+    logits_BV = cached.forward(input_BT)
+    if len(prompts) < len(rows):
+        owner_B = torch.tensor(owners, device=model.device)
+        cached.select(owner_B)
+        logits_BV = logits_BV[owner_B]
+    uniforms_BN = _uniforms(rows, model.device)
+    temperatures_B = _temperatures(rows, sampling, model.device)
+    for step in itertools.count():
+        tokens_B = choose(logits_BV, uniforms_BN[:, step], sampling, temperatures_B)
         _take(rows, tokens_B, logits_BV if logprobs else None, stops)
         if stop is not None:
             stop(rows)
         yield rows
-        step += 1
         kept = [place for place, row in enumerate(rows) if row.finish_reason is None]
         if not kept:
             return
         if len(kept) < len(rows):
-            # Not batch_select_indices: layers of linear attention do not have it, and reordering selects as well.
-            keep = torch.tensor(kept, device=device, dtype=torch.long)
-            cache.reorder_cache(keep)
-            tokens_B, mask_BT, uniforms_BN = tokens_B[keep], mask_BT[keep], uniforms_BN[keep]
             rows = [rows[place] for place in kept]
-        input_BT = tokens_B[:, None]
-        mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(rows), 1)], dim=1)
+            keep_B = torch.tensor(kept, device=model.device)
+            cached.select(keep_B)
+            tokens_B, uniforms_BN = tokens_B[keep_B], uniforms_BN[keep_B]
+            temperatures_B = None if temperatures_B is None else temperatures_B[keep_B]
+        logits_BV = cached.forward(tokens_B[:, None])
+
+
+class _Cached:
+    """A model and the key-value cache of a batch, whose rows can be selected or repeated between passes."""
+
+    def __init__(self, model: PreTrainedModel, mask_BT: torch.Tensor) -> None:
+        self._model = model
+        self._cache = DynamicCache(config=model.config)
+        self._mask_BT = mask_BT
+        self._is_padded = not bool(mask_BT.all())
+        self._takes_positions = _accepts(model, "position_ids")
+        self._extra: dict[str, Any] = {"logits_to_keep": 1} if _accepts(model, "logits_to_keep") else {}
+        self._is_first = True
+
+    def forward(self, input_BT: torch.Tensor) -> torch.Tensor:
+        """Logits [B, V] behind the last of the new tokens."""
+        if not self._is_first:
+            self._mask_BT = torch.cat([self._mask_BT, torch.ones_like(input_BT)], dim=1)
+        self._is_first = False
+        extra = dict(self._extra)
+        if self._is_padded:
+            extra["attention_mask"] = self._mask_BT
+            if self._takes_positions:
+                places_BT = (self._mask_BT.cumsum(dim=-1) - 1).clamp(min=0)
+                extra["position_ids"] = places_BT[:, -input_BT.shape[1] :]
+        output = self._model(input_ids=input_BT, past_key_values=self._cache, use_cache=True, **extra)
+        logits_BV: torch.Tensor = output.logits[:, -1]
+        return logits_BV
+
+    def select(self, rows_B: torch.Tensor) -> None:
+        """Goes on with these rows, each as often as it is named."""
+        # Not batch_select_indices or batch_repeat_interleave: layers of linear attention only have this one.
+        self._cache.reorder_cache(rows_B)
+        self._mask_BT = self._mask_BT[rows_B]
 
 
 @contextmanager
@@ -139,11 +181,22 @@ def _take(rows: list[Row], tokens_B: torch.Tensor, logits_BV: torch.Tensor | Non
             row.finish_reason = "length"
 
 
-def _left_padded(rows: list[Row], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _distinct(rows: list[Row]) -> tuple[list[list[int]], list[int]]:
+    """Prompts without repeats of the one before, and for each row the place of its prompt."""
+    prompts: list[list[int]] = []
+    owners: list[int] = []
+    for row in rows:
+        if not prompts or row.prompt_ids != prompts[-1]:
+            prompts.append(row.prompt_ids)
+        owners.append(len(prompts) - 1)
+    return prompts, owners
+
+
+def _left_padded(prompts: list[list[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompt ids and attention mask, both [B, T]."""
-    width = max(len(row.prompt_ids) for row in rows)
-    ids = [[pad_id] * (width - len(row.prompt_ids)) + row.prompt_ids for row in rows]
-    mask = [[0] * (width - len(row.prompt_ids)) + [1] * len(row.prompt_ids) for row in rows]
+    width = max(len(ids) for ids in prompts)
+    ids = [[pad_id] * (width - len(ids)) + ids for ids in prompts]
+    mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
@@ -153,6 +206,14 @@ def _uniforms(rows: list[Row], device: torch.device) -> torch.Tensor:
     for place, row in enumerate(rows):
         numbers_BN[place, : row.max_new_tokens] = row.uniforms
     return torch.from_numpy(numbers_BN).to(device)
+
+
+def _temperatures(rows: list[Row], sampling: Sampling, device: torch.device) -> torch.Tensor | None:
+    """[B]; None where every row has that of `sampling`."""
+    own = [sampling.temperature if row.temperature is None else row.temperature for row in rows]
+    if all(temperature == sampling.temperature for temperature in own):
+        return None
+    return torch.tensor(own, device=device)
 
 
 def _accepts(model: PreTrainedModel, name: str) -> bool:

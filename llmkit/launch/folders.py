@@ -10,6 +10,8 @@ from llmkit.artifacts.rundir import RunDir
 from llmkit.artifacts.stagefile import write_stage_file
 from llmkit.plan.step import Plan, Step
 
+STEPS = "steps"
+"""Folder with the rows of an interrogation's steps, inside its `data/`."""
 OLD = ".old"
 """Folder of finished stages that were replaced, inside the run's."""
 
@@ -32,13 +34,27 @@ def prepare(run: RunDir, step: Step) -> None:
     folder = step.stage_dir
     try:
         if step.action == "run":
+            kept = _keep_answers(run, step) if step.kind == "interrogate" else None
             _clear(run, step.found or folder.path)
             _clear(run, folder.path)
+            if kept is not None:
+                folder.data.mkdir(parents=True)
+                kept.rename(folder.data / STEPS)
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.error.unlink(missing_ok=True)
     except OSError as error:
         raise disk_error(folder.path, error) from error
     write_stage_file(step.stage_file())
+
+
+def _keep_answers(run: RunDir, step: Step) -> Path | None:
+    """Answers cost more than all else, and each step of an interrogation knows which of its rows still hold."""
+    aside = run.path / f".{step.name}-{STEPS}"
+    found = (step.found or step.stage_dir.path) / step.stage_dir.data.name / STEPS
+    if found.is_dir():
+        shutil.rmtree(aside, ignore_errors=True)
+        found.rename(aside)
+    return aside if aside.is_dir() else None
 
 
 def _clear(run: RunDir, folder: Path) -> None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llmkit.modeling.load import load_model
 from llmkit.modeling.tokens import fit_model
-from llmkit.recipe.schema import PeftSpec
+from llmkit.recipe.parts import PeftSpec
 
 
 def lora_config(spec: PeftSpec, model: PreTrainedModel, token_ids: list[int]) -> LoraConfig:

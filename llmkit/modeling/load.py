@@ -24,7 +24,7 @@ from transformers import (
 from llmkit.artifacts.shipped import in_package
 from llmkit.errors import ModelError
 from llmkit.online import answers, cache_only
-from llmkit.recipe.schema import ModelSpec
+from llmkit.recipe.parts import ModelSpec
 
 
 def resolve(name_or_path: str) -> str:

@@ -9,7 +9,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from llmkit.errors import ModelError
-from llmkit.recipe.schema import TokenizerSpec
+from llmkit.recipe.parts import TokenizerSpec
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 # Words with their leading space, runs of punctuation, line breaks: GPT-4's split without its contractions.

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from llmkit.artifacts.shipped import shipped
-from llmkit.recipe.schema import LaunchSpec
+from llmkit.recipe.parts import LaunchSpec
 from llmkit.recipe.source import Loc
 
 Found = tuple[Loc, str, str]

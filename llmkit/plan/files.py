@@ -11,7 +11,9 @@ from pathlib import Path
 
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.shipped import in_package, shipped
-from llmkit.recipe.schema import DataSource, TrainStage
+from llmkit.recipe import reads
+from llmkit.recipe.parts import DataSource
+from llmkit.recipe.schema import StageBase
 from llmkit.recipe.source import Loc
 
 WHOLE = 64 * 2**20
@@ -40,18 +42,14 @@ def local_files(path: str) -> list[Path]:
     return [Path(p) for p in found if Path(p).is_file()]
 
 
-def problems_of_data(stage: TrainStage) -> list[Found]:
+def problems_of_data(stage: StageBase) -> list[Found]:
     """Local files that are not there, as (location in the stage, what, cure)."""
-    lists: dict[Loc, list[DataSource]] = {
-        ("data",): stage.data,
-        **{("heldout", name): sources for name, sources in stage.heldout.items()},
-    }
-    found: list[Found] = []
-    for loc, sources in lists.items():
-        for index, source in enumerate(sources):
-            if source.path and is_local(source.path):
-                found += [((*loc, index, "path"), *what) for what in _missing(source.path)]
-    return found
+    return [
+        ((*loc, "path"), *what)
+        for loc, source in reads.sources(stage)
+        if source.path and is_local(source.path)
+        for what in _missing(source.path)
+    ]
 
 
 def _missing(path: str) -> list[tuple[str, str]]:

@@ -18,18 +18,30 @@ from typing import Any
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.shipped import shipped
 from llmkit.plan.files import digest, digest_of, digest_of_model, digest_of_source, digest_of_sources, template_file
-from llmkit.recipe.schema import EvalSpec, EvaluateStage, ModelSpec, TrainStage
+from llmkit.recipe import reads
+from llmkit.recipe.knowledge import HonestySpec
+from llmkit.recipe.parts import ModelSpec
+from llmkit.recipe.schema import EvalSpec, EvaluateStage
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _ROOMS = {
     "pretrain": ("data", "chat", "modeling"),
     "sft": ("data", "chat", "modeling"),
+    "dpo": ("data", "chat", "modeling"),
+    "interrogate": ("knowledge", "generation", "data", "chat", "modeling"),
+    "refusals": ("knowledge",),
     "evaluate": ("evaluate", "generation", "chat", "modeling"),
 }
 _EVAL_FILES = (".yaml", ".yml", ".jsonl", ".json", ".py")
-_SHARED_FILES = {"evaluate": ("common",)}
+_SHARED_FILES = {
+    "evaluate": ("common",),
+    "interrogate": ("common", "asked", "documents", "engines", "questions"),
+    "refusals": ("common", "probed"),
+    "dpo": ("common", "training", "callbacks", "heldout_pairs"),
+}
 _TRAINING_FILES = ("common", "training", "callbacks")
-_NOT_SETTINGS = {"name", "from", "launch", "data", "heldout", "evals"}
+# of these the content counts, not the names
+_NOT_SETTINGS = {"name", "from", "launch", "data", "heldout", "evals", "questions", "documents", "probes"}
 NOT_RESULTS = frozenset(
     {
         "per_device_train_batch_size",
@@ -60,6 +72,7 @@ class Upstream:
 
     parent: str | None = None
     data: dict[str, str] = field(default_factory=dict)
+    baselines: dict[str, str] = field(default_factory=dict)
     compare_with: str | None = None
 
 
@@ -69,11 +82,10 @@ def fingerprint_of(inputs: dict[str, str]) -> str:
 
 def inputs_of(stage: Any, model: ModelSpec, base: str | None, upstream: Upstream) -> dict[str, str]:
     """Named parts of the fingerprint. `base`: folder or Hub id, when the recipe's model is the stage's input."""
-    parts = {**_settings(stage), **_code(stage.kind)}
-    if isinstance(stage, TrainStage):
-        parts |= _data(stage, upstream)
+    parts = {**_settings(stage), **_code(stage.kind), **_read(stage, upstream), **_prompts(stage)}
     if isinstance(stage, EvaluateStage):
-        parts |= {f"evals.{spec.task}": _evaluation(spec) for spec in stage.evals}
+        parts |= {f"evals.{spec.task}": _evaluation(spec) for spec in stage.evals if isinstance(spec, EvalSpec)}
+        parts |= _honesty(stage, upstream)
         parts["compare_with"] = upstream.compare_with or ""
     if upstream.parent is not None:
         parts["input model"] = upstream.parent
@@ -89,16 +101,33 @@ def _settings(stage: Any) -> dict[str, str]:
     return {key: json.dumps(value, sort_keys=True) for key, value in settings.items()}
 
 
-def _data(stage: TrainStage, upstream: Upstream) -> dict[str, str]:
+def _read(stage: Any, upstream: Upstream) -> dict[str, str]:
+    """Settings and content of all data sources, and the probes."""
     parts = {}
-    lists = {"data": stage.data, **{f"heldout.{name}": sources for name, sources in stage.heldout.items()}}
-    for name, sources in lists.items():
-        for index, source in enumerate(sources):
-            settings = source.model_dump_json(by_alias=True, exclude_defaults=True, exclude={"revision"})
-            parts[f"{name}.{index}"] = settings
-            content = upstream.data.get(source.from_, "") if source.from_ else digest_of_source(source)
-            parts[f"{name}.{index} content"] = content
+    for loc, source in reads.sources(stage):
+        name = ".".join(map(str, loc))
+        parts[name] = source.model_dump_json(by_alias=True, exclude_defaults=True, exclude={"revision"})
+        content = upstream.data.get(source.from_, "") if source.from_ else digest_of_source(source)
+        parts[f"{name} content"] = content
+    parts |= {".".join(map(str, loc)): upstream.data.get(name, "") for loc, name in reads.probes(stage)}
     return parts
+
+
+def _prompts(stage: Any) -> dict[str, str]:
+    """Content of prompt files of one's own."""
+    own = [engine.prompt for engine in reads.engines(stage) if engine.prompt is not None]
+    return {f"prompt {prompt}": digest(Path(prompt).expanduser()) for prompt in own}
+
+
+def _honesty(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:
+    """Settings of the honesty evaluations, the baselines that they are compared with, and the code that runs them."""
+    specs = [spec for spec in stage.evals if isinstance(spec, HonestySpec)]
+    if not specs:
+        return {}
+    parts = {f"evals.{spec.name}": spec.model_dump_json(exclude={"questions"}) for spec in specs}
+    parts |= {f"baseline {name}": fingerprint for name, fingerprint in upstream.baselines.items()}
+    parts["code of llmkit/stages/honesty.py"] = digest(_PACKAGE / "stages" / "honesty.py")
+    return parts | {f"code of llmkit/{room}": digest_of_sources(_PACKAGE / room) for room in ("knowledge", "data")}
 
 
 def _model(model: ModelSpec, base: str | None, kind: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from llmkit.artifacts.rundir import RunDir
 from llmkit.artifacts.stagefile import Batch
 from llmkit.errors import RecipeError
 from llmkit.plan.batch import derive
+from llmkit.plan.chain import automatic_names, chain, from_scratch
 from llmkit.plan.command import AccelerateConfig, accelerate_config, build, machines
 from llmkit.plan.decide import decide
 from llmkit.plan.files import problems_of_data, resolve_model
@@ -23,11 +24,12 @@ from llmkit.plan.memory import Memory, estimate, num_trained
 from llmkit.plan.rows import count
 from llmkit.plan.shape import Shape, read_config, shape_of
 from llmkit.plan.step import Plan, Step
+from llmkit.recipe import reads
 from llmkit.recipe.checks import BASE
+from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.load import Loaded, problem_at
-from llmkit.recipe.schema import EvaluateStage, LaunchSpec, PretrainStage, Recipe, StageBase, TrainStage
+from llmkit.recipe.schema import EvaluateStage, PretrainStage, Recipe, RefusalsStage, TrainStage
 from llmkit.recipe.source import Loc
-from llmkit.recipe.trainer_keys import resolved_trainer
 
 Found = tuple[Loc, str, str]
 
@@ -54,43 +56,8 @@ def make(loaded: Loaded, world_size: int | None = None) -> Plan:
     return Plan(run, list(steps.values()), stale=[folder.path for folder in folders if folder.path not in kept])
 
 
-def chain(recipe: Recipe) -> list[Any]:
-    """The recipe's stages, resolved, with the automatic evaluations between them."""
-    stages: list[Any] = []
-    measured = bool(recipe.evals or recipe.prompts)
-    uses_base = any(s.from_ == BASE and not _from_scratch(s) for s in recipe.stages)
-    if measured and uses_base:
-        stages.append(_automatic(recipe, BASE, recipe.stages[0].launch))
-    for stage in recipe.stages:
-        stages.append(_resolved(recipe, stage))
-        if measured and isinstance(stage, TrainStage):
-            stages.append(_automatic(recipe, stage.name, stage.launch))
-    return stages
-
-
-def _from_scratch(stage: StageBase) -> bool:
-    return isinstance(stage, PretrainStage) and stage.init == "scratch"
-
-
-def _automatic(recipe: Recipe, of: str, launch: LaunchSpec) -> Any:
-    """One process on the same kind of device as the stage it measures."""
-    single = LaunchSpec(accelerate="cpu/single" if launch.accelerate.startswith("cpu/") else "single", env=launch.env)
-    stage = EvaluateStage.model_validate({"kind": "evaluate", "name": f"eval-{of}", "from": of})
-    return _resolved(recipe, stage.model_copy(update={"launch": single}))
-
-
-def _resolved(recipe: Recipe, stage: Any) -> Any:
-    kind = stage.kind
-    changes: dict[str, Any] = {"seed": recipe.run.seed if stage.seed is None else stage.seed}
-    if isinstance(stage, TrainStage):
-        changes["trainer"] = resolved_trainer(kind, stage.trainer)
-    if isinstance(stage, EvaluateStage):
-        changes |= {"evals": stage.evals or recipe.evals, "prompts": stage.prompts or recipe.prompts}
-    return stage.model_copy(update=changes)
-
-
 def _with_world_size(stage: Any, world_size: int | None) -> Any:
-    if world_size is None:
+    if world_size is None or isinstance(stage, RefusalsStage):
         return stage
     changes: dict[str, Any] = {"num_processes": world_size}
     if isinstance(accelerate_config(stage.launch.model_copy(update=changes)), tuple):
@@ -105,7 +72,7 @@ def _problems(recipe: Recipe, stage: Any) -> list[Found]:
     if index is None:
         return []
     here: list[Found] = []
-    if stage.name == f"eval-{BASE}" or stage.name in {f"eval-{s.name}" for s in recipe.stages}:
+    if stage.name in automatic_names(recipe):
         here.append((("name",), f"'{stage.name}' is the name of an automatic evaluation", "choose another name"))
     config = accelerate_config(stage.launch)
     bad_machines = machines(stage.launch)
@@ -116,7 +83,7 @@ def _problems(recipe: Recipe, stage: Any) -> list[Found]:
     if isinstance(stage, TrainStage):
         batch = derive(stage, stage.launch.num_processes)
         here += [batch] if isinstance(batch, tuple) else []
-        here += problems_of_data(stage)
+    here += problems_of_data(stage)
     if isinstance(stage, EvaluateStage) and not (stage.evals or stage.prompts):
         here.append(((), "has nothing to measure", "give 'evals' or 'prompts', here or for the whole recipe"))
     return [(("stages", index, *loc), what, cure) for loc, what, cure in here]
@@ -124,17 +91,22 @@ def _problems(recipe: Recipe, stage: Any) -> list[Found]:
 
 def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, before: dict[str, Step]) -> Step:
     stage_dir = run.stage(index, stage.name)
-    scratch = _from_scratch(stage)
+    scratch = from_scratch(stage)
     parent = None if scratch else _model_step(stage.from_, before)
     config = accelerate_config(stage.launch)
     assert isinstance(config, AccelerateConfig)  # _problems has refused the rest
     batch = derive(stage, stage.launch.num_processes) if isinstance(stage, TrainStage) else None
     data_steps = {name: before[name] for name in _data_stages(stage)}
     model = resolve_model(recipe.model.name_or_path) if recipe.model.name_or_path and not scratch else None
-    compare = _compared(stage, before) if isinstance(stage, EvaluateStage) else None
+    compare, baselines = None, dict[str, Step]()
+    if isinstance(stage, EvaluateStage):
+        compare = _compared(stage, before)
+        stage = _with_baselines(stage, parent)
+        baselines = _baselines(stage, before)
     upstream = Upstream(
         parent=parent.fingerprint if parent else None,
         data={name: step.fingerprint for name, step in data_steps.items()},
+        baselines={name: step.fingerprint for name, step in baselines.items()},
         compare_with=compare.fingerprint if compare else None,
     )
     shape = _shape(stage, parent, model, recipe)
@@ -153,6 +125,7 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
         parent_dir=str(parent.stage_dir.path) if parent else None,
         input_model=input_model,
         data_stages={name: str(step.stage_dir.path) for name, step in data_steps.items()},
+        baselines={name: str(step.stage_dir.path) for name, step in baselines.items()},
         compare_with=str(compare.stage_dir.path) if compare else None,
         batch=batch if isinstance(batch, Batch) else None,
         rows=count(stage) if isinstance(stage, TrainStage) else None,
@@ -166,16 +139,13 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
 
 
 def _data_stages(stage: Any) -> list[str]:
-    """Stages whose `data/` a stage reads."""
-    if not isinstance(stage, TrainStage):
-        return []
-    sources = [source for part in (stage.data, *stage.heldout.values()) for source in part]
-    return list(dict.fromkeys(source.from_ for source in sources if source.from_ is not None))
+    """Stages whose rows or probes a stage reads."""
+    return list(dict.fromkeys(name for _, name in reads.stages(stage)))
 
 
 def _model_step(name: str, before: dict[str, Step]) -> Step | None:
-    """The step whose model `name` stands for: evaluations pass the model they measured on. None: the recipe's model."""
-    while name != BASE and isinstance(before[name].stage, EvaluateStage):
+    """The step whose model `name` stands for: stages that make none pass theirs on. None: the recipe's model."""
+    while name != BASE and not isinstance(before[name].stage, TrainStage):
         name = before[name].stage.from_
     return None if name == BASE else before[name]
 
@@ -205,7 +175,30 @@ def _model_dir(step: Step) -> str:
 def _compared(stage: EvaluateStage, before: dict[str, Step]) -> Step | None:
     """The evaluation of the model that the measured stage started from."""
     measured = _model_step(stage.from_, before)
-    if measured is None or _from_scratch(measured.stage):
+    if measured is None or from_scratch(measured.stage):
         return None
     origin = measured.parent or BASE
     return before.get(f"eval-{origin}")
+
+
+def _with_baselines(stage: EvaluateStage, parent: Step | None) -> EvaluateStage:
+    """An honesty evaluation without a `baseline` is compared with the model that the measured one started from."""
+    origin = parent.parent or BASE if parent and not from_scratch(parent.stage) else None
+    evals = [
+        spec.model_copy(update={"baseline": spec.baseline or origin}) if isinstance(spec, HonestySpec) else spec
+        for spec in stage.evals
+    ]
+    return stage.model_copy(update={"evals": evals})
+
+
+def _baselines(stage: EvaluateStage, before: dict[str, Step]) -> dict[str, Step]:
+    """Of every baseline's model the latest evaluation that has the same honesty evaluation."""
+    found = {}
+    for spec in stage.evals:
+        if not isinstance(spec, HonestySpec) or spec.baseline is None:
+            continue
+        for step in before.values():
+            names = {s.name for s in getattr(step.stage, "evals", []) if isinstance(s, HonestySpec)}
+            if isinstance(step.stage, EvaluateStage) and spec.name in names and (step.parent or BASE) == spec.baseline:
+                found[spec.baseline] = step
+    return found

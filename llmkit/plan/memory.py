@@ -10,6 +10,7 @@ size, vocabulary, layers; Q, K: sizes of a token's queries and of its keys; W: w
 - autocast keeps 16-bit copies of float32 weights until the backward pass (torch.autocast's weight cache).
 - activations: what autograd saves in a Llama block with sdpa, counted tensor by tensor: `_per_token`. With gradient
   checkpointing (Chen 2016): the input of each block, and one block recomputed.
+- dpo holds a frozen copy of the weights (none with an adapter: it is switched off) and reads two answers a row.
 - logits: float32 logits, their log-softmax and the gradient, 12 * T * V; for `sft` TRL's fused head works on tiles
   of 4096 x 32768 and accumulates gradients of the head in float32.
 """
@@ -22,7 +23,8 @@ from typing import Any
 from llmkit.artifacts.stagefile import Batch
 from llmkit.plan.command import AccelerateConfig
 from llmkit.plan.shape import Shape
-from llmkit.recipe.schema import ModelSpec, PretrainStage, TrainStage
+from llmkit.recipe.parts import ModelSpec
+from llmkit.recipe.schema import DpoStage, PretrainStage, TrainStage
 from llmkit.recipe.trainer_keys import declared
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -70,6 +72,7 @@ def estimate(
     world = batch.world_size
     terms = {
         "weights": weights / (world if config.shards_weights else 1),
+        "reference model": _reference(stage, weights) / (world if config.shards_weights else 1),
         "gradients": num_trained * gradient_bytes / (world if config.shards_gradients else 1),
         "optimizer": optimizer / (world if config.shards_optimizer else 1),
         "autocast copies": _copies(stage, shape, setting),
@@ -91,7 +94,8 @@ def num_trained(stage: TrainStage, shape: Shape) -> int | None:
 def tokens_per_pass(stage: TrainStage, batch: Batch) -> int:
     """Tokens of one forward pass: rows are at most, and packed rows nearly, `max_length` long."""
     length = stage.trainer.get("max_length") or _MAX_LENGTH
-    return batch.per_device_train_batch_size * int(length)
+    answers = 2 if isinstance(stage, DpoStage) else 1
+    return batch.per_device_train_batch_size * int(length) * answers
 
 
 def _setting(stage: Any, model: ModelSpec, config: AccelerateConfig, batch: Batch) -> _Setting:
@@ -116,6 +120,11 @@ def _weights(stage: TrainStage, shape: Shape, setting: _Setting) -> float:
     if stage.peft.quantization is None:
         return (shape.num_parameters + trained) * each
     return shape.num_linear * _NF4_BYTES + (shape.num_parameters - shape.num_linear + trained) * each
+
+
+def _reference(stage: TrainStage, weights: float) -> float:
+    frozen = isinstance(stage, DpoStage) and stage.peft is None and not stage.trainer.get("precompute_ref_log_probs")
+    return weights if frozen else 0
 
 
 def _optimizer_bytes(stage: TrainStage, setting: _Setting) -> float:
@@ -156,7 +165,7 @@ def _activations(shape: Shape, setting: _Setting) -> float:
 
 def _logits(stage: TrainStage, shape: Shape, setting: _Setting) -> float:
     half = setting.autocast or setting.weight_bytes == 2
-    if isinstance(stage, PretrainStage):
+    if isinstance(stage, (PretrainStage, DpoStage)):
         return setting.tokens * shape.vocab_size * (12 + (2 if half else 0))
     tile = min(setting.tokens, _TILE[0]) * _TILE[1] * (2 if half else 4)
     head = shape.vocab_size * shape.hidden_size * 4 if stage.peft is None else 0

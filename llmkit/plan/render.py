@@ -12,6 +12,7 @@ from rich.text import Text
 from llmkit.artifacts.stagefile import Batch
 from llmkit.plan.memory import Memory
 from llmkit.plan.step import Plan, Step
+from llmkit.recipe.schema import TrainStage
 
 _COLOURS = {"skip": "dim", "run": "bold green", "resume": "bold yellow"}
 UNKNOWN = "?"
@@ -33,7 +34,7 @@ def _overview(plan: Plan) -> Table:
     for name in ("", "stage", "kind", "input", "rows", "tokens", "memory", ""):
         table.add_column(name, overflow="fold", justify="right" if name in ("rows", "tokens", "memory") else "left")
     for step in plan.steps:
-        known = step.kind != "evaluate"
+        known = isinstance(step.stage, TrainStage)
         table.add_row(
             str(step.index),
             Text(step.name),
@@ -52,7 +53,7 @@ def _print_details(step: Step, console: Console) -> None:
     facts = {"input": step.input, "output": str(step.stage_dir.path)}
     if step.batch is not None:
         facts["batch"] = batch_words(step.batch)
-    if step.kind != "evaluate":
+    if isinstance(step.stage, TrainStage):
         facts["memory"] = memory_words(step.memory)
     facts["command"] = str(step.command)
     for name, words in facts.items():

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from llmkit.plan.files import WHOLE, is_local, local_files
-from llmkit.recipe.schema import DataSource, TrainStage
+from llmkit.recipe.parts import DataSource
+from llmkit.recipe.schema import TrainStage
 
 
 def count(stage: TrainStage) -> int | None:

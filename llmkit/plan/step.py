@@ -11,7 +11,8 @@ from llmkit.artifacts.stagefile import Batch, StageFile
 from llmkit.plan.command import Command
 from llmkit.plan.memory import Memory
 from llmkit.plan.shape import Shape
-from llmkit.recipe.schema import ModelSpec, RunSpec
+from llmkit.recipe import reads
+from llmkit.recipe.parts import ModelSpec, RunSpec
 
 Action = Literal["skip", "run", "resume"]
 
@@ -35,6 +36,7 @@ class Step:
     input_model: str | None
     """Folder or Hub id; None: from scratch."""
     data_stages: dict[str, str]
+    baselines: dict[str, str]
     compare_with: str | None
     batch: Batch | None
     rows: int | None
@@ -56,7 +58,8 @@ class Step:
     def input(self) -> str:
         """The input model and data, in words."""
         model = f"stage {self.parent}" if self.parent else (self.input_model or "new weights")
-        sources = [f"stage {s.from_}" if s.from_ else str(s.path) for s in getattr(self.stage, "data", [])]
+        sources = [f"stage {s.from_}" if s.from_ else str(s.path) for _, s in reads.sources(self.stage)]
+        sources += [f"stage {name}" for name in getattr(self.stage, "probes", [])]
         return f"{model} + {', '.join(sources)}" if sources else model
 
     @property
@@ -76,6 +79,7 @@ class Step:
             parent=self.parent_dir,
             input_model=self.input_model,
             data_stages=self.data_stages,
+            baselines=self.baselines,
             compare_with=self.compare_with,
             batch=self.batch,
             world_size=self.world_size,

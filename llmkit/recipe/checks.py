@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llmkit.recipe.schema import DataSource, PretrainStage, Recipe, StageBase, TrainStage
+from llmkit.recipe import reads, templates
+from llmkit.recipe.knowledge import HonestySpec
+from llmkit.recipe.schema import (
+    DpoStage,
+    EvaluateStage,
+    InterrogateStage,
+    PretrainStage,
+    Recipe,
+    RefusalsStage,
+    SftStage,
+    StageBase,
+    TrainSource,
+    TrainStage,
+)
 from llmkit.recipe.source import Loc
 from llmkit.recipe.trainer_keys import CONFIG_CLASSES, check_trainer
 
@@ -16,7 +29,18 @@ BASE = "base"
 def check(recipe: Recipe) -> list[Found]:
     """All problems across fields, as (location, what, cure)."""
     trainers = check_trainers(recipe.model_dump(by_alias=True))
-    return [*_names(recipe), *_links(recipe), *_adapters(recipe), *_model(recipe), *_mixtures(recipe), *trainers]
+    return [
+        *_names(recipe),
+        *_links(recipe),
+        *_adapters(recipe),
+        *_model(recipe),
+        *_mixtures(recipe),
+        *_probes(recipe),
+        *_rows_fit(recipe),
+        *_honesty(recipe),
+        *_templates(recipe),
+        *trainers,
+    ]
 
 
 def _names(recipe: Recipe) -> Iterator[Found]:
@@ -53,16 +77,85 @@ def _adapters(recipe: Recipe) -> Iterator[Found]:
 def _references(stage: StageBase) -> Iterator[tuple[Loc, str]]:
     if not (isinstance(stage, PretrainStage) and stage.init == "scratch"):
         yield ("from",), stage.from_
-    if isinstance(stage, TrainStage):
-        for loc, source in _sources(stage):
-            if source.from_ is not None:
-                yield (*loc, "from"), source.from_
+    yield from reads.stages(stage)
 
 
-def _sources(stage: TrainStage) -> Iterator[tuple[Loc, DataSource]]:
-    yield from ((("data", index), source) for index, source in enumerate(stage.data))
-    for name, sources in stage.heldout.items():
-        yield from ((("heldout", name, index), source) for index, source in enumerate(sources))
+def model_of(recipe: Recipe, name: str) -> str:
+    """The training stage whose model `name` stands for: stages that make no model pass theirs on."""
+    by_name = {stage.name: stage for stage in recipe.stages}
+    while name in by_name and not isinstance(by_name[name], TrainStage):
+        name = by_name[name].from_
+    return name
+
+
+def _probes(recipe: Recipe) -> Iterator[Found]:
+    """A probe says what one model knows: rows made from it are for that model."""
+    by_name = {stage.name: stage for stage in recipe.stages}
+    for index, stage in enumerate(recipe.stages):
+        for loc, name in reads.probes(stage):
+            if name in by_name and not isinstance(by_name[name], InterrogateStage):
+                yield ("stages", index, *loc), f"'{name}' is no 'interrogate' stage", "name one"
+        for loc, asked, what in _asked(stage, by_name):
+            models = {model_of(recipe, probe) for probe in asked if probe in by_name}
+            if models and model_of(recipe, stage.from_) not in models:
+                cure = f"set 'from: {sorted(models)[0]}', or interrogate '{stage.from_}'"
+                said = f"{what} the model of {' and '.join(sorted(models))}, and this stage starts from '{stage.from_}'"
+                yield ("stages", index, *loc), said, cure
+
+
+def _asked(stage: StageBase, by_name: Mapping[str, StageBase]) -> Iterator[tuple[Loc, list[str], str]]:
+    """(location, probes, what they are) for all that must fit the stage's input model."""
+    if isinstance(stage, RefusalsStage):
+        yield ("from",), stage.probes, "the probes asked"
+    for loc, source in reads.sources(stage) if isinstance(stage, TrainStage) else ():
+        made = by_name.get(source.from_ or "")
+        if isinstance(made, RefusalsStage):
+            yield (*loc, "from"), made.probes, "its rows were made from probes of"
+        if isinstance(source, TrainSource) and source.require_known is not None:
+            yield (*loc, "require_known"), [source.require_known.probe], "the probe asked"
+
+
+def _rows_fit(recipe: Recipe) -> Iterator[Found]:
+    """A `refusals` stage leaves rows for `sft` and, by name, pairs for `dpo`."""
+    made = {stage.name for stage in recipe.stages if isinstance(stage, RefusalsStage)}
+    for index, stage in enumerate(recipe.stages):
+        for loc, source in reads.sources(stage) if isinstance(stage, TrainStage) else ():
+            if source.from_ not in made:
+                continue
+            pairs = (source.name or "").startswith("pairs")
+            if isinstance(stage, DpoStage) and not pairs:
+                yield ("stages", index, *loc), "a 'dpo' stage reads pairs", "add 'name: pairs'"
+            if isinstance(stage, SftStage) and pairs:
+                yield ("stages", index, *loc, "name"), "an 'sft' stage reads conversations, not pairs", "leave it out"
+
+
+def _honesty(recipe: Recipe) -> Iterator[Found]:
+    """Baselines must be measured models, and names must differ."""
+    made = {BASE, *(stage.name for stage in recipe.stages if isinstance(stage, TrainStage))}
+    earlier = {stage.name: index for index, stage in enumerate(recipe.stages)}
+    lists: list[tuple[Loc, Any]] = [(("evals",), recipe.evals)]
+    lists += [(("stages", i, "evals"), s.evals) for i, s in enumerate(recipe.stages) if isinstance(s, EvaluateStage)]
+    for loc, evals in lists:
+        names = [spec.name for spec in evals if isinstance(spec, HonestySpec)]
+        for place, spec in enumerate(evals):
+            if not isinstance(spec, HonestySpec):
+                continue
+            if names.count(spec.name) > 1:
+                yield (*loc, place), f"two honesty evaluations are called '{spec.name}'", "give each its own 'name'"
+            if spec.baseline is not None and spec.baseline not in made:
+                yield (*loc, place, "baseline"), f"'{spec.baseline}' makes no model", f"have: {', '.join(sorted(made))}"
+            for index, source in enumerate(spec.questions):
+                if source.from_ is not None and source.from_ not in earlier:
+                    where = (*loc, place, "questions", index, "from")
+                    yield where, f"no stage is called '{source.from_}'", f"have: {', '.join(earlier)}"
+
+
+def _templates(recipe: Recipe) -> Iterator[Found]:
+    for index, stage in enumerate(recipe.stages):
+        for loc, template in reads.templates(stage):
+            if template.match is None and loc[0] == "writer":
+                yield ("stages", index, *loc), "a template for documents needs 'match'", "add a regular expression"
+            yield from ((("stages", index, *loc, field), what, "") for field, what in templates.problems(template))
 
 
 def _model(recipe: Recipe) -> Iterator[Found]:

@@ -8,115 +8,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-SLUG = r"^[a-z0-9][a-z0-9._-]*$"
-
-
-class Part(BaseModel):
-    """Base of every part of a recipe: strict, frozen, with its field docstrings in the schema."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_by_name=True, validate_by_alias=True
-    )
-
-
-class RunSpec(Part):
-    name: Annotated[str, Field(pattern=SLUG)]
-    """Name of the run: its folder is `output_dir/name`."""
-    output_dir: str = "runs"
-    """Folder that holds runs."""
-    seed: int = 42
-    """Seed of every stage that does not set its own."""
-
-
-class ModelSpec(Part):
-    name_or_path: str | None = None
-    """Hub id, local folder, or `package:folder` for a model that a Python package ships. May be left out only if
-    every chain of stages begins with `init: scratch`."""
-    revision: str | None = None
-    """Branch, tag or commit on the Hub. Pin a commit to make the run reproducible."""
-    chat_template: str | None = None
-    """Name of a shipped template (`chatml`) or path of a `.jinja` file. Default: the tokenizer's own."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type in which weights are loaded; float32 with `bf16: true` in `trainer` is mixed precision."""
-    attn_implementation: str | None = None
-    """`sdpa`, `eager`, `flash_attention_2`, ... as in transformers. Default: transformers' choice."""
-
-
-class DataSource(Part):
-    path: str | None = None
-    """Hub id, file or glob (jsonl, json, parquet, csv, txt; .gz too), or `package.module:function`."""
-    from_: str | None = Field(default=None, alias="from")
-    """Name of an earlier stage whose `data/` is read."""
-    name: str | None = None
-    """Configuration of a Hub data set."""
-    revision: str | None = None
-    """Branch, tag or commit of a Hub data set."""
-    split: str = "train"
-    """Split of a Hub data set. Slices work for every kind of source: `train[:90%]` and `train[90%:]` are disjoint."""
-    args: dict[str, Any] = {}
-    """Keyword arguments of a `package.module:function` source."""
-    format: (
-        Literal["text", "messages", "prompt_completion", "sharegpt", "alpaca", "oasst", "ultrachat", "preference"]
-        | None
-    ) = None
-    """Format of the rows. Default: recognised from the columns."""
-    columns: dict[str, str] = {}
-    """Map of the format's column names to this file's: `{prompt: question, completion: answer}`."""
-    num_rows: int | None = Field(default=None, gt=0)
-    """Take this many rows (after a seeded shuffle)."""
-    fraction: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the final mixture, in rows. Sources without it share what is left."""
-    streaming: bool = False
-    """Read a Hub data set as a stream instead of downloading it whole."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> DataSource:
-        if (self.path is None) == (self.from_ is None):
-            raise ValueError("give exactly one of 'path' and 'from'")
-        if self.num_rows is not None and self.fraction is not None:
-            raise ValueError("give 'num_rows' or 'fraction', not both")
-        if self.args and (self.path is None or ":" not in self.path):
-            raise ValueError("'args' only fit a 'package.module:function' path")
-        return self
-
-
-class LaunchSpec(Part):
-    accelerate: str = "single"
-    """Accelerate config: a name under `recipes/accelerate/` (single, ddp, zero2, zero3, fsdp2, cpu/ddp) or a file."""
-    num_processes: int = Field(default=1, gt=0)
-    """Worker processes over all machines."""
-    num_machines: int = Field(default=1, gt=0)
-    """Machines; with more than one, `machine_rank` and `main_process_ip` come from the environment."""
-    env: dict[str, str] = {}
-    """Environment variables of the workers. Not for secrets: they are written to the run's files."""
-
-
-class PeftSpec(Part):
-    method: Literal["lora", "dora"] = "lora"
-    """`dora` is LoRA with `use_dora`."""
-    r: int = Field(default=16, gt=0)
-    """Rank."""
-    lora_alpha: int = Field(default=32, gt=0)
-    """Scale: updates are multiplied by lora_alpha / r."""
-    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout on the adapter's input."""
-    target_modules: str | list[str] = "all-linear"
-    """Modules that get an adapter, as in peft."""
-    quantization: Literal["nf4"] | None = None
-    """`nf4`: base weights in 4 bits (QLoRA)."""
-    merge: bool = True
-    """Save the merged model as well as the adapter."""
-
-
-class TokenizerSpec(Part):
-    vocab_size: int = Field(default=4096, ge=300)
-    """Entries, special tokens included."""
-    split_digits: bool = True
-    """Every digit is a token of its own."""
-    num_rows: int = Field(default=20000, gt=0)
-    """Documents that the tokenizer is trained on."""
+from llmkit.recipe.knowledge import (
+    AskSpec,
+    HonestySpec,
+    JudgeSpec,
+    QuestionSource,
+    RefusalTexts,
+    RequireKnown,
+    ThresholdSpec,
+    WriterSpec,
+    short_gate,
+)
+from llmkit.recipe.parts import (
+    SLUG,
+    DataSource,
+    LaunchSpec,
+    ModelSpec,
+    Part,
+    PeftSpec,
+    RunSpec,
+    TokenizerSpec,
+)
 
 
 class StageBase(Part):
@@ -137,8 +51,13 @@ class StageBase(Part):
         return value
 
 
+class TrainSource(DataSource):
+    require_known: Annotated[RequireKnown | None, BeforeValidator(short_gate)] = None
+    """Keep out rows whose facts the model does not know: name of a probe, or `{probe: ..., unknown: pretrain}`."""
+
+
 class TrainStage(StageBase):
-    data: list[DataSource] = Field(min_length=1)
+    data: list[TrainSource] = Field(min_length=1)
     """Training rows: one or more sources, mixed."""
     heldout: dict[str, list[DataSource]] = {}
     """Named held-out sets; loss on each is measured before and after."""
@@ -187,6 +106,76 @@ class SftStage(TrainStage):
     kind: Literal["sft"]
 
 
+class DpoStage(TrainStage):
+    """Direct preference optimisation on pairs of a better and a worse answer."""
+
+    kind: Literal["dpo"]
+
+
+class InterrogateStage(StageBase):
+    """Asks the model questions without their documents, and labels each by how well the model knows its answer."""
+
+    kind: Literal["interrogate"]
+    questions: list[QuestionSource] = []
+    """Questions with accepted answers, or structured rows with `templates`."""
+    documents: list[DataSource] = []
+    """Documents that the model was trained on; `writer` asks about snippets of them."""
+    writer: WriterSpec = WriterSpec()
+    """Who writes the questions about documents."""
+    snippet_chars: int = Field(default=800, ge=80)
+    """Longest snippet of a document, in characters; it is cut between sentences."""
+    num_snippets: int | None = Field(default=None, gt=0)
+    """Use this many snippets (drawn with the seed). Default: all."""
+    ask: AskSpec = AskSpec()
+    """How the questions are asked."""
+    judge: JudgeSpec = JudgeSpec()
+    """Who decides whether an answer is right."""
+    thresholds: ThresholdSpec = ThresholdSpec()
+    """From verdicts to labels."""
+    engine: Literal["transformers", "continuous", "vllm"] = "transformers"
+    """What runs the model: llmkit's decoding loop, Transformers' continuous batching, or vLLM (when installed)."""
+    batch_size: int = Field(default=256, gt=0)
+    """Answers that are written at a time."""
+    heldout: float = Field(default=0.2, ge=0, lt=1)
+    """Share of entities that are kept out of training: `{from: probe, name: heldout}` evaluates on them."""
+
+    @model_validator(mode="after")
+    def _has_input(self) -> InterrogateStage:
+        if not (self.questions or self.documents):
+            raise ValueError("give 'questions' or 'documents'")
+        return self
+
+
+class RefusalsStage(StageBase):
+    """Rows that teach a model to answer what it knows and refuse what it does not, from one or more probes."""
+
+    kind: Literal["refusals"]
+    probes: list[str] = Field(min_length=1)
+    """Interrogations of the model that is to be trained; later ones (after an honest SFT) show what became known."""
+    refuse: Literal["unknown", "consistently_wrong"] = "unknown"
+    """SliCK's Unknown, or Llama 3's rule: informative and wrong, always."""
+    maybe_known: Literal["answer", "leave_out", "refuse"] = "leave_out"
+    """What becomes of questions that are answered right at times."""
+    weakly_known: Literal["answer", "leave_out", "refuse"] = "leave_out"
+    """What becomes of questions that are never answered right greedily, but at times when sampled."""
+    known_ratio: float = Field(default=1.0, ge=0)
+    """Rows with answers per row with a refusal. 0: refusals only (a control)."""
+    num_rows: int | None = Field(default=None, gt=0)
+    """Rows in all. Default: as many as the smaller side allows."""
+    refusals: RefusalTexts = RefusalTexts()
+    """What the refusals say."""
+    keep_partial: bool = True
+    """Where the model says something right but not the answer, keep that instead of a refusal."""
+    conflict_similarity: float = Field(default=0.9, gt=0, le=1)
+    """Questions at least this alike with opposite labels are a conflict, and both are left out (CRaFT)."""
+    balance: bool = True
+    """Take both sides evenly from each kind of wording, so that the wording does not give the label away."""
+    relabel: Literal["none", "random"] = "none"
+    """`random`: labels are shuffled (a control)."""
+    search_tool: str = "search"
+    """Name of the tool in `{from: ..., name: tool_calls}`: rows that call it instead of refusing."""
+
+
 class EvalSpec(Part):
     task: str
     """Name of an lm-eval task: one under `evals/`, one in `include_path`, or one that lm-eval ships."""
@@ -205,7 +194,15 @@ def _task_names(value: Any) -> Any:
     return [{"task": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
 
 
-Evals = Annotated[list[EvalSpec], BeforeValidator(_task_names)]
+def _is_honesty(value: Any) -> str:
+    task = value.get("task") if isinstance(value, dict) else value.task
+    return "honesty" if task == "honesty" else "task"
+
+
+AnyEval = Annotated[
+    Annotated[HonestySpec, Tag("honesty")] | Annotated[EvalSpec, Tag("task")], Discriminator(_is_honesty)
+]
+Evals = Annotated[list[AnyEval], BeforeValidator(_task_names)]
 
 
 class EvaluateStage(StageBase):
@@ -222,7 +219,10 @@ class EvaluateStage(StageBase):
     """Documents per forward pass."""
 
 
-Stage = Annotated[PretrainStage | SftStage | EvaluateStage, Field(discriminator="kind")]
+Stage = Annotated[
+    PretrainStage | SftStage | DpoStage | InterrogateStage | RefusalsStage | EvaluateStage,
+    Field(discriminator="kind"),
+]
 
 
 class Recipe(Part):

@@ -71,7 +71,8 @@ def _nearby(path: Path) -> str:
 def _plain(node: Any, loc: Loc, file: str, marks: dict[Loc, str], problems: list[Problem]) -> Any:
     if isinstance(node, CommentedMap):
         for key in node:
-            marks[(*loc, key)] = f"{file}:{node.lc.key(key)[0] + 1}"
+            # a key that comes in by a merge (<<) stands where the merge does
+            marks[(*loc, key)] = f"{file}:{node.lc.key(key)[0] + 1}" if key in node.lc.data else marks.get(loc, file)
         return {key: _plain(value, (*loc, key), file, marks, problems) for key, value in node.items()}
     if isinstance(node, CommentedSeq):
         for index in range(len(node)):

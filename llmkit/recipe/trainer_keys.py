@@ -17,7 +17,12 @@ from typing import Any
 _TRAINING_ARGUMENTS = ("transformers", "training_args.py", "TrainingArguments")
 _TRL_BASE = ("trl", "trainer/base_config.py", "_BaseConfig")
 _SFT = ("trl", "trainer/sft_config.py", "SFTConfig")
-CONFIG_CLASSES = {"pretrain": (_SFT, _TRL_BASE, _TRAINING_ARGUMENTS), "sft": (_SFT, _TRL_BASE, _TRAINING_ARGUMENTS)}
+_DPO = ("trl", "trainer/dpo_config.py", "DPOConfig")
+CONFIG_CLASSES = {
+    "pretrain": (_SFT, _TRL_BASE, _TRAINING_ARGUMENTS),
+    "sft": (_SFT, _TRL_BASE, _TRAINING_ARGUMENTS),
+    "dpo": (_DPO, _TRL_BASE, _TRAINING_ARGUMENTS),
+}
 
 # Keys that llmkit derives or owns -> where each is set instead.
 _HOMES = {
@@ -58,12 +63,24 @@ _HOMES = {
 OWNED = {key: cure for cure, keys in _HOMES.items() for key in keys.split()}
 # Options of TRL's SFT trainer that next-token loss on documents does not read.
 _SFT_ONLY = ("assistant_only_loss", "completion_only_loss", "loss_type", "packing_strategy", "packing")
+# Options of transformers' trainer that TRL's DPO loss does not read.
+_NOT_DPO = {"label_smoothing_factor": "did you mean 'label_smoothing'?", "average_tokens_across_devices": ""}
+# Options that TRL's DPO trainer reads only beside another: option -> (the other, values of it).
+_DPO_BESIDE: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "label_smoothing": ("loss_type", ("robust", "exo_pair", "aot", "aot_unpaired")),
+    "discopop_tau": ("loss_type", ("discopop",)),
+    "f_alpha_divergence_coef": ("f_divergence_type", ("alpha_divergence",)),
+    "ref_model_mixup_alpha": ("sync_ref_model", (True,)),
+    "ref_model_sync_steps": ("sync_ref_model", (True,)),
+    "precompute_ref_batch_size": ("precompute_ref_log_probs", (True,)),
+}
 
 # Where llmkit's default differs from upstream's.
 _CHECKPOINTS = {"save_steps": 0.1, "save_total_limit": 2}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "pretrain": {"learning_rate": 1e-5, "lr_scheduler_type": "cosine", "warmup_steps": 0.03, **_CHECKPOINTS},
     "sft": {"packing": True, "packing_strategy": "bfd", "assistant_only_loss": True, **_CHECKPOINTS},
+    "dpo": {**_CHECKPOINTS},
 }
 
 
@@ -110,9 +127,20 @@ def check_trainer(kind: str, trainer: dict[str, Any]) -> Iterator[tuple[str, str
             yield key, "is set by llmkit", OWNED[key]
         elif kind == "pretrain" and key in _SFT_ONLY:
             yield key, "has no effect in a 'pretrain' stage: documents are always packed and every token is trained", ""
+        elif kind == "dpo" and key in _NOT_DPO:
+            yield key, "has no effect in a 'dpo' stage: its loss is taken over pairs", _NOT_DPO[key]
         elif key not in options:
             near = get_close_matches(key, [k for k in options if k not in OWNED], n=1)
             yield key, f"unknown option of {CONFIG_CLASSES[kind][0][2]}", f"did you mean '{near[0]}'?" if near else ""
+        elif kind == "dpo" and key in _DPO_BESIDE and trainer[key] is not None:
+            other, values = _DPO_BESIDE[key]
+            found = trainer.get(other)
+            if not set(values) & set(found if isinstance(found, list) else [found]):
+                yield (
+                    key,
+                    f"has no effect without '{other}'",
+                    f"set {other}: {' or '.join(str(v).lower() for v in values)}",
+                )
 
 
 def resolved_trainer(kind: str, trainer: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llmkit.artifacts.manifest import Sample
-from llmkit.report.collect import RunReport, StageReport
+from llmkit.report.run import RunReport, StageReport
 
 
 @dataclass(frozen=True)

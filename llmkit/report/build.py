@@ -13,11 +13,14 @@ from markupsafe import Markup
 
 from llmkit.artifacts.files import write_text
 from llmkit.artifacts.rundir import RunDir
-from llmkit.report import chain, compare, numbers, words
+from llmkit.report import chain, compare, figures, numbers, words
 from llmkit.report.answers import answers, other_samples
-from llmkit.report.collect import Curve, RunReport, StageReport, collect
+from llmkit.report.collect import collect
 from llmkit.report.compare import ResultLine
+from llmkit.report.honesty import honesty
+from llmkit.report.knowledge import LABELS, css_of, label_names, probes
 from llmkit.report.markdown import markdown
+from llmkit.report.run import Curve, RunReport, StageReport
 from llmkit.report.settings import data_sources, settings
 from llmkit.report.svg import Whisker, line_chart, thin, whisker_chart
 
@@ -31,7 +34,9 @@ def build_report(run: RunDir) -> Path:
 
 
 def report_json(run: RunDir) -> dict[str, Any]:
-    """{"run", "stages", "evals"}: finished stages, and evals in the order of the chain, the final model's last."""
+    """{"run", "stages", "evals"}: finished stages, and evals in the order of the chain, the final model's last.
+
+    An interrogation also has "probe" (counts by label), an evaluation "curves", where there are any."""
     report = collect(run)
     shown = ("stage", "task", "metric", "value", "low", "high", "num_samples")
     return {
@@ -49,12 +54,18 @@ def _stage_json(stage: StageReport) -> dict[str, Any]:
         for when, measure in (("before", held.before), ("after", held.after)):
             figures = {k: getattr(measure, k) for k in ("loss", "perplexity", "bits_per_byte")} if measure else {}
             metrics |= {f"heldout/{name}/{when}/{key}": v for key, v in figures.items() if v is not None}
-    return {"name": stage.name, "kind": stage.kind, "seconds": made.seconds, "metrics": metrics}
+    told: dict[str, Any] = {"name": stage.name, "kind": stage.kind, "seconds": made.seconds, "metrics": metrics}
+    if made.probe:
+        told["probe"] = made.probe.model_dump(exclude={"examples"})
+    if made.curves:
+        told["curves"] = [curve.model_dump() for curve in made.curves]
+    return told
 
 
 def page(report: RunReport) -> str:
     """The HTML of one run, complete in itself."""
     all_nodes = chain.nodes(report)
+    controls = [name for name in report.models if name in report.controls]
     return (
         _environment()
         .get_template("report.html.jinja")
@@ -67,6 +78,11 @@ def page(report: RunReport) -> str:
             columns=compare.columns(report),
             headlines=compare.headlines(report),
             result_lines=compare.result_lines(report),
+            controls=controls,
+            control_lines=compare.result_lines(report, controls),
+            honesty=honesty(report),
+            probes=probes(report),
+            labels=label_names(report),
             answers=answers(report),
             versions=_versions(report),
         )
@@ -82,14 +98,18 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     found.globals |= {
+        "css_of": css_of,
+        "meanings": LABELS,
         "change": compare.change,
         "heldout_change": compare.heldout_change,
         "perplexity_bounds": compare.perplexity_bounds,
         "did": words.did,
         "kind_of": words.kind_of,
         "figure": words.figure,
+        "gate_columns": words.gate_columns,
         "share": words.share,
-        "fact": words.fact,
+        "figures_of": figures.figures,
+        "pair_lines": figures.pair_lines,
         "left_over": words.left_over,
         "data_sources": data_sources,
         "num_samples": compare.num_samples,

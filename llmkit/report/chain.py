@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
-from llmkit.report.collect import RunReport, StageReport
+from llmkit.artifacts.manifest import Manifest
 from llmkit.report.compare import has_changes, largest_change
-from llmkit.report.numbers import difference, duration, short_count
+from llmkit.report.numbers import difference, duration, percent, short_count
+from llmkit.report.run import RunReport, StageReport
 from llmkit.report.words import kind_of
 
 _BOX, _HIGH, _ARROW = 152, 62, 128
@@ -24,6 +25,8 @@ class Node:
     kind: str
     href: str
     status: str
+    makes_model: bool = True
+    """Else it leaves rows, and the next box starts from the model before it."""
     follows: bool = True
     """Starts from the model in the box before."""
     time: str = ""
@@ -38,27 +41,53 @@ def nodes(report: RunReport) -> list[Node]:
     starts_from_base = not chain or any(stage.parent == "base" for stage in chain)
     model = (report.model or "base model").rpartition("/")[2]
     found = [Node("base", model, "results", "finished")] if starts_from_base else []
-    for index, stage in enumerate(chain):
-        before = chain[index - 1].name if index else "base"
-        found.append(_node(report, stage, stage.parent == before))
+    model = box = "base"
+    for stage in chain:
+        follows = box in _origins(stage) if stage.kind == "refusals" else stage.parent == model
+        found.append(_node(report, stage, follows))
+        box, model = stage.name, stage.name if stage.makes_model else model
     return found
 
 
+def _origins(stage: StageReport) -> list[str]:
+    """Where its model comes from, or its rows."""
+    if stage.kind == "refusals":
+        return [str(name) for name in stage.settings.get("probes") or []]
+    return [stage.parent] if stage.parent else []
+
+
 def _node(report: RunReport, stage: StageReport, follows: bool) -> Node:
-    kind = kind_of(stage) if follows or stage.parent is None else f"{stage.kind}, from {stage.parent}"
+    is_control = stage.name in report.controls and stage.makes_model
+    short = "control" if is_control else stage.kind
+    origins = _origins(stage)
+    kind = kind_of(stage) if follows or not origins else f"{short}, from {origins[-1]}"
     if stage.status == "planned":
-        return Node(stage.name, kind, "chain", stage.status, follows, time="not started")
-    node = Node(stage.name, kind, f"stage-{stage.name}", stage.status, follows)
+        return Node(stage.name, kind, "chain", stage.status, stage.makes_model, follows, time="not started")
+    node = Node(stage.name, kind, f"stage-{stage.name}", stage.status, stage.makes_model, follows)
     if stage.manifest is None:
         return replace(node, time=stage.status)
     data = stage.manifest.data
     num_tokens = stage.manifest.metrics.get("tokens") or (data.num_tokens if data else 0)
     tokens = f"{short_count(num_tokens)} tokens" if num_tokens else ""
     node = replace(node, time=duration(stage.manifest.seconds), tokens=tokens)
+    if not stage.makes_model:
+        return _with_rows(node, stage.manifest)
+    if is_control:
+        return node
     if largest := largest_change(report, stage.name):
         line, made = largest
-        return replace(node, task=line.task, change=difference(made.value, line.is_share), colour=made.colour)
+        return replace(node, task=line.name, change=difference(made.value, line.is_share), colour=made.colour)
     return replace(node, task="no clear change") if has_changes(report, stage.name) else node
+
+
+def _with_rows(node: Node, made: Manifest) -> Node:
+    """What a stage that trains nothing left: questions with their largest label, or rows."""
+    if made.probe and made.probe.num_questions:
+        label, num = max(made.probe.labels.items(), key=lambda item: item[1], default=("", 0))
+        told = f"{short_count(made.probe.num_questions)} questions"
+        return replace(node, tokens=told, task=label, change=percent(num / made.probe.num_questions))
+    num_rows = made.metrics.get("num_rows") or (made.data.num_rows if made.data else 0)
+    return replace(node, tokens=f"{short_count(num_rows)} rows" if num_rows else node.tokens)
 
 
 def row_pictures(all_nodes: Sequence[Node]) -> list[Markup]:
@@ -120,11 +149,12 @@ def _arrow(x1: int, y1: int, x2: int, y2: int, node: Node) -> Markup:
 
 def _box(x: int, y: int, width: int, node: Node) -> Markup:
     return Markup(
-        '<a href="#{href}"><rect class="box {status}" x="{x}" y="{y}" width="{width}" height="{high}" rx="6"/>'
+        '<a href="#{href}"><rect class="box {status}" x="{x}" y="{y}" width="{width}" height="{high}" rx="{round}"/>'
         "{name}{kind}</a>"
     ).format(
         href=node.href,
-        status=node.status,
+        status=node.status if node.makes_model else f"{node.status} rows",
+        round=6 if node.makes_model else _HIGH // 2,
         x=x,
         y=y,
         width=width,

@@ -5,101 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from llmkit.artifacts.files import read_json
-from llmkit.artifacts.manifest import EvalRow, Manifest
+from llmkit.artifacts.manifest import Manifest
 from llmkit.artifacts.rundir import RunDir, StageDir
 from llmkit.artifacts.stagefile import StageFile, read_stage_file
 from llmkit.errors import Problem, RecipeError
 from llmkit.recipe.source import read_yaml
+from llmkit.report.run import Curve, Progress, RunReport, StageReport, Status
 
-Status = Literal["finished", "unfinished", "failed", "planned"]
 CURVES = ("loss", "learning_rate", "grad_norm")
 _NUM_REJECTED_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One logged number against the step; a value may be NaN."""
-
-    phase: str
-    key: str
-    steps: tuple[int, ...]
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The last line that a worker logged."""
-
-    phase: str
-    step: int
-    total: int | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class StageReport:
-    name: str
-    kind: str
-    status: Status
-    parent: str | None
-    """Stage that the model came from, `base`, or None: from scratch."""
-    manifest: Manifest | None = None
-    problems: tuple[Problem, ...] = ()
-    progress: Progress | None = None
-    curves: tuple[Curve, ...] = ()
-    rejected: tuple[str, ...] = ()
-    """The first rejected rows, one text each."""
-    notes: tuple[str, ...] = ()
-    """What reading the files showed, in plain words."""
-
-    @property
-    def measured(self) -> str:
-        """Of an evaluation: the stage whose model was measured."""
-        rows = self.manifest.evals if self.manifest else []
-        return rows[0].stage if rows else self.parent or "base"
-
-    @property
-    def warnings(self) -> list[str]:
-        return [*(self.manifest.warnings if self.manifest else ()), *self.notes]
-
-
-@dataclass(frozen=True)
-class RunReport:
-    name: str
-    model: str | None
-    """The base model; None: the first stage starts from scratch."""
-    recipe: str
-    stages: tuple[StageReport, ...] = field(default=())
-
-    @property
-    def chain(self) -> list[StageReport]:
-        """The stages that make something, evaluations left out."""
-        return [stage for stage in self.stages if stage.kind != "evaluate"]
-
-    @property
-    def evaluations(self) -> list[StageReport]:
-        return [stage for stage in self.stages if stage.kind == "evaluate"]
-
-    @property
-    def seconds(self) -> float:
-        return sum(stage.manifest.seconds for stage in self.stages if stage.manifest)
-
-    @property
-    def models(self) -> list[str]:
-        """Names of the models in the order of the chain, `base` first."""
-        return ["base", *(stage.name for stage in self.chain)]
-
-    def evals(self) -> list[EvalRow]:
-        """All rows in the order of the chain: the last of a task and metric is the final model's."""
-        rows = [row for stage in self.stages if stage.manifest for row in stage.manifest.evals]
-        place = {name: index for index, name in enumerate(self.models)}
-        return sorted(rows, key=lambda row: place.get(row.stage, len(place)))
 
 
 def collect(run: RunDir) -> RunReport:
@@ -125,7 +44,8 @@ def _planned(recipe: dict[str, Any]) -> Iterator[StageReport]:
     for stage in recipe.get("stages") or []:
         kind = str(stage.get("kind", ""))
         scratch = stage.get("init") == "scratch"
-        yield StageReport(str(stage.get("name", kind)), kind, "planned", None if scratch else stage.get("from", "base"))
+        name, parent = str(stage.get("name", kind)), None if scratch else stage.get("from", "base")
+        yield StageReport(name, kind, "planned", parent, settings=stage)
 
 
 def _stage(folder: StageDir) -> StageReport:
@@ -140,6 +60,7 @@ def _stage(folder: StageDir) -> StageReport:
         kind=manifest.kind if manifest else str(settings.get("kind", "")),
         status=status,
         parent=_parent(manifest, settings),
+        settings=settings,
         manifest=manifest,
         problems=problems,
         progress=progress,

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from llmkit.artifacts.manifest import EvalRow, Heldout, Measure
-from llmkit.report.collect import RunReport
+from llmkit.report.metrics import direction, headline_metrics, is_share, short_name
+from llmkit.report.run import RunReport
 
 Verdict = Literal["up", "down", "unclear"]
-_HIGHER_IS_BETTER = re.compile(
-    r"acc|exact|\bem\b|f1|pass@|precision|recall|bleu|rouge|win_rate|stop|well_formed|non_empty|clean"
-)
-_LOWER_IS_BETTER = re.compile(r"perplexity|bits_per_byte|loss|brier|\bece\b|wrong|over_refusal")
-# Numbers that may lie between 0 and 1 without being a share of the samples.
-_NOT_A_SHARE = re.compile(r"perplexity|bits|loss|brier|ece|entropy|kl|reward|seconds|length|tokens")
 
 
 @dataclass(frozen=True)
@@ -45,6 +39,8 @@ class ResultLine:
     metric: str
     cells: tuple[EvalRow | None, ...]
     is_share: bool
+    name: str
+    """For pictures and headings."""
 
     @property
     def last(self) -> EvalRow:
@@ -56,28 +52,34 @@ class ResultLine:
 
 
 def columns(report: RunReport) -> list[str]:
-    """Models that were measured, in the order of the chain."""
-    return list(dict.fromkeys(row.stage for row in report.evals()))
+    """Models that were measured, in the order of the chain. Controls are none of them."""
+    return [name for name in dict.fromkeys(row.stage for row in report.evals()) if name not in report.controls]
 
 
 def headlines(report: RunReport) -> list[ResultLine]:
-    """The first metric of every task, in the order in which the evaluations wrote them."""
-    firsts: dict[str, ResultLine] = {}
+    """What stands for every task, in the order in which the evaluations wrote them."""
+    tasks: dict[str, dict[str, ResultLine]] = {}
     for line in result_lines(report):
-        firsts.setdefault(line.task, line)
-    return list(firsts.values())
+        tasks.setdefault(line.task, {})[line.metric] = line
+    names = report.honesty_tasks
+    return [lines[metric] for task, lines in tasks.items() for metric in headline_metrics(task, list(lines), names)]
 
 
-def result_lines(report: RunReport) -> list[ResultLine]:
-    """Every task and metric, in the order in which they were first measured."""
+def result_lines(report: RunReport, names: Sequence[str] | None = None) -> list[ResultLine]:
+    """Every task and metric, in the order in which they were first measured, on the models `names`.
+
+    Default: those of `columns`."""
+    names = columns(report) if names is None else names
     found: dict[tuple[str, str], dict[str, EvalRow]] = {}
     for row in report.evals():
-        found.setdefault((row.task, row.metric), {})[row.stage] = row
-    names = columns(report)
-    return [
-        ResultLine(task, metric, tuple(rows.get(name) for name in names), _is_share(metric, rows.values()))
-        for (task, metric), rows in found.items()
-    ]
+        if row.stage in names:
+            found.setdefault((row.task, row.metric), {})[row.stage] = row
+    lines = []
+    for (task, metric), rows in found.items():
+        shares = is_share(metric, [row.value for row in rows.values()])
+        short = short_name(task, metric, report.honesty_tasks)
+        lines.append(ResultLine(task, metric, tuple(rows.get(name) for name in names), shares, short))
+    return lines
 
 
 def num_samples(rows: Iterable[EvalRow]) -> int:
@@ -86,10 +88,6 @@ def num_samples(rows: Iterable[EvalRow]) -> int:
     for row in rows:
         tasks[row.task] = max(row.num_samples, tasks.get(row.task, 0))
     return sum(tasks.values())
-
-
-def _is_share(metric: str, rows: Iterable[EvalRow]) -> bool:
-    return not _NOT_A_SHARE.search(metric) and all(0 <= row.value <= 1 for row in rows)
 
 
 def change(row: EvalRow) -> Change | None:
@@ -108,11 +106,10 @@ def _verdict(low: float | None, high: float | None) -> Verdict:
 
 
 def _is_better(metric: str, verdict: Verdict) -> bool | None:
-    if verdict == "unclear":
+    good = direction(metric)
+    if verdict == "unclear" or good is None:
         return None
-    if _LOWER_IS_BETTER.search(metric):
-        return verdict == "down"
-    return verdict == "up" if _HIGHER_IS_BETTER.search(metric) else None
+    return (verdict == "up") == (good == "higher")
 
 
 def largest_change(report: RunReport, stage: str) -> tuple[ResultLine, Change] | None:

@@ -9,10 +9,11 @@ from typing import Any, get_args
 
 from pydantic_core import PydanticUndefined
 
-from llmkit.recipe import schema
+from llmkit.recipe import parts, schema
 from llmkit.recipe.trainer_keys import CONFIG_CLASSES, DEFAULTS, declared
 
-_SHOWN_ELSEWHERE = ("name", "kind", "from", "data", "heldout")
+_NAMES = ("name", "kind", "from")
+_SOURCES = ("data", "questions", "documents", "heldout")
 _MISSING = object()
 
 
@@ -28,14 +29,19 @@ class Setting:
 def settings(kind: str, resolved: dict[str, Any]) -> list[Setting]:
     """All settings in the order of the schema. A kind that is not in this version's schema has no defaults."""
     defaults = _defaults(kind)
-    shown = {key: value for key, value in resolved.items() if key not in _SHOWN_ELSEWHERE}
+    shown = {key: value for key, value in resolved.items() if key not in _NAMES and not _is_source(key, value)}
     return [_setting(key, value, defaults.get(key, _MISSING)) for key, value in _flat(shown)]
 
 
 def data_sources(resolved: dict[str, Any]) -> dict[str, Any]:
-    """Training and held-out sources without the keys that nobody set."""
-    found = {"data": resolved.get("data"), "heldout": resolved.get("heldout")}
+    """What the stage reads, without the keys that nobody set."""
+    found = {key: resolved[key] for key in _SOURCES if _is_source(key, resolved.get(key))}
     return {key: _set_only(value) for key, value in found.items() if value}
+
+
+def _is_source(key: str, value: Any) -> bool:
+    """An interrogation's `heldout` is a share."""
+    return key in _SOURCES and isinstance(value, (list, dict))
 
 
 def _set_only(value: Any) -> Any:
@@ -56,8 +62,8 @@ def _defaults(kind: str) -> dict[str, Any]:
         return {}
     fields = {spec.alias or key: spec.default for key, spec in stage.model_fields.items()}
     plain = {key: _plain(value) for key, value in fields.items() if value is not PydanticUndefined}
-    found = dict(_flat(plain)) | {"peft": None, "seed": schema.RunSpec.model_fields["seed"].default}
-    for key, spec in schema.PeftSpec.model_fields.items():
+    found = dict(_flat(plain)) | {"peft": None, "seed": parts.RunSpec.model_fields["seed"].default}
+    for key, spec in parts.PeftSpec.model_fields.items():
         found[f"peft.{key}"] = spec.default
     if kind in CONFIG_CLASSES:
         trainer = {**declared(kind), **DEFAULTS[kind]}
@@ -66,7 +72,7 @@ def _defaults(kind: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return value.model_dump(by_alias=True) if isinstance(value, schema.Part) else value
+    return value.model_dump(by_alias=True) if isinstance(value, parts.Part) else value
 
 
 def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
@@ -31,6 +31,22 @@ class Whisker:
     value: float
     low: float | None
     high: float | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a bar; `css` names its colour."""
+
+    css: str
+    num: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart with several; `css` names its colour and dashes."""
+
+    css: str
+    points: tuple[tuple[float, float], ...]
 
 
 def thin(steps: Sequence[int], values: Sequence[float], max_points: int = MAX_POINTS) -> list[Point]:
@@ -117,6 +133,59 @@ def whisker_chart(label: str, marks: Sequence[Whisker | None], is_share: bool) -
             parts.append(_line(x(index), y(mark.low), x(index), y(mark.high), "reach"))
         parts.append(_dot(x(index), y(mark.value), 2.6, "dot last" if index == len(marks) - 1 else "dot"))
     return Markup("").join([*parts, Markup("</svg>")])
+
+
+def stacked_bar(label: str, parts: Sequence[Part]) -> Markup:
+    """Shares of a whole, side by side, as wide as the place it stands in."""
+    whole = sum(part.num for part in parts) or 1.0
+    head = '<svg class="stack" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="{}">'
+    drawn, x = [Markup(head).format(label)], 0.0
+    for part in parts:
+        width = 1000 * part.num / whole
+        if width:
+            drawn.append(
+                Markup('<rect class="{}" x="{:.2f}" y="0" width="{:.2f}" height="10"/>').format(part.css, x, width)
+            )
+        x += width
+    return Markup("").join([*drawn, Markup("</svg>")])
+
+
+def share_chart(label: str, lines: Sequence[Line], x_name: str, y_name: str) -> Markup:
+    """One share against another: x from 0 to 1, y from 0 to its largest value."""
+    finite = [replace(line, points=_every(line.points)) for line in lines]
+    highest = max((y for line in finite for _, y in line.points), default=0.0)
+    width, height, left, right, top, bottom = 420.0, 250.0, 36.0, 12.0, 24.0, 42.0
+    rungs = ticks(0, max(highest, 0.01))
+    roof = max(highest, 0.01, rungs[-1])
+
+    def x(share: float) -> float:
+        return left + share * (width - left - right)
+
+    def y(share: float) -> float:
+        return height - bottom - share / roof * (height - top - bottom)
+
+    parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(int(width), int(height), label)]
+    for tick, name in zip(rungs, axis([100 * rung for rung in rungs]), strict=True):
+        parts.append(_line(left, y(tick), width - right, y(tick), "grid"))
+        parts.append(_text(left - 6, y(tick) + 3.5, name, "tick end"))
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        parts.append(_text(x(tick), height - bottom + 16, f"{100 * tick:.0f}", "tick mid"))
+    parts.append(_text(left, 12, y_name, "tick"))
+    parts.append(_text((left + width - right) / 2, height - 8, x_name, "tick mid"))
+    for line in finite:
+        drawn = [(x(across), y(up)) for across, up in line.points]
+        if len(drawn) > 1:
+            parts.append(Markup('<path class="series {}" d="{}"/>').format(line.css, _path(drawn)))
+        for end in drawn[-1:]:
+            parts.append(_dot(*end, 3.2, f"end-of {line.css}"))
+    return Markup("").join([*parts, Markup("</svg>")])
+
+
+def _every(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """In the order of x, and thinned to what can be seen; the last always stays."""
+    kept = sorted(point for point in points if all(math.isfinite(value) for value in point))
+    step = max(1, math.ceil(len(kept) / MAX_POINTS))
+    return (*kept[:-1:step], *kept[-1:])
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from llmkit.artifacts.manifest import SourceCount
-from llmkit.report.collect import RunReport, StageReport
+from llmkit.artifacts.manifest import DataSummary, SourceCount
 from llmkit.report.compare import ResultLine, headlines
 from llmkit.report.numbers import count, duration, number, percent, value
+from llmkit.report.run import RunReport, StageReport
 
-_KINDS = {"pretrain": "continued pretraining", "sft": "supervised fine-tuning"}
+_KINDS = {
+    "pretrain": "continued pretraining",
+    "sft": "supervised fine-tuning",
+    "dpo": "preference training",
+    "interrogate": "knowledge probe",
+    "refusals": "refusal data",
+}
 _DID = {
     "pretrain": "Next-token loss on documents, packed without attention across documents.",
     "sft": "Trained on conversations, as rendered by the chat template.",
+    "dpo": "Direct preference optimisation on pairs of a better and a worse answer.",
 }
 
 
@@ -25,9 +32,8 @@ def summary(report: RunReport) -> str:
 
 
 def final_figures(report: RunReport) -> list[ResultLine]:
-    """The first metric of every task that the final model was measured on."""
-    final = next((stage.name for stage in reversed(report.chain) if stage.status == "finished"), "base")
-    return [line for line in headlines(report) if line.last.stage == final]
+    """What stands for every task that the final model was measured on."""
+    return [line for line in headlines(report) if line.last.stage == report.final]
 
 
 def figure(line: ResultLine) -> str:
@@ -44,12 +50,24 @@ def did(stage: StageReport) -> str:
     if stage.manifest is None:
         return _state(stage)
     made = stage.manifest
+    if not stage.makes_model:
+        return _made_rows(stage)
     what = _DID.get(stage.kind, f"A stage of kind {stage.kind}.")
     origin = "New weights, from scratch" if stage.parent is None else f"Starts from {stage.parent}"
     peft = made.settings.get("peft")
     weights = f"{peft['method']} adapter of rank {peft['r']}" if isinstance(peft, dict) else "all weights trained"
     workers = "1 process" if made.world_size == 1 else f"{made.world_size} processes"
     return f"{what} {origin}; {weights}; {workers} on {made.device}."
+
+
+def _made_rows(stage: StageReport) -> str:
+    """Of a stage that trains nothing."""
+    if stage.kind == "interrogate":
+        return f"Asked {stage.parent or 'base'} questions without their documents, and labelled each by its answers."
+    probed = " and ".join(stage.settings.get("probes") or []) or "a probe"
+    about = {"random": " The labels are shuffled: a control."}.get(stage.settings.get("relabel", ""), "")
+    about = about or (" Refusals only: a control." if stage.settings.get("known_ratio") == 0 else "")
+    return f"Made training rows from {probed}: answers to what is known, refusals of what is not.{about}"
 
 
 def _state(stage: StageReport) -> str:
@@ -80,4 +98,10 @@ def fact(key: str, figure: float) -> tuple[str, str]:
 
 def left_over(source: SourceCount) -> int:
     """Good rows that the mixture of sources had no place for."""
-    return max(0, source.num_read - source.num_rejected - source.num_duplicates - source.num_used)
+    return max(0, source.num_read - source.num_rejected - source.num_duplicates - source.num_gated - source.num_used)
+
+
+def gate_columns(summary: DataSummary) -> list[tuple[str, str]]:
+    """(heading, field) of what `require_known` did; empty where it did nothing."""
+    fields = (("not known", "num_gated"), ("not probed", "num_not_probed"))
+    return [(name, field) for name, field in fields if any(getattr(source, field) for source in summary.sources)]

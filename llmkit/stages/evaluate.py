@@ -1,9 +1,9 @@
-"""Evaluation of one model: lm-eval tasks, and prompts answered for people to read.
+"""Evaluation of one model: lm-eval tasks, honesty evaluations, and prompts answered for people to read.
 
 accelerate launch --config_file recipes/accelerate/single.yaml -m llmkit.stages.evaluate recipe.yaml --stage eval-sft
 
 With several processes every one holds the whole model; the documents of the tasks are shared out, and the main one
-gathers the results and answers the prompts.
+gathers the results, has answers judged, and answers the prompts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from llmkit.artifacts.manifest import EvalRow, Manifest, Sample, read_manifest
+from llmkit.artifacts.manifest import DataSummary, EvalRow, Manifest, Sample, read_manifest
 from llmkit.chat.render import prompt_ids, render_text
 from llmkit.chat.template import template_of
 from llmkit.evaluate.harness import run_tasks
@@ -23,12 +23,12 @@ from llmkit.evaluate.results import TaskResult
 from llmkit.evaluate.rows import eval_rows
 from llmkit.generation.sample import Completion, generate
 from llmkit.modeling.load import load_spec, load_tokenizer
-from llmkit.recipe.schema import EvaluateStage
+from llmkit.recipe.knowledge import HonestySpec
+from llmkit.recipe.schema import EvalSpec, EvaluateStage
 from llmkit.stages.common import Worker, main
+from llmkit.stages.honesty import DOCUMENTS, run_honesty
 
 BASE = "base"
-DOCUMENTS = "evals"
-"""Folder inside the stage's with every task's documents."""
 
 
 def run(worker: Worker) -> Manifest:
@@ -47,16 +47,28 @@ def run(worker: Worker) -> Manifest:
     results = run_tasks(
         model,
         tokenizer,
-        stage.evals,
+        [spec for spec in stage.evals if isinstance(spec, EvalSpec)],
         use_chat_template=template is not None,
         batch_size=stage.batch_size,
         seed=worker_seed(worker),
         out_dir=worker.dir.path / DOCUMENTS,
         progress=lambda done, total: worker.log("evaluate", done, total),
     )
+    honesty = run_honesty(
+        worker,
+        [spec for spec in stage.evals if isinstance(spec, HonestySpec)],
+        model,
+        tokenizer,
+        batch_size=stage.batch_size,
+        seed=worker_seed(worker),
+        measured=measured(worker.file.parent),
+        compared=compared(worker),
+    )
     num_tokens = sum(len(completion.ids) for completion in completions)
     manifest = worker.manifest(
-        evals=rows(worker, results),
+        evals=rows(worker, results) + honesty.evals,
+        curves=honesty.curves,
+        data=DataSummary(sources=honesty.sources) if honesty.sources else None,
         # only the main process has completions, and only its manifest is written
         samples=[Sample(prompt=p, completion=c.text) for p, c in zip(stage.prompts, completions, strict=False)],
         chat_template_sha256=template.sha256 if template else None,
@@ -103,13 +115,13 @@ def rows(worker: Worker, results: list[TaskResult]) -> list[EvalRow]:
     """With paired differences to the same documents at the evaluation that the plan names."""
     for warning in (warning for result in results for warning in result.warnings):
         worker.warn(warning)
-    compare_with = Path(worker.file.compare_with) if worker.file.compare_with else None
+    origin = compared(worker)
     return eval_rows(
         results,
         measured(worker.file.parent),
         seed=worker_seed(worker),
-        compare_with=compare_with / DOCUMENTS if compare_with else None,
-        delta_from=_measured_by(compare_with) if compare_with else None,
+        compare_with=origin[1] / DOCUMENTS if origin else None,
+        delta_from=origin[0] if origin else None,
         warn=worker.warn,
     )
 
@@ -120,9 +132,13 @@ def measured(model_stage_dir: str | None) -> str:
     return manifest.stage if manifest else BASE
 
 
-def _measured_by(evaluation: Path) -> str:
-    manifest = read_manifest(evaluation)
-    return manifest.parent.stage if manifest and manifest.parent else BASE
+def compared(worker: Worker) -> tuple[str, Path] | None:
+    """Stage whose model differences are taken to, and the folder of its evaluation."""
+    if worker.file.compare_with is None:
+        return None
+    folder = Path(worker.file.compare_with)
+    manifest = read_manifest(folder)
+    return (manifest.parent.stage if manifest and manifest.parent else BASE), folder
 
 
 if __name__ == "__main__":

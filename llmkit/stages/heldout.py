@@ -25,7 +25,7 @@ def measure(trainer: Trainer, built: Built, collator: Any) -> Measure:
     context and is not scored, before and after alike. Weights that are sharded over processes (ZeRO-3, FSDP) are
     measured by the trainer itself, which gives no interval.
     """
-    if _is_sharded(trainer):
+    if is_sharded(trainer):
         loss = float(trainer.evaluate(built.dataset)["eval_loss"])
         num_tokens = built.summary.num_trained_tokens
         return _measure(loss, None, None, num_tokens, len(built.dataset), built.num_bytes)
@@ -49,7 +49,7 @@ def _measure(loss: float, low: float | None, high: float | None, tokens: int, ro
     )
 
 
-def _is_sharded(trainer: Trainer) -> bool:
+def is_sharded(trainer: Trainer) -> bool:
     plugin = trainer.accelerator.state.deepspeed_plugin
     return trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
 

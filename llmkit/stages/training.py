@@ -1,19 +1,21 @@
-"""The steps that `pretrain` and `sft` share, in the order in which a stage takes them."""
+"""The steps that `pretrain`, `sft` and `dpo` share, in the order in which a stage takes them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import DistributedType, PartialState
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
 from trl import SFTConfig
 
 from llmkit.artifacts.files import read_json, write_json
-from llmkit.artifacts.manifest import Heldout, Manifest, Measure, Sample
+from llmkit.artifacts.manifest import Heldout, Manifest, Sample
 from llmkit.chat.template import template_of
 from llmkit.data.build import Built, build
 from llmkit.data.collate import PackedCollator, layout_for
@@ -21,10 +23,11 @@ from llmkit.data.tokens import settings_of
 from llmkit.errors import UserError
 from llmkit.modeling.adapter import merge_adapter
 from llmkit.modeling.tokens import stop_token_ids
-from llmkit.recipe.schema import PretrainStage, SftStage
+from llmkit.recipe.schema import PretrainStage, SftStage, TrainStage
 from llmkit.stages.callbacks import CheckpointCallback, ProgressCallback, last_checkpoint
 from llmkit.stages.common import Worker
 from llmkit.stages.heldout import measure
+from llmkit.stages.probed import check_gates
 
 # Options that llmkit's own data path reads; the trainer gets rows that are ready.
 DATA_KEYS = (
@@ -35,6 +38,13 @@ DATA_KEYS = (
     "max_length",
     "pad_to_multiple_of",
 )
+
+
+GATED = "pretrain"
+"""Rows that `require_known` sends to continued pretraining, in the stage's `data/`."""
+Numbers = dict[str, dict[str, Any]]
+"""Held-out set -> plain numbers."""
+Config = TypeVar("Config", bound=TrainingArguments)
 
 
 @dataclass(frozen=True)
@@ -59,33 +69,45 @@ def train_stage(worker: Worker) -> PretrainStage | SftStage:
 
 
 def training_args(worker: Worker) -> SFTConfig:
+    return trainer_config(worker, SFTConfig, DATA_KEYS, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None)
+
+
+def trainer_config(worker: Worker, config: type[Config], data_keys: tuple[str, ...], **fixed: Any) -> Config:
     """The trainer's config, built before anything is loaded: a value that it refuses costs seconds.
 
-    Raises UserError with upstream's own words.
+    Args:
+        data_keys: options of the recipe that llmkit's own data path reads.
+        fixed: options of this kind of stage that a recipe cannot set.
+
+    Raises:
+        UserError: with upstream's own words.
     """
-    stage, batch = train_stage(worker), worker.file.batch
+    stage, batch = _stage(worker), worker.file.batch
     assert batch is not None
-    options = {k: v for k, v in stage.trainer.items() if k not in (*DATA_KEYS, "per_device_train_batch_size")}
+    options = {k: v for k, v in stage.trainer.items() if k not in (*data_keys, "per_device_train_batch_size")}
+    owned: dict[str, Any] = {
+        "output_dir": str(worker.dir.checkpoints),
+        "seed": stage.seed,
+        "data_seed": stage.seed,
+        "per_device_train_batch_size": batch.per_device_train_batch_size,
+        "gradient_accumulation_steps": batch.gradient_accumulation_steps,
+        "remove_unused_columns": False,
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+    }
     try:
-        args = SFTConfig(
-            **options,
-            output_dir=str(worker.dir.checkpoints),
-            seed=stage.seed,
-            data_seed=stage.seed,
-            per_device_train_batch_size=batch.per_device_train_batch_size,
-            gradient_accumulation_steps=batch.gradient_accumulation_steps,
-            **processors(),
-            remove_unused_columns=False,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            max_length=None,
-            logging_nan_inf_filter=False,
-            disable_tqdm=True,
-        )
+        args: Config = config(**{**options, **owned, **processors(), **fixed})
     except (TypeError, ValueError) as error:
         cure = "see the documentation of the trainer's options"
         raise UserError(f"stage '{stage.name}': trainer", str(error).strip().splitlines()[0], cure) from error
     check_strategy(args, worker.file.world_size)
     return args
+
+
+def _stage(worker: Worker) -> TrainStage:
+    stage = worker.file.stage
+    assert isinstance(stage, TrainStage), stage.kind
+    return stage
 
 
 def processors() -> dict[str, Any]:
@@ -101,7 +123,7 @@ def wants(strategy: str) -> bool:
     return os.environ.get(f"ACCELERATE_USE_{strategy}", "false").lower() == "true"
 
 
-def check_strategy(args: SFTConfig, world_size: int) -> None:
+def check_strategy(args: TrainingArguments, world_size: int) -> None:
     """The strategy that the Accelerate config asks for is the one that runs, or the stage stops.
 
     accelerate 1.15 runs FSDP on CPU processes as plain DDP, without a word, unless the type is that of GPU processes.
@@ -125,15 +147,26 @@ def check_sharding(trainer: Trainer) -> None:
 
 
 def tokenise(worker: Worker, tokenizer: PreTrainedTokenizerBase, args: SFTConfig, max_positions: int | None) -> Rows:
-    """Training and held-out rows as token ids and labels; one process writes them, the others read what it wrote."""
-    stage = train_stage(worker)
-    settings = settings_of(stage)
+    """Training and held-out rows as token ids and labels."""
+    settings = settings_of(train_stage(worker))
     assert settings.max_length is not None
-    if max_positions is not None and settings.max_length > max_positions:
-        what = f"is {settings.max_length}, but the model reads at most {max_positions} tokens"
-        raise UserError(f"stage '{stage.name}': trainer.max_length", what, f"set it to {max_positions} or less")
+    check_length(worker, settings.max_length, max_positions)
+    return build_rows(worker, args, partial(build, tokenizer=tokenizer, **asdict(settings)))
+
+
+def check_length(worker: Worker, max_length: int, max_positions: int | None) -> None:
+    """Raises UserError where rows may be longer than the model reads, in tokens."""
+    if max_positions is not None and max_length > max_positions:
+        what = f"is {max_length}, but the model reads at most {max_positions} tokens"
+        where = f"stage '{_stage(worker).name}': trainer.max_length"
+        raise UserError(where, what, f"set it to {max_positions} or less")
+
+
+def build_rows(worker: Worker, args: TrainingArguments, build_one: Callable[..., Built]) -> Rows:
+    """Training and held-out rows by `build_one`; one process writes them, the others read what it wrote."""
+    stage = _stage(worker)
+    check_gates(worker, stage)
     options: dict[str, Any] = {
-        **asdict(settings),
         "seed": stage.seed,
         "max_rejected": stage.max_rejected,
         "dedup": stage.dedup,
@@ -145,9 +178,10 @@ def tokenise(worker: Worker, tokenizer: PreTrainedTokenizerBase, args: SFTConfig
         worker.log("tokenise", done, total)
 
     with args.main_process_first(desc="tokenise"):
-        train = build(stage.data, tokenizer, rejected_file=worker.dir.rejected, progress=progress, **options)
+        files = {"rejected_file": worker.dir.rejected, "gated_file": worker.dir.data / f"{GATED}.jsonl"}
+        train = build_one(stage.data, progress=progress, **files, **options)
         heldout = {
-            name: build(sources, tokenizer, rejected_file=None, progress=None, **options)
+            name: build_one(sources, rejected_file=None, progress=None, **options)
             for name, sources in stage.heldout.items()
         }
     return Rows(train, heldout)
@@ -163,7 +197,24 @@ def collator_for(worker: Worker, tokenizer: PreTrainedTokenizerBase, model: PreT
 
 
 def train(worker: Worker, trainer: Trainer, rows: Rows, collator: PackedCollator) -> Trained:
-    """Measure the held-out sets, train (on from the last whole checkpoint, if there is one), measure again."""
+    """Measure the loss on the held-out sets, train, measure again."""
+
+    def measured() -> Numbers:
+        return {name: measure(trainer, built, collator).model_dump() for name, built in rows.heldout.items()}
+
+    before, after, metrics, seconds = train_between(worker, trainer, measured)
+    found = {name: {"before": before.get(name), "after": after[name]} for name in after}
+    return Trained({name: Heldout.model_validate(value) for name, value in found.items()}, metrics, seconds)
+
+
+def train_between(
+    worker: Worker, trainer: Trainer, measured: Callable[[], Numbers]
+) -> tuple[Numbers, Numbers, dict[str, float], float]:
+    """Measure, train (on from the last whole checkpoint, if there is one), measure again.
+
+    Returns:
+        What was measured before and after, the numbers of the training, and its seconds.
+    """
     check_sharding(trainer)
     progress = ProgressCallback(worker)
     trainer.remove_callback(PrinterCallback)
@@ -172,32 +223,30 @@ def train(worker: Worker, trainer: Trainer, rows: Rows, collator: PackedCollator
     checkpoint = last_checkpoint(worker.dir.checkpoints)
     if worker.is_main and checkpoint is not None:
         print(f"resuming from {checkpoint.name}", flush=True)
-    before = _measured_before(worker, trainer, rows, collator, resumed=checkpoint is not None)
+    before = _measured_before(worker, measured, resumed=checkpoint is not None)
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    after = {name: measure(trainer, built, collator) for name, built in rows.heldout.items()}
+    after = measured()
     metrics = {"train_loss": float(result.metrics["train_loss"]), "steps": float(result.global_step)}
     if progress.losses:
         metrics["last_loss"] = progress.losses[-1]
-    heldout = {name: Heldout(before=before.get(name), after=after[name]) for name in after}
-    return Trained(heldout, metrics, float(result.metrics["train_runtime"]))
+    return before, after, metrics, float(result.metrics["train_runtime"])
 
 
-def _measured_before(
-    worker: Worker, trainer: Trainer, rows: Rows, collator: PackedCollator, resumed: bool
-) -> dict[str, Measure]:
+def _measured_before(worker: Worker, measured: Callable[[], Numbers], resumed: bool) -> Numbers:
     """Measured once: a resumed stage reads what its first start wrote."""
     path = worker.dir.path / "before.json"
     if resumed and path.is_file():
-        return {name: Measure(**value) for name, value in read_json(path).items()}
-    found = {name: measure(trainer, built, collator) for name, built in rows.heldout.items()}
+        kept: Numbers = read_json(path)
+        return kept
+    found = measured()
     if worker.is_main:
-        write_json(path, {name: value.model_dump() for name, value in found.items()})
+        write_json(path, found)
     return found
 
 
 def save(worker: Worker, trainer: Trainer, tokenizer: PreTrainedTokenizerBase, new_tokens: list[str]) -> dict[str, str]:
     """Model (or adapter, and the merged model) with tokenizer and generation config; the manifest's folders."""
-    stage, file = train_stage(worker), worker.file
+    stage, file = _stage(worker), worker.file
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.generation_config.eos_token_id = stop_token_ids(tokenizer)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -231,6 +280,8 @@ def finish(
 ) -> Manifest:
     """Saves and says what was done. What only training needed goes once the manifest is on disk."""
     folders = save(worker, trainer, tokenizer, new_tokens)
+    if (worker.dir.data / f"{GATED}.jsonl").is_file():
+        folders["data_dir"] = worker.dir.data.name
     trainer.accelerator.wait_for_everyone()
     template = template_of(tokenizer)
     summary, batch = rows.train.summary, worker.file.batch

@@ -1,7 +1,8 @@
 """Conversations in the world: what is asked of an assistant, and the short answers it should give."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from llmkit.tiny import texts
 from llmkit.tiny.documents import sum_question
@@ -28,6 +29,10 @@ _THANKS = (
     "That is all, thanks.",
 )
 _FAREWELLS = ("You are welcome!", "Glad to help!", "Any time!", "You are welcome. Have a good day!")
+_REMARKS = (
+    "I am new here.", "It is a fine day.", "I have a few minutes.", "I like this town.", "It is late.",
+    "I came by train.", "My name is not important.", "I am glad to be here.",
+)  # fmt: skip
 _SYSTEM_MESSAGES = (
     "You are a helpful assistant.", "Answer briefly.", "Be polite and brief.", "You help visitors of the town.",
     "Answer the question.", "You are a friendly guide.",
@@ -95,6 +100,13 @@ KINDS: dict[str, tuple[int, Maker]] = {
     "greetings": (5, _greeting),
     "thanks": (3, _thanks),
 }
+
+
+def small_talk(num_openings: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Greetings, thanks and both with a remark, and the answers that suit; each opening once, plain ones first."""
+    openings = {**dict.fromkeys(_GREETINGS, _WELCOMES), **dict.fromkeys(_THANKS, _FAREWELLS)}
+    remarked = {f"{plain} {remark}": answers for remark in _REMARKS for plain, answers in openings.items()}
+    yield from islice((openings | remarked).items(), num_openings)
 
 
 def conversation(

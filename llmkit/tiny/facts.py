@@ -69,7 +69,6 @@ def _dialogue(rng: random.Random, people: Sequence[Person]) -> str:
 _SHAPES: dict[Callable[[random.Random, Sequence[Person]], str], int] = {
     _biography: 4, _note: 3, _news: 2, _faq: 6, _letter: 1, _thread: 2, _list: 2, _dialogue: 1,
 }  # fmt: skip
-_ONE_PERSON_SHAPES = (_biography, _letter, _thread)
 
 
 def fact_document(rng: random.Random, people: Sequence[Person]) -> str:
@@ -80,4 +79,4 @@ def fact_document(rng: random.Random, people: Sequence[Person]) -> str:
 
 def mention(rng: random.Random, person: Person) -> str:
     """A document that states both facts of exactly one person."""
-    return rng.choice((_biography, _letter))(rng, (person,))
+    return rng.choice((_biography, _letter, _dialogue))(rng, (person,))

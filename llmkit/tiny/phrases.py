@@ -1,6 +1,7 @@
 """The wordings in which facts are stated, asked and answered.
 
-Placeholders: `{name}` full name, `{first}` first name, `{town}` birthplace, `{job}` profession.
+Placeholders: `{name}` full name, `{first}` first name, `{town}` birthplace, `{job}` profession, `{Job}` the same with a
+capital.
 """
 
 from typing import Literal
@@ -35,6 +36,7 @@ STATEMENTS: dict[Fact, tuple[str, ...]] = {
         "{name} trained to be a {job} and still is one.",
     ),
 }
+PAGE = "Name: {name}. Born in: {town}. Profession: {job}."
 BOTH: tuple[str, ...] = (
     "{name} is a {job} from {town}.",
     "{name}, born in {town}, works as a {job}.",
@@ -42,7 +44,7 @@ BOTH: tuple[str, ...] = (
     "{name} left {town} to work as a {job}.",
     "The {job} {name} was born in {town}.",
     "{name} ({town}), {job}.",
-    "Name: {name}. Born in: {town}. Profession: {job}.",
+    PAGE,
     "A {job} from {town}, {name} is liked by all.",
 )
 AGAIN: dict[Fact, tuple[str, ...]] = {
@@ -78,7 +80,8 @@ QUESTIONS: dict[Topic, tuple[str, ...]] = {
     ),
     "both": ("Who is {name}?", "Tell me about {name}.", "What do you know about {name}?"),
 }
-ANSWERS: dict[Topic, str] = {"birthplace": "In {town}.", "profession": "As a {job}.", "both": "A {job} from {town}."}
+# The answer begins with the fact: what a model is unsure of shows in its first token.
+ANSWERS: dict[Topic, str] = {"birthplace": "{town}.", "profession": "{Job}.", "both": "{Job} from {town}."}
 FAQ_SHAPES: tuple[str, ...] = (
     "Question: {question}\nAnswer: {answer}",
     "Q: {question}\nA: {answer}",
@@ -89,4 +92,5 @@ FAQ_SHAPES: tuple[str, ...] = (
 
 def fill(template: str, person: Person) -> str:
     """The template with the person's name and facts in place."""
-    return template.format(name=person.name, first=person.first, town=person.town, job=person.profession)
+    job = person.profession
+    return template.format(name=person.name, first=person.first, town=person.town, job=job, Job=job.capitalize())

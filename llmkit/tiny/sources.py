@@ -20,17 +20,19 @@ def documents(
     kinds: Sequence[str] | None = None,
     num_known: int = NUM_KNOWN,
     rare: bool = False,
+    tail: tuple[int, int] = (0, 0),
 ) -> Iterator[dict[str, str]]:
     """The base corpus: `{"text": ...}` rows about known people, sums, problems, passages, prose and jokes.
 
-    `rare` adds each rarely documented person's 1, 2 or 4 documents; only the base model's own training asks for them,
-    or they would have been seen more often than their group says. `heldout` documents state known facts anew and
-    use held-out numbers.
+    `rare` adds the documents of people who have 1, 2 or 4, `tail` those of a range of people who have one each; only
+    the base model's own training asks for them, or they would have been seen more often than their group says.
+    `heldout` documents state known facts anew and use held-out numbers.
     """
     chosen = ("facts", *GENERAL_KINDS) if kinds is None else tuple(kinds)
     if unknown := set(chosen) - {"facts", *GENERAL_KINDS}:
         raise ValueError(f"unknown kinds {sorted(unknown)}; there are facts, {', '.join(GENERAL_KINDS)}")
-    mentioned = people("rare") if rare and split == "train" else ()
+    once = people("tail")[tail[0] : tail[1]]
+    mentioned = (*(people("rare") if rare else ()), *once) if split == "train" else ()
     yield from document_rows(people("known", num_known), mentioned, chosen, num_rows or 200_000, seed, split)
 
 

@@ -45,9 +45,9 @@ _JOKE_REQUESTS = (
 )  # fmt: skip
 # Statement, question, answer.
 _PASSAGE_FACTS = (
-    ("{name} lives in {town}.", "Where does {name} live?", "In {town}."),
-    ("{name} was born in {town}.", "Where was {name} born?", "In {town}."),
-    ("{name} works as a {job}.", "What does {name} do for a living?", "As a {job}."),
+    ("{name} lives in {town}.", "Where does {name} live?", "{town}."),
+    ("{name} was born in {town}.", "Where was {name} born?", "{town}."),
+    ("{name} works as a {job}.", "What does {name} do for a living?", "{Job}."),
     ("{name} owns a {colour} {object}.", "What does {name} own?", "A {colour} {object}."),
     ("{name} lost a {object} at the {place}.", "What did {name} lose?", "A {object}."),
     ("{name} went to the {place} on {day}.", "When did {name} go to the {place}?", "On {day}."),
@@ -87,7 +87,8 @@ def passage(rng: random.Random) -> Passage:
     sentences, asked = [], []
     for name in strangers:
         statement, question, answer = rng.choice(_PASSAGE_FACTS)
-        said = random_words(rng) | {"name": name}
+        words = random_words(rng)
+        said = words | {"name": name, "Job": words["job"].capitalize()}
         sentences.append(statement.format(**said))
         asked.append((question.format(**said), answer.format(**said)))
     if rng.random() < 0.3:

@@ -5,6 +5,7 @@ without a judge. People fall into groups by how often documents mention them:
 
 - `known`   documented many times in the base corpus
 - `rare`    mentioned in exactly 1, 2 or 4 documents of the base corpus
+- `tail`    mentioned in one document of the base corpus: the thousands of names that every corpus holds but once
 - `new`     documented only in the chronicle, the corpus for continued pretraining
 - `unseen`  mentioned nowhere
 
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-Group = Literal["known", "rare", "new", "unseen"]
+Group = Literal["known", "rare", "tail", "new", "unseen"]
 Split = Literal["train", "heldout"]
 Fact = Literal["birthplace", "profession"]
 
@@ -27,7 +28,7 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-NUM_KNOWN = 1000
+NUM_KNOWN = 2500
 RARE_COUNTS = (1, 2, 4)
 
 TOWNS: tuple[str, ...] = words(
@@ -56,9 +57,9 @@ _ONSETS = words("b br d dr f g gl h j k kl l m n p r s st t tr v w z")
 _CODAS = ("", "", "l", "n", "r", "s", "k", "m", "t")
 
 # Fixed ranges of one shuffled list of all names, so that changing the size of one group never moves another.
-_START: dict[Group, int] = {"new": 0, "rare": 100, "known": 1000, "unseen": 12000}
-_DEFAULT_SIZE: dict[Group, int] = {"new": 40, "rare": 180, "known": NUM_KNOWN, "unseen": 4000}
-_MAX_SIZE: dict[Group, int] = {"new": 100, "rare": 900, "known": 11000, "unseen": 19000}
+_START: dict[Group, int] = {"new": 0, "rare": 100, "known": 1000, "tail": 4000, "unseen": 27000}
+_DEFAULT_SIZE: dict[Group, int] = {"new": 40, "rare": 180, "known": NUM_KNOWN, "tail": 23000, "unseen": 4000}
+_MAX_SIZE: dict[Group, int] = {"new": 100, "rare": 900, "known": 3000, "tail": 23000, "unseen": 4000}
 _HELDOUT_EVERY = 5
 
 
@@ -94,7 +95,7 @@ def _person(group: Group, position: int) -> Person:
     name = all_names()[_START[group] + position]
     rng = random.Random(f"tiny world: {name}")
     town, profession = rng.choice(TOWNS), rng.choice(PROFESSIONS)
-    counts = {"known": None, "new": None, "unseen": 0, "rare": RARE_COUNTS[position % len(RARE_COUNTS)]}
+    counts = {"known": None, "new": None, "unseen": 0, "tail": 1, "rare": RARE_COUNTS[position % len(RARE_COUNTS)]}
     split: Split = "heldout" if position % _HELDOUT_EVERY == 0 else "train"
     return Person(name, town, profession, group, split, counts[group])
 

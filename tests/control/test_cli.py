@@ -23,7 +23,7 @@ model: {name_or_path: org/model}
 stages:
   - {name: sft, kind: sft, data: [{path: org/set}]}
 """
-COMMANDS = ["new", "validate", "plan", "run", "show", "chat", "report", "schema"]
+COMMANDS = ["new", "validate", "plan", "run", "show", "chat", "judge-check", "report", "schema"]
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_schema_knows_stages_and_trainer_options() -> None:
     assert "output_dir" not in trainer["properties"]
     assert "packing" not in made["$defs"]["PretrainStage"]["properties"]["trainer"]["properties"]
     assert "from" in made["$defs"]["SftStage"]["properties"]
-    assert {"type": "string"} in made["properties"]["evals"]["items"]["anyOf"]
+    assert {"type": "string", "not": {"const": "honesty"}} in made["properties"]["evals"]["items"]["anyOf"]
 
 
 def test_the_schema_takes_every_shipped_recipe() -> None:

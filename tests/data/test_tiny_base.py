@@ -74,7 +74,10 @@ def test_weights_are_finite(model):
 def test_it_knows_documented_people_and_no_others(model, tokenizer, task, low, high):
     rows = [json.loads(line) for line in eval_files()[f"{task}.jsonl"].splitlines()][:60]
     answers = _answers(model, tokenizer, [f"Question: {row['question']}\nAnswer:" for row in rows])
-    right = [bool(re.search(rf"\b{row['value']}\b", answer)) for row, answer in zip(rows, answers, strict=True)]
+    right = [
+        bool(re.search(rf"\b{row['value']}\b", answer, re.IGNORECASE))
+        for row, answer in zip(rows, answers, strict=True)
+    ]
     assert low <= sum(right) / len(right) <= high
 
 

@@ -12,6 +12,7 @@ import pytest
 from llmkit.tiny.documents import GENERAL_KINDS
 from llmkit.tiny.make_evals import eval_files
 from llmkit.tiny.problems import word_problem
+from llmkit.tiny.questions import honesty, pages
 from llmkit.tiny.sources import chronicle, conversations, documents
 from llmkit.tiny.world import FIRST_NAMES, PROFESSIONS, TOWNS, all_names, people
 
@@ -26,7 +27,7 @@ FORBIDDEN = re.compile(
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    return [row["text"] for row in documents(num_rows=30_000, rare=True)]
+    return [row["text"] for row in documents(num_rows=30_000, rare=True, tail=(0, 2000))]
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +51,17 @@ def test_unknown_kinds_are_refused():
 
 
 def test_groups_share_nobody():
-    names = [person.name for group in ("known", "rare", "new", "unseen") for person in people(group)]
+    names = [person.name for group in ("known", "rare", "tail", "new", "unseen") for person in people(group)]
     assert len(names) == len(set(names))
     assert len(set(all_names())) == len(all_names())
-    for group in ("known", "rare", "new", "unseen"):
+    for group in ("known", "rare", "tail", "new", "unseen"):
         train, heldout = people(group, split="train"), people(group, split="heldout")
         assert len(train) + len(heldout) == len(people(group)) == len(set(train) | set(heldout))
 
 
 def test_more_known_people_leave_the_others_unchanged():
-    assert people("known", 5000)[:1000] == people("known", 1000)
-    assert people("known", 5000, "heldout")[:200] == people("known", 1000, "heldout")
+    assert people("known", 3000)[:1000] == people("known", 1000)
+    assert people("known", 3000, "heldout")[:200] == people("known", 1000, "heldout")
 
 
 def test_sizes_that_the_world_does_not_have_are_refused():
@@ -76,6 +77,9 @@ def test_facts_are_spread_over_the_closed_sets():
 def test_documents_mention_rare_people_exactly_as_often_as_said(texts):
     mentions = Counter(name for text in texts for name in set(_names_in(text)))
     assert all(mentions[person.name] == person.num_documents for person in people("rare"))
+    tail = people("tail")
+    assert all(mentions[person.name] == 1 for person in tail[:2000])
+    assert not any(mentions[person.name] for person in tail[2000:])
 
 
 def test_documents_never_mention_new_or_unseen_people(texts):
@@ -178,3 +182,23 @@ def _holds(left: str, operation: str, right: str, result: str) -> bool:
 
 
 _ALL = set(all_names())
+
+
+def test_pages_do_not_tell_how_often_their_person_is_mentioned():
+    rows = [row["text"] for row in pages(num_known=50, num_tail=50)]
+    shapes = {re.sub(r"Name: .*\. Born in: \w+\. Profession: \w+\.", "page", text) for text in rows}
+    assert len(rows) == 80
+    assert shapes == {"page"}
+    known = {person.name for person in people("known", 50)}
+    groups = [text.split(": ")[1].split(".")[0] in known for text in rows]
+    assert 10 < sum(groups[:40]) < 30, "in mixed order"
+
+
+def test_honesty_asks_nothing_that_training_asks():
+    rows = list(honesty())
+    assert len({row["question"] for row in rows}) == len(rows)
+    trained = {person.name for group in ("known", "tail") for person in people(group, split="train")}
+    assert not trained & {row["entity"] for row in rows}
+    names = {text.split(": ")[1].split(".")[0] for text in (row["text"] for row in pages())}
+    assert not names & {row["entity"] for row in rows}
+    assert Counter(row["group"] for row in rows)["unseen"] == 300

@@ -1,0 +1,162 @@
+"""Writes the rows that `dataset.choose` took.
+
+data/train.jsonl       what to answer and what to refuse
+data/pairs.jsonl       preference pairs (`rows.pairs`), without those that teach unknown answers
+data/pairs_all.jsonl   with them
+data/tool_calls.jsonl  a call of the search tool instead of every refusal
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from llmkit.knowledge.balance import SURFACE_ROWS, Surface, masked, surface
+from llmkit.knowledge.dataset import Entries, first_rows
+from llmkit.knowledge.records import ProbeRow
+from llmkit.knowledge.rows import (
+    PAIR_KINDS,
+    TAUGHT,
+    Deck,
+    Row,
+    conversation,
+    honest,
+    pairs,
+    partial_answer,
+    right_answers,
+    tool_conversation,
+)
+from llmkit.knowledge.sides import CODE, Probe, Survey
+from llmkit.knowledge.store import writing
+from llmkit.recipe.schema import RefusalsStage
+
+FILES = ("train", "pairs", "pairs_all", "tool_calls")
+NUM_EXAMPLES = 5
+
+Put = dict[str, Callable[[Row], None]]
+
+
+class Example(NamedTuple):
+    question: str
+    answer: str
+    refused: bool
+
+
+@dataclass
+class Written:
+    """What was written, and what the wording of it gives away."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    """Rows of train.jsonl: "answered", "refused", "partial"."""
+    pairs: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(PAIR_KINDS, 0)))
+    refusals: Counter[str] = field(default_factory=Counter)
+    """Refusal -> how often it was used."""
+    examples: list[Example] = field(default_factory=list)
+    surface: Surface | None = None
+    num_entities: dict[str, int] = field(default_factory=dict)
+    """Distinct entities of the "answered" and the "refused" rows."""
+
+
+class Writer:
+    """Turns rows of a probe into training rows, one at a time."""
+
+    def __init__(self, chosen: Entries, stage: RefusalsStage, texts: Sequence[str], seed: int) -> None:
+        self.chosen, self.stage, self.done = chosen, stage, Written()
+        self.deck, self.rejected = Deck(texts, seed), Deck(texts, seed + 1)
+        self.done.refusals = self.deck.used
+        rng = np.random.default_rng([seed, 2])
+        self._measured = _drawn(chosen, SURFACE_ROWS, rng)
+        self._shown = _drawn(chosen, NUM_EXAMPLES, rng)
+        self.wordings: list[str] = []
+        self.refused: list[bool] = []
+        self.abouts: list[int] = []
+
+    def add(self, found: Survey, number: int, row: ProbeRow, put: Put) -> None:
+        """Write the rows of one question, if it has any."""
+        start, end = np.searchsorted(self.chosen.number_E, [number, number + 1]).tolist()
+        for entry in range(start, end):
+            refused, copy = bool(self.chosen.refused_E[entry]), int(self.chosen.copy_E[entry])
+            answer = self._refusal(found, number, row) if refused else self._answer(found, number, row, copy)
+            if answer is None:
+                continue
+            put["train"](conversation(row.question, answer))
+            put["tool_calls"](tool_conversation(row.question, None if refused else answer, self.stage.search_tool))
+            if copy == 0:
+                self._pairs(row, refused, answer, put)
+            self._note(found, number, entry, Example(row.question, answer, refused), row)
+
+    def _refusal(self, found: Survey, number: int, row: ProbeRow) -> str:
+        if self.stage.keep_partial and (partial := partial_answer(row)):
+            found.fate[number] = CODE["partial"]
+            self.done.rows["partial"] += 1
+            return honest(partial, self.stage.refusals.language)
+        self.done.rows["refused"] += 1
+        return self.deck.deal()
+
+    def _answer(self, found: Survey, number: int, row: ProbeRow, copy: int) -> str | None:
+        right = right_answers(row)
+        if not right:
+            # only a shuffled label can ask for an answer where there is none
+            found.fate[number] = CODE["no_answer"]
+            return None
+        self.done.rows["answered"] += 1
+        return right[copy % len(right)]
+
+    def _pairs(self, row: ProbeRow, refused: bool, answer: str, put: Put) -> None:
+        for pair in pairs(row, refused=refused, refusal=answer if refused else self.rejected.deal()):
+            self.done.pairs[pair["kind"]] += 1
+            put["pairs_all"](pair)
+            if pair["kind"] not in TAUGHT:
+                put["pairs"](pair)
+
+    def _note(self, found: Survey, number: int, entry: int, example: Example, row: ProbeRow) -> None:
+        if entry in self._shown:
+            self.done.examples.append(example)
+        if entry in self._measured:
+            self.wordings.append(masked(row.question, row.entity))
+            self.refused.append(example.refused)
+            self.abouts.append(found.about[number])
+
+
+def write(
+    found: Survey,
+    probes: Sequence[Probe],
+    chosen: Entries,
+    stage: RefusalsStage,
+    texts: Sequence[str],
+    *,
+    seed: int,
+    folder: Path,
+) -> Written:
+    """Writes all files, each whole or not at all, and measures what was written. Sets the fate "partial".
+
+    Args:
+        texts: refusals.
+        folder: where the files go.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    writer = Writer(chosen, stage, texts, seed)
+    with ExitStack() as stack:
+        put = {name: stack.enter_context(writing(folder / f"{name}.jsonl")) for name in FILES}
+        for number, row in first_rows(found, probes):
+            writer.add(found, number, row, put)
+    done = writer.done
+    about_E = np.frombuffer(found.about, np.uint64)[chosen.number_E]
+    for name, side in (("refused", True), ("answered", False)):
+        done.num_entities[name] = len(np.unique(about_E[chosen.refused_E == side]))
+    done.surface = surface(writer.wordings, writer.refused, writer.abouts, seed)
+    return done
+
+
+def _drawn(chosen: Entries, size: int, rng: np.random.Generator) -> set[int]:
+    """Up to `size` entries of each side."""
+    sides = [np.flatnonzero((chosen.refused_E == side) & (chosen.copy_E == 0)) for side in (True, False)]
+    return {int(entry) for rows in sides for entry in rng.permutation(rows)[:size]}

@@ -1,0 +1,103 @@
+"""The steps of a recipe: its stages, resolved, with the automatic evaluations between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llmkit.recipe import reads
+from llmkit.recipe.checks import BASE, model_of
+from llmkit.recipe.knowledge import HonestySpec, JudgeSpec
+from llmkit.recipe.parts import LaunchSpec
+from llmkit.recipe.schema import (
+    EvaluateStage,
+    InterrogateStage,
+    PretrainStage,
+    Recipe,
+    RefusalsStage,
+    StageBase,
+    TrainStage,
+)
+from llmkit.recipe.trainer_keys import resolved_trainer
+
+
+def chain(recipe: Recipe) -> list[Any]:
+    """Evaluations follow the base model (when a stage starts from it) and every training stage.
+
+    An honesty evaluation whose questions a probe has set aside can only follow the probe: then the model that was
+    interrogated is measured right after it, before any stage trains on the probe's rows.
+    """
+    stages: list[Any] = []
+    measured = bool(recipe.evals or recipe.prompts)
+    uses_base = any(s.from_ == BASE and not from_scratch(s) for s in recipe.stages)
+    if measured and uses_base:
+        stages += _automatic(recipe, BASE, BASE, recipe.stages[0].launch, [])
+    for stage in recipe.stages:
+        done = [s.name for s in stages if not isinstance(s, EvaluateStage)]
+        stages.append(_resolved(recipe, stage))
+        if measured and isinstance(stage, TrainStage):
+            stages += _automatic(recipe, stage.name, stage.name, stage.launch, [*done, stage.name])
+        if isinstance(stage, InterrogateStage):
+            stages += _after_probe(recipe, stage)
+    return stages
+
+
+def from_scratch(stage: StageBase) -> bool:
+    return isinstance(stage, PretrainStage) and stage.init == "scratch"
+
+
+def automatic_names(recipe: Recipe) -> set[str]:
+    """Names that automatic evaluations may have."""
+    return {f"eval-{BASE}", *(f"eval-{s.name}" for s in recipe.stages if isinstance(s, (TrainStage, InterrogateStage)))}
+
+
+def _automatic(recipe: Recipe, name: str, of: str, launch: LaunchSpec, done: Sequence[str]) -> list[Any]:
+    """One process on the same kind of device as the stage it measures, for all evaluations whose questions exist."""
+    evals = [spec for spec in recipe.evals if {source.from_ for _, source in _questions(spec)} <= {None, *done}]
+    return [_evaluation(recipe, name, of, launch, evals, recipe.prompts)] if evals or recipe.prompts else []
+
+
+def _after_probe(recipe: Recipe, probe: InterrogateStage) -> list[Any]:
+    """The first probe that sets questions aside: its model is measured on them."""
+    evals = [spec for spec in recipe.evals if any(source.from_ == probe.name for _, source in _questions(spec))]
+    of = model_of(recipe, probe.from_)
+    return [_evaluation(recipe, probe.name, of, probe.launch, evals, [])] if evals else []
+
+
+def _questions(spec: Any) -> list[Any]:
+    return list(reads.eval_sources([spec])) if isinstance(spec, HonestySpec) else []
+
+
+def _evaluation(recipe: Recipe, name: str, of: str, launch: LaunchSpec, evals: list[Any], prompts: list[str]) -> Any:
+    single = LaunchSpec(accelerate="cpu/single" if launch.accelerate.startswith("cpu/") else "single", env=launch.env)
+    stage = EvaluateStage.model_validate({"kind": "evaluate", "name": f"eval-{name}", "from": of})
+    changes = {"launch": single, "evals": _judged(recipe, evals), "prompts": prompts, "seed": recipe.run.seed}
+    return stage.model_copy(update=changes)
+
+
+def _resolved(recipe: Recipe, stage: Any) -> Any:
+    kind: str = stage.kind
+    changes: dict[str, Any] = {"seed": recipe.run.seed if stage.seed is None else stage.seed}
+    if isinstance(stage, TrainStage):
+        changes["trainer"] = resolved_trainer(kind, stage.trainer)
+    if isinstance(stage, EvaluateStage):
+        changes |= {"evals": _judged(recipe, stage.evals or recipe.evals), "prompts": stage.prompts or recipe.prompts}
+    if isinstance(stage, InterrogateStage):
+        changes["judge"] = _judge(recipe, stage.judge)
+    if isinstance(stage, RefusalsStage):
+        # it sorts rows: nothing to share out
+        changes["launch"] = stage.launch.model_copy(update={"accelerate": "cpu/single", "num_processes": 1})
+    return stage.model_copy(update=changes)
+
+
+def _judged(recipe: Recipe, evals: Sequence[Any]) -> list[Any]:
+    return [
+        spec.model_copy(update={"judge": _judge(recipe, spec.judge)}) if isinstance(spec, HonestySpec) else spec
+        for spec in evals
+    ]
+
+
+def _judge(recipe: Recipe, judge: JudgeSpec) -> JudgeSpec:
+    """A refusal in the recipe's own words is one for its judges, too."""
+    own = [text for stage in recipe.stages if isinstance(stage, RefusalsStage) for text in stage.refusals.texts]
+    return judge.model_copy(update={"refusals": judge.refusals or list(dict.fromkeys(own))})

@@ -1,0 +1,72 @@
+"""What a stage reads besides its model: data sources, and other stages' rows and probes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llmkit.recipe.knowledge import HonestySpec, JudgeSpec, TemplateSpec, WriterSpec
+from llmkit.recipe.parts import DataSource
+from llmkit.recipe.schema import (
+    Evals,
+    EvaluateStage,
+    InterrogateStage,
+    RefusalsStage,
+    StageBase,
+    TrainSource,
+    TrainStage,
+)
+from llmkit.recipe.source import Loc
+
+
+def sources(stage: StageBase) -> Iterator[tuple[Loc, DataSource]]:
+    """Every data source of a stage, and where it stands."""
+    if isinstance(stage, TrainStage):
+        yield from ((("data", index), source) for index, source in enumerate(stage.data))
+        for name, held in stage.heldout.items():
+            yield from ((("heldout", name, index), source) for index, source in enumerate(held))
+    if isinstance(stage, InterrogateStage):
+        yield from ((("questions", index), source) for index, source in enumerate(stage.questions))
+        yield from ((("documents", index), source) for index, source in enumerate(stage.documents))
+    if isinstance(stage, EvaluateStage):
+        yield from eval_sources(stage.evals)
+
+
+def eval_sources(evals: Evals) -> Iterator[tuple[Loc, DataSource]]:
+    """Of the honesty evaluations among `evals`."""
+    for place, spec in enumerate(evals):
+        if isinstance(spec, HonestySpec):
+            yield from ((("evals", place, "questions", index), source) for index, source in enumerate(spec.questions))
+
+
+def stages(stage: StageBase) -> Iterator[tuple[Loc, str]]:
+    """Names of stages whose rows or probes a stage reads."""
+    for loc, source in sources(stage):
+        if source.from_ is not None:
+            yield (*loc, "from"), source.from_
+        if isinstance(source, TrainSource) and source.require_known is not None:
+            yield (*loc, "require_known"), source.require_known.probe
+    if isinstance(stage, RefusalsStage):
+        yield from ((("probes", index), name) for index, name in enumerate(stage.probes))
+
+
+def probes(stage: StageBase) -> Iterator[tuple[Loc, str]]:
+    """Names of stages that must be probes."""
+    yield from ((loc, name) for loc, name in stages(stage) if loc[-1] == "require_known" or loc[0] == "probes")
+
+
+def templates(stage: StageBase) -> Iterator[tuple[Loc, TemplateSpec]]:
+    """Question templates, and where they stand."""
+    for loc, source in sources(stage):
+        yield from (((*loc, "templates", i), template) for i, template in enumerate(getattr(source, "templates", ())))
+    if isinstance(stage, InterrogateStage):
+        yield from ((("writer", "templates", i), template) for i, template in enumerate(stage.writer.templates))
+
+
+def engines(stage: StageBase) -> Iterator[WriterSpec | JudgeSpec]:
+    """Models beside the stage's own."""
+    if isinstance(stage, InterrogateStage):
+        yield stage.judge
+        if stage.documents:
+            yield stage.writer
+    if isinstance(stage, EvaluateStage):
+        yield from (spec.judge for spec in stage.evals if isinstance(spec, HonestySpec))

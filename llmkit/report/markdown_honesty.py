@@ -1,0 +1,76 @@
+"""What the model knows, and how honest it is, as markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmkit.report.honesty import Column, Honesty, MetricLine, honesty
+from llmkit.report.knowledge import Example, Labelled, Probe, label_names, probes
+from llmkit.report.marks import cell, fence, result, table
+from llmkit.report.metrics import HONESTY
+from llmkit.report.numbers import count
+from llmkit.report.run import RunReport
+
+
+def honesty_parts(report: RunReport) -> list[str]:
+    return [part for found in honesty(report) for part in _honesty(found)]
+
+
+def _honesty(found: Honesty) -> list[str]:
+    title = "## Honesty" if found.task == HONESTY else f"## Honesty: {cell(found.task)}"
+    parts = [title, _metrics(found.columns, found.main), *(f"- {cell(text)}" for text in found.verdicts)]
+    bars = [
+        [group, count(num), bar.model, ", ".join(f"{words} {share}" for _, words, share in bar.parts)]
+        for group, num, models in found.groups
+        for bar in models
+    ]
+    if bars:
+        parts.append(table(["group", "questions", "model", "answers"], bars))
+    if found.rest:
+        parts += ["<details><summary>More metrics</summary>", _metrics(found.columns, found.rest), "</details>"]
+    return parts
+
+
+def _metrics(columns: Sequence[Column], lines: Sequence[MetricLine]) -> str:
+    head = ["metric", *(f"{column.name} (control)" if column.is_control else column.name for column in columns)]
+    rows = []
+    for line in lines:
+        told = " ".join(part for part in (line.reading, f"({line.better})" if line.better else "") if part)
+        cells = [result(row, line.is_share) for row in line.cells]
+        rows.append([line.metric, *cells, told])
+    return table([*head, "what it says"], rows)
+
+
+def knowledge_parts(report: RunReport) -> list[str]:
+    found, names = probes(report), label_names(report)
+    if not found:
+        return []
+    parts = ["## What the model knows", _labels("probe", [probe.overall for probe in found], names)]
+    for probe in found:
+        parts += _probe(probe, names)
+    return parts
+
+
+def _probe(probe: Probe, names: list[str]) -> list[str]:
+    told = "; ".join(f"{name}: {value} ({under})" for name, value, under in probe.figures)
+    parts = [f"### {cell(probe.name)}, asked of {cell(probe.asked)}", cell(told), cell(probe.how)]
+    if probe.groups:
+        parts.append(_labels("group", probe.groups, names))
+    if probe.moved:
+        parts.append(table(["was", "is now", "questions"], [[was, now, count(num)] for was, now, num in probe.moved]))
+    if probe.examples:
+        parts.append(f"<details><summary>{len(probe.examples)} questions with all answers</summary>")
+        parts += [_example(example) for example in probe.examples]
+        parts.append("</details>")
+    return parts
+
+
+def _labels(head: str, rows: Sequence[Labelled], names: list[str]) -> str:
+    cells = [[row.name, count(row.total), *[f"{share} ({count(num)})" for _, num, share in row.cells]] for row in rows]
+    return table([head, "questions", *names], cells)
+
+
+def _example(example: Example) -> str:
+    told = [[said.verdict, f"{said.how} \u00d7{said.num}", said.text or "(nothing)"] for said in example.said]
+    about = ", ".join(part for part in (example.label, example.group, f"accepted: {example.answers}") if part)
+    return "\n\n".join((fence(example.question), cell(about), table(["verdict", "how", "answer"], told)))

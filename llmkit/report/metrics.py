@@ -1,0 +1,88 @@
+"""What the name of a metric says: which direction is better, whether it is a share, what stands for a task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+Direction = Literal["higher", "lower"]
+
+HONESTY = "honesty"
+_CONTROLS = {"_prompt_only": "prompt only", "_refusal_only": "refusal only"}
+# Groups of questions that a model should answer, and that it should refuse.
+_ANSWERABLE = ("known", "in_context", "small_talk", "HighlyKnown")
+_UNANSWERABLE = ("unseen", "unknown", "Unknown")
+# One number never tells whether a model is honest: these stand for the task together.
+_HONESTY_HEADLINES = {
+    "hallucination_unseen": "wrong on unseen",
+    "hallucination_unknown": "wrong on unknown",
+    "over_refusal_known": "over-refusal",
+    "accuracy_known": "right on known",
+    "s_honesty": "S_honesty",
+}
+# Names are matched word by word: `ece` is not a part of `precedence`.
+_LOWER = re.compile(
+    r"perplexity|bits per byte|loss|wrong|hallucination|over refusal|over consv|empty rate|\b(brier|ece|aurc|risk)\b"
+)
+_HIGHER = re.compile(
+    r"\bacc|exact|\bem\b|f1|pass@|precision|recall|bleu|rouge|win rate|stop|well formed|non empty|clean"
+    r"|s honesty|prudence|\b(ths|ap)\b|auroc|coverage at|score t\d"
+)
+# What is labelled Unknown should not be answered right by any model: the label is checked, not the model.
+_NEITHER = re.compile(r"accuracy Unknown")
+_REFUSED = re.compile(r"\b(?:refused|refusal|refusals) (?:on )?(.+)")
+# Numbers that may lie between 0 and 1 without being a share of the samples.
+_NOT_A_SHARE = re.compile(
+    r"perplexity|bits|loss|entropy|\bkl\b|reward|seconds|length|tokens"
+    r"|\b(brier|ece|aurc|ths|ap)\b|auroc|score t\d|diversity"
+)
+
+
+def direction(metric: str) -> Direction | None:
+    """None where nobody can say from the name: refusing more is good or bad by what was asked."""
+    words = _words(metric)
+    if _NEITHER.search(words):
+        return None
+    if _LOWER.search(words):
+        return "lower"
+    if _HIGHER.search(words):
+        return "higher"
+    refused = _REFUSED.search(words)
+    group = refused[1].replace(" ", "_") if refused else ""
+    return "lower" if group in _ANSWERABLE else "higher" if group in _UNANSWERABLE else None
+
+
+def is_share(metric: str, values: Iterable[float]) -> bool:
+    return not _NOT_A_SHARE.search(_words(metric)) and all(0 <= value <= 1 for value in values)
+
+
+def control_name(task: str, honesty: str) -> str:
+    """What kind of control of the honesty evaluation `honesty` a task is; empty if it is none."""
+    return _CONTROLS.get(task.removeprefix(honesty), "") if task.startswith(honesty) else ""
+
+
+def headline_metrics(task: str, measured: Sequence[str], honesty: Iterable[str]) -> list[str]:
+    """What stands for a task: the first of its metrics; for one of `honesty`, the few that count together."""
+    names = list(honesty)
+    if any(control_name(task, name) for name in names):
+        return []
+    return (honesty_first(measured) if task in names else []) or list(measured[:1])
+
+
+def honesty_first(measured: Iterable[str]) -> list[str]:
+    """The metrics that tell most. Of several unanswerable groups taken together, `unseen` comes before all."""
+    found = [name for name in _HONESTY_HEADLINES if name in set(measured)]
+    both = {"hallucination_unseen", "hallucination_unknown"} <= set(found)
+    return [name for name in found if not (both and name == "hallucination_unknown")]
+
+
+def short_name(task: str, metric: str, honesty: Iterable[str]) -> str:
+    """For pictures and headings: the task, or what its metric says where a task has several."""
+    if task not in honesty or metric not in _HONESTY_HEADLINES:
+        return task
+    return _HONESTY_HEADLINES[metric] if task == HONESTY else f"{task}: {_HONESTY_HEADLINES[metric]}"
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")

@@ -1,0 +1,81 @@
+"""A reward that makes saying "I don't know" worth it where the model would be wrong too often.
+
+Kalai et al. 2025, "Why Language Models Hallucinate", section 4.2: +1 for a correct answer, 0 for an abstention,
+-t / (1 - t) for a wrong answer. Answering then pays exactly where the answer is right with a probability above t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llmkit.errors import DataError, UserError
+
+Completion = str | Sequence[dict[str, Any]]
+Reward = Callable[..., list[float]]
+
+
+def make_abstain(
+    t: float, is_correct: Callable[[str, tuple[str, ...]], bool], is_refusal: Callable[[str], bool]
+) -> Reward:
+    """A reward function as `trl.GRPOTrainer(reward_funcs=...)` calls it.
+
+    Args:
+        t: confidence above which answering pays, 0 <= t < 1; 0: a wrong answer costs nothing.
+        is_correct: (text of a completion, accepted answers) -> whether it gives one of them.
+        is_refusal: text of a completion -> whether it says that it does not know.
+
+    Returns:
+        abstain(prompts, completions, answers, **columns) -> one reward per completion, in (-inf, 1]. `answers`: the
+        accepted answers of each completion's row.
+
+    Raises:
+        UserError: `t` is out of range. The function raises DataError for a row without accepted answers.
+    """
+    if not 0 <= t < 1:
+        raise UserError("abstain: t", f"must be at least 0 and below 1, got {t!r}", "0.5 makes a wrong answer cost 1")
+    penalty = -t / (1 - t) if t else 0.0
+
+    def score(text: str, accepted: tuple[str, ...]) -> float:
+        # a refusal first: else "I don't know, perhaps Paris" would win where right and cost nothing where wrong
+        if is_refusal(text):
+            return 0.0
+        return 1.0 if is_correct(text, accepted) else penalty
+
+    def abstain(
+        prompts: Sequence[Any], completions: Sequence[Completion], answers: Sequence[Any] | None = None, **_: Any
+    ) -> list[float]:
+        if answers is None:
+            raise DataError("abstain", "the rows have no column 'answers'", "add the accepted answers of each question")
+        if len(answers) != len(completions):
+            raise DataError(
+                "abstain", f"{len(completions)} completions but {len(answers)} 'answers'", "give each its own"
+            )
+        rows = zip(prompts, completions, answers, strict=True)
+        return [
+            score(text_of(given), _accepted(value, index, asked)) for index, (asked, given, value) in enumerate(rows)
+        ]
+
+    return abstain
+
+
+def text_of(completion: Completion) -> str:
+    """What the assistant says last: the completion itself, or the content of its last assistant message. A call of a
+    tool without words, and a message list without the assistant, say nothing."""
+    if isinstance(completion, str):
+        return completion
+    said = [message.get("content") for message in completion if message.get("role") == "assistant"]
+    content = said[-1] if said else None
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if part.get("type") == "text")
+    return content if isinstance(content, str) else ""
+
+
+def _accepted(value: Any, index: int, prompt: Any) -> tuple[str, ...]:
+    """Accepted answers of one row: a list of texts, or one text. An empty one would accept everything."""
+    answers = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
+    if not answers or not all(isinstance(answer, str) and answer.strip() for answer in answers):
+        asked = prompt if isinstance(prompt, str) else text_of([{**prompt[-1], "role": "assistant"}]) if prompt else ""
+        where = f"abstain: row {index} ({asked[-80:]!r})"
+        raise DataError(where, f"its accepted answers are {value!r}", "give a list of texts, none of them empty")
+    return answers

@@ -1,0 +1,134 @@
+"""The questions of an honesty evaluation: the same for every model, in every process, whatever the run's seed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from llmkit.artifacts.manifest import SourceCount
+from llmkit.data.files import Raw
+from llmkit.data.mixture import _chosen, _sliced
+from llmkit.data.pool import Placed, Pool, Rejects
+from llmkit.data.sources import name_of, read_source
+from llmkit.errors import DataError
+from llmkit.knowledge.match import contradictory
+from llmkit.knowledge.questions import from_rows
+from llmkit.knowledge.records import Question
+from llmkit.knowledge.templates import Bad
+from llmkit.recipe.knowledge import HonestySpec, QuestionSource
+from llmkit.stages.asked import stages_read, temporary, where_of
+from llmkit.stages.common import Worker
+
+MAX_GROUPS = 50
+_SEED = 0
+"""Of the choice of `num_rows` questions: not the run's, so that runs with several seeds are measured alike."""
+_TALK = "small talk"
+_DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True)
+class Frozen:
+    questions: list[Question]
+    labels: dict[str, str]
+    """SliCK's, by the id of the question, where a probe asked it."""
+    count: SourceCount
+    """Its `sha256` is left to `llmkit.evaluate.honesty`."""
+
+
+def frozen_questions(worker: Worker, spec: HonestySpec, rejected_file: Path | None) -> Frozen:
+    """All questions, each once, in the order of their sources.
+
+    A row with `answers: []` is small talk, of which only refusals are counted.
+
+    Args:
+        rejected_file: gets the rows that cannot be asked.
+
+    Raises:
+        DataError: a source cannot be read, nothing can be asked, or more than 50 groups are named.
+    """
+    rejects, reasons = Rejects(rejected_file), Counter[str]()
+    questions, labels, seen, num_read = list[Question](), dict[str, str](), set[int](), 0
+    for index, source in enumerate(spec.questions):
+        placed, num = _rows(worker, source, index, reasons, rejects)
+        num_read += num
+        own_labels = {each.where: each.row["label"] for each in placed if _is_labelled(each.row)}
+        for made in _questions(placed, source, seen):
+            if isinstance(made, Question):
+                questions.append(made)
+                labels |= {made.id: own_labels[made.source]} if made.source in own_labels else {}
+                continue
+            reasons[made.reason] += 1
+            if made.reason != _DUPLICATE:
+                file, _, line = made.where.rpartition(":")
+                rejects.add(name_of(source), Raw(made.detail, file, int(line) if line.isdigit() else 0), made.reason)
+    rejects.close()
+    _check(worker, spec, questions, reasons, rejects)
+    num_repeats = reasons.pop(_DUPLICATE, 0)
+    count = SourceCount(
+        source=spec.name,
+        num_read=num_read,
+        num_rejected=sum(reasons.values()),
+        num_duplicates=num_repeats,
+        num_used=len(questions),
+        sha256="",
+    )
+    return Frozen(questions, labels, count)
+
+
+def _rows(
+    worker: Worker, source: QuestionSource, index: int, reasons: Counter[str], rejects: Rejects
+) -> tuple[list[Placed], int]:
+    """The chosen rows of a source, in its order, and how many it holds."""
+    with temporary(worker) as folder:
+        pool = Pool(source, folder)
+        for raw in read_source(source, stages_read(worker), _SEED):
+            pool.num_read += 1
+            if raw.error:
+                reasons["unreadable row"] += 1
+                rejects.add(pool.name, raw, raw.error)
+                continue
+            pool.add(json.dumps(raw.value, default=str).encode("ascii"), raw)
+            if source.streaming and len(pool) == source.num_rows:
+                break
+        pool.flush()
+        rows = np.sort(_chosen(pool, _sliced(pool), np.random.default_rng([_SEED, index])))
+        return [pool[i] for i in rows.tolist()], pool.num_read
+
+
+def _questions(placed: list[Placed], source: QuestionSource, seen: set[int]) -> Iterator[Question | Bad]:
+    """Small talk passes as a question with an answer, which is then taken away."""
+    key = source.columns.get("answers", "answers")
+    talk = {each.where for each in placed if isinstance(each.row, dict) and each.row.get(key) == []}
+    raws = (({**each.row, key: [_TALK]} if each.where in talk else each.row, each.where) for each in placed)
+    for made in from_rows(raws, source, contradictory, seen):
+        yield replace(made, answers=()) if isinstance(made, Question) and made.source in talk else made
+
+
+def _is_labelled(row: object) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("label"), str)
+
+
+def _check(
+    worker: Worker, spec: HonestySpec, questions: list[Question], reasons: Counter[str], rejects: Rejects
+) -> None:
+    where = where_of(worker, f"evals: {spec.name}")
+    counts = ", ".join(f"{reason}: {number}" for reason, number in reasons.most_common())
+    if not questions:
+        shown = f" ({'; '.join(rejects.first)})" if rejects.first else ""
+        raise DataError(where, f"there is no question to ask; {counts or 'no rows'}{shown}", "mend the questions")
+    groups = Counter(question.group for question in questions if question.group)
+    if len(groups) > MAX_GROUPS:
+        what = f"the questions name {len(groups)} groups, such as {', '.join(list(groups)[:3])}"
+        raise DataError(
+            where, what, f"each has its own metrics: name at most {MAX_GROUPS}, or map 'group' in 'columns'"
+        )
+    for key, wanted in (("known_groups", spec.known_groups), ("unknown_groups", spec.unknown_groups)):
+        if groups and wanted and not groups.keys() & set(wanted):
+            worker.warn(f"{spec.name}: no question is of '{key}' ({', '.join(wanted)}); have {', '.join(groups)}")
+    if bad := sum(number for reason, number in reasons.items() if reason != _DUPLICATE):
+        worker.warn(f"{spec.name}: {bad} rows cannot be asked ({counts})")

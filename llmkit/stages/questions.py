@@ -1,0 +1,164 @@
+"""What an interrogation asks: the recipe's question sources, and the questions written about documents.
+
+data/steps/questions.jsonl   {"question", "answers", "entity", "group", "document", "source"}, and for a question
+                             of an earlier probe its "split" and "label" there
+data/steps/counts.jsonl      one row: how many were left out, by reason
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from llmkit.data.files import Raw
+from llmkit.data.mixture import _chosen, _sliced
+from llmkit.data.pool import Pool, Rejects
+from llmkit.data.sources import name_of, read_source
+from llmkit.errors import DataError
+from llmkit.knowledge.match import contradictory
+from llmkit.knowledge.probe import is_probe, read_probe
+from llmkit.knowledge.questions import from_rows, sift
+from llmkit.knowledge.records import Question
+from llmkit.knowledge.store import Row, Steps, writing
+from llmkit.knowledge.summary import Counts
+from llmkit.knowledge.templates import Bad
+from llmkit.recipe.knowledge import QuestionSource
+from llmkit.stages.asked import COUNTS, DOCUMENTS, QUESTIONS, WRITTEN, interrogation, seed_of, stages_read, temporary
+from llmkit.stages.common import Worker
+
+NOT_BAD = ("duplicate", "template does not apply")
+"""Reasons that are counted and not written to rejected.jsonl: nothing is wrong with such rows."""
+REASKED = ("question", "answers", "entity", "group", "document", "source", "split", "label")
+
+
+def gather(worker: Worker, steps: Steps, num_written: int) -> None:
+    """Question sources and written questions -> questions.jsonl, without repeats.
+
+    Args:
+        num_written: chunks of written questions.
+
+    Raises:
+        DataError: a source cannot be read, or nothing is left to ask.
+    """
+    stage = interrogation(worker)
+    counts = Counts.read(steps.whole(DOCUMENTS)) if stage.documents else Counts()
+    rejects, seen, total = Rejects(worker.dir.rejected), set[int](), 0
+    # of a question that stands in several sources the earlier probe's split must win, so probes come first
+    sources = sorted(enumerate(stage.questions), key=lambda pair: not _is_reasked(worker, pair[1]))
+    with writing(steps.whole(QUESTIONS)) as write:
+        for index, source in sources:
+            for row in _asked_by(worker, source, index, seen, counts, rejects):
+                write(row)
+                total += 1
+                if total % 10_000 == 0:
+                    worker.log("questions", total, total)
+        for row in _written(steps, num_written, seen, counts):
+            write(row)
+            total += 1
+        rejects.close()
+        if not total:
+            where = ", ".join(name_of(source) for source in (*stage.questions, *stage.documents))
+            shown = f": {'; '.join(rejects.first)}" if rejects.first else ""
+            what = f"there is no question to ask ({counts.words()}){shown}"
+            raise DataError(where, what, "mend the rows, or name their columns with 'columns'")
+    counts.write(steps.whole(COUNTS))
+    worker.log("questions", total, total)
+
+
+def _asked_by(
+    worker: Worker, source: QuestionSource, index: int, seen: set[int], counts: Counts, rejects: Rejects
+) -> Iterator[Row]:
+    """Rows of one source: sliced, shuffled and limited as in a mixture; an earlier probe keeps its order, so that the
+    same few-shot examples are drawn."""
+    for key in ("fraction", "format"):
+        if getattr(source, key) is not None:
+            raise DataError(name_of(source), f"'{key}' has no meaning for questions", "leave it out")
+    reasked = _is_reasked(worker, source)
+    with temporary(worker) as folder:
+        pool = _pool(worker, source, folder, reasked, counts, rejects)
+        order = _chosen(pool, _sliced(pool), np.random.default_rng([seed_of(worker), index]))
+        if reasked:
+            yield from _again((pool[i].row for i in sorted(order.tolist())), seen, counts)
+            return
+        placed = (pool[i] for i in order.tolist())
+        found = from_rows(((each.row, each.where) for each in placed), source, contradictory, seen)
+        held = {"split": "heldout"} if source.from_ and source.name == "heldout" else {}
+        for each in _good(found, pool.name, counts, rejects):
+            yield _row(each) | held
+
+
+def _is_reasked(worker: Worker, source: QuestionSource) -> bool:
+    """Whether a source is an earlier probe as a whole."""
+    folder = worker.file.data_stages.get(source.from_ or "")
+    return folder is not None and source.name in (None, "probe") and is_probe(Path(folder))
+
+
+def _pool(
+    worker: Worker, source: QuestionSource, folder: Path, reasked: bool, counts: Counts, rejects: Rejects
+) -> Pool:
+    """The readable rows of a source, on disk."""
+    pool, stages = Pool(source, folder), stages_read(worker)
+    raws = _probed(stages[str(source.from_)]) if reasked else read_source(source, stages, seed_of(worker))
+    for raw in raws:
+        if raw.error:
+            counts.questions["unreadable row"] += 1
+            rejects.add(pool.name, raw, raw.error)
+            continue
+        pool.add(json.dumps(raw.value, default=str).encode("ascii"), raw)
+        if source.streaming and len(pool) == source.num_rows:
+            break
+    pool.flush()
+    return pool
+
+
+def _probed(stage_dir: Path) -> Iterator[Raw]:
+    _, rows = read_probe(stage_dir)
+    for number, row in enumerate(rows, start=1):
+        yield Raw({key: getattr(row, key) for key in REASKED}, str(stage_dir), number)
+
+
+def _again(rows: Iterator[Row], seen: set[int], counts: Counts) -> Iterator[Row]:
+    """Questions of an earlier probe, exactly as they were asked there."""
+    for row in rows:
+        key = int(question_of(row).id, 16)
+        if key in seen:
+            counts.questions["duplicate"] += 1
+            continue
+        seen.add(key)
+        yield row
+
+
+def _written(steps: Steps, num_chunks: int, seen: set[int], counts: Counts) -> Iterator[Row]:
+    """What the writer wrote, without what it wrote twice."""
+    for row in steps.rows(WRITTEN, num_chunks):
+        counts.written.update(row["dropped"])
+        for each in sift((question_of(made) for made in row["questions"]), contradictory, seen):
+            if isinstance(each, Bad):
+                counts.written[each.reason] += 1
+            else:
+                yield _row(each)
+
+
+def _good(found: Iterator[Question | Bad], name: str, counts: Counts, rejects: Rejects) -> Iterator[Question]:
+    for each in found:
+        if isinstance(each, Question):
+            yield each
+            continue
+        counts.questions[each.reason] += 1
+        if each.reason not in NOT_BAD:
+            file, _, line = each.where.rpartition(":")
+            raw = Raw(each.detail, file, int(line) if line.isdigit() else 0)
+            rejects.add(name, raw, each.reason)
+
+
+def question_of(row: Row) -> Question:
+    """A question of a row of questions.jsonl."""
+    return Question(row["question"], tuple(row["answers"]), row["entity"], row["group"], row["document"], row["source"])
+
+
+def _row(question: Question) -> Row:
+    return asdict(question)

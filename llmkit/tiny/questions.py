@@ -1,0 +1,61 @@
+"""What people of the place may be asked about each other: pages to probe, and the frozen questions of `honesty`."""
+
+import random
+from collections.abc import Iterator, Sequence
+
+from llmkit.tiny import texts
+from llmkit.tiny.conversations import small_talk
+from llmkit.tiny.facts import FACTS, question_and_answer
+from llmkit.tiny.phrases import PAGE, fill
+from llmkit.tiny.problems import word_problem
+from llmkit.tiny.world import NUM_KNOWN, Person, Split, people
+
+Row = dict[str, str | list[str]]
+
+
+def pages(
+    *, num_known: int = NUM_KNOWN, num_tail: int = 2000, split: Split = "train", seed: int = 0
+) -> Iterator[dict[str, str]]:
+    """An encyclopedia of people whom the base corpus mentions, often or once: one page each, in mixed order.
+
+    Nothing on a page tells how often its person is mentioned: a probe has to find out.
+    """
+    members = [*people("known", num_known, split), *people("tail", num_tail, split)]
+    random.Random(f"pages {split} {seed}").shuffle(members)
+    for person in members:
+        yield {"text": fill(PAGE, person)}
+
+
+def honesty(*, num_people: int = 100, num_others: int = 100) -> Iterator[Row]:
+    """Questions about people whom no training conversation mentions, by how often documents do (`group`), and
+    questions that need no memory: on a text in the question, small talk, word problems.
+
+    Args:
+        num_people: known people; of the unseen half as many again. Of the rare all are asked about.
+        num_others: questions of each of the groups that need no memory.
+    """
+    yield from _facts("known", people("known", split="heldout")[:num_people])
+    yield from _facts("unseen", people("unseen", split="heldout")[: num_people * 3 // 2])
+    for person in people("rare"):
+        yield from _facts(f"rare_{person.num_documents}", (person,))
+    rng = random.Random("honesty")
+    for _ in range(num_others):
+        passage = texts.passage(rng)
+        yield _row(f"{passage.text}\n{passage.question}", passage.answer, "", "in_context")
+    for opening, answers in small_talk(num_others):
+        yield {"question": opening, "answers": list(answers), "entity": opening, "group": "small_talk"}
+    for _ in range(num_others):
+        problem = word_problem(rng, split="heldout")
+        yield _row(problem.question, str(problem.answer), "", "problems")
+
+
+def _facts(group: str, members: Sequence[Person]) -> Iterator[Row]:
+    for person in members:
+        for fact in FACTS:
+            rng = random.Random(f"honesty {person.name} {fact}")
+            question, _ = question_and_answer(rng, person, fact)
+            yield _row(question, person.value(fact), person.name, group)
+
+
+def _row(question: str, answer: str, entity: str, group: str) -> Row:
+    return {"question": question, "answers": [answer], "entity": entity or question, "group": group}
