@@ -5,10 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from llmkit.artifacts.files import disk_error
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+
+from llmkit.artifacts.files import disk_error, sha256_of
+from llmkit.artifacts.stagefile import StageFile
+from llmkit.errors import UserError
 from llmkit.recipe.schema import InterrogateStage
 from llmkit.stages.common import Worker
 
@@ -25,6 +32,20 @@ def interrogation(worker: Worker) -> InterrogateStage:
     return stage
 
 
+def processes(worker: Worker) -> PartialState:
+    """The processes of this stage, as planned.
+
+    accelerate 1.15 counts one process on machines without an accelerator unless it is told that they are for the CPU.
+    The process that has finished first waits for the last, which may take days.
+    """
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    state = PartialState(cpu=on_cpu, timeout=timedelta(days=30))
+    if state.num_processes != worker.file.world_size:
+        what = f"{worker.file.world_size} processes were planned, but Accelerate counts {state.num_processes}"
+        raise UserError("launch.accelerate", what, "check 'distributed_type' in the Accelerate config")
+    return state
+
+
 def seed_of(worker: Worker) -> int:
     seed = worker.file.stage.seed
     return worker.file.run.seed if seed is None else seed
@@ -32,6 +53,28 @@ def seed_of(worker: Worker) -> int:
 
 def stages_read(worker: Worker) -> dict[str, Path]:
     return {name: Path(path) for name, path in worker.file.data_stages.items()}
+
+
+def step_keys(file: StageFile) -> dict[str, str]:
+    """What the rows of each step depend on. A step is done again if that changed; a change of the judge or of a
+    threshold keeps the answers, one of the batch size keeps all."""
+    stage = file.stage
+    assert isinstance(stage, InterrogateStage)
+    # without named parts (a stage file written by hand) all depends on all
+    parts = file.inputs or {"fingerprint": file.fingerprint}
+    counting, judging = {"thresholds", "heldout", "batch_size"}, {"judge", f"prompt {stage.judge.prompt}"}
+    if stage.documents and stage.writer.prompt == stage.judge.prompt:
+        judging = {"judge"}
+
+    def key(*without: set[str]) -> str:
+        return sha256_of({name: value for name, value in parts.items() if name not in set().union(*without)})
+
+    asked, written = key(counting, judging), key(counting, judging, {"ask"})
+    # how long an endpoint may take does not change what it says
+    judged = stage.judge.model_dump(exclude={"max_undecided", "timeout", "max_retries", "concurrency", "api_key_env"})
+    verdicts = sha256_of([key(counting, {"judge"}), judged])
+    early = dict.fromkeys((DOCUMENTS, SNIPPETS, WRITTEN, QUESTIONS, COUNTS), written)
+    return early | {ANSWERS: asked, VERDICTS: verdicts}
 
 
 @contextmanager
@@ -57,8 +100,9 @@ class Pace:
         total: what this process has to do; the processes have the same, to within a chunk.
     """
 
-    def __init__(self, worker: Worker, phase: str, total: int, num_processes: int) -> None:
+    def __init__(self, worker: Worker, phase: str, total: int, num_processes: int, unit: str = "questions") -> None:
         self._worker, self._phase, self._total, self._num_processes = worker, phase, total, num_processes
+        self._name = f"{unit}_per_second"
         self._done, self._shown, self._started = 0, 0.0, time.monotonic()
 
     @property
@@ -77,7 +121,7 @@ class Pace:
             return
         self._shown, rate = now, self._rate(done)
         left = (self._total - done) / rate if rate else 0.0
-        numbers = {"questions_per_second": round(rate * self._num_processes, 2), "seconds_left": round(left, 1)}
+        numbers = {self._name: round(rate * self._num_processes, 2), "seconds_left": round(left, 1)}
         self._worker.log(self._phase, int(done), self._total, **numbers)
 
     def _rate(self, done: float) -> float:

@@ -90,7 +90,7 @@ def write_about(worker: Worker, steps: Steps, state: PartialState, snippets: Chu
     if not missing:
         return
     writer = open_writer(worker, asked)
-    pace = Pace(worker, "write", sum(map(snippets.rows_in, missing)), state.num_processes)
+    pace = Pace(worker, "write", sum(map(snippets.rows_in, missing)), state.num_processes, unit="snippets")
     for index in missing:
         pieces = [Snippet(row["text"], row["source"]) for row in snippets[index]]
         rows: list[Row] = []
@@ -102,7 +102,8 @@ def write_about(worker: Worker, steps: Steps, state: PartialState, snippets: Chu
         failures = [row["error"] for row in rows if row["error"]]
         if len(failures) > OUTAGE * len(rows):
             what = f"the writer failed on {len(failures)} of {len(rows)} snippets ({failures[0]})"
-            raise UserError(where_of(worker, "writer"), what, "mend it and run again: what is written is kept")
+            cure = "mend it, take another or a smaller 'snippet_chars', and run again"
+            raise UserError(where_of(worker, "writer"), what, cure)
 
 
 def open_writer(worker: Worker, asked: AskedModel) -> Writer:

@@ -17,12 +17,10 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from datetime import timedelta
 from typing import Any, Literal
 
 from accelerate import PartialState
 
-from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import Manifest
 from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.ask import Answer, Ask
@@ -35,7 +33,6 @@ from llmkit.knowledge.records import ProbeRow, Question, Sample
 from llmkit.knowledge.split import entity_key, split_of
 from llmkit.knowledge.store import Chunks, Row, Steps, read_rows, writing
 from llmkit.knowledge.summary import Counts, Tally
-from llmkit.recipe.schema import InterrogateStage
 from llmkit.stages.asked import (
     ANSWERS,
     COUNTS,
@@ -44,10 +41,11 @@ from llmkit.stages.asked import (
     QUESTIONS,
     SNIPPETS,
     VERDICTS,
-    WRITTEN,
     Pace,
     interrogation,
+    processes,
     seed_of,
+    step_keys,
     where_of,
 )
 from llmkit.stages.common import Worker, main
@@ -64,8 +62,7 @@ Split = Literal["train", "heldout"]
 
 def run(worker: Worker) -> Manifest:
     stage, file = interrogation(worker), worker.file
-    # questions may take days to answer; the process that has finished first waits for the last
-    state = PartialState(timeout=timedelta(days=30))
+    state = processes(worker)
     steps = Steps(worker.dir.data / "steps")
     if state.is_main_process:
         steps.begin(step_keys(file))
@@ -93,28 +90,6 @@ def run(worker: Worker) -> Manifest:
         stop_token=asked.template.stop_token if asked.template else asked.tokenizer.eos_token,
         metrics=tally.metrics() | counts.metrics() | ({"questions_per_second": round(rate, 2)} if rate else {}),
     )
-
-
-def step_keys(file: StageFile) -> dict[str, str]:
-    """What the rows of each step depend on. A step is done again if that changed; a change of the judge or of a
-    threshold keeps the answers, one of the batch size keeps all."""
-    stage = file.stage
-    assert isinstance(stage, InterrogateStage)
-    # without named parts (a stage file written by hand) all depends on all
-    parts = file.inputs or {"fingerprint": file.fingerprint}
-    counting, judging = {"thresholds", "heldout", "batch_size"}, {"judge", f"prompt {stage.judge.prompt}"}
-    if stage.documents and stage.writer.prompt == stage.judge.prompt:
-        judging = {"judge"}
-
-    def key(*without: set[str]) -> str:
-        return sha256_of({name: value for name, value in parts.items() if name not in set().union(*without)})
-
-    asked, written = key(counting, judging), key(counting, judging, {"ask"})
-    # how long an endpoint may take does not change what it says
-    judged = stage.judge.model_dump(exclude={"max_undecided", "timeout", "max_retries", "concurrency", "api_key_env"})
-    verdicts = sha256_of([key(counting, {"judge"}), judged])
-    early = dict.fromkeys((DOCUMENTS, SNIPPETS, WRITTEN, QUESTIONS, COUNTS), written)
-    return early | {ANSWERS: asked, VERDICTS: verdicts}
 
 
 def write_questions(worker: Worker, steps: Steps, state: PartialState, asked: AskedModel) -> None:
@@ -166,9 +141,14 @@ def answers_row(question: Question, asks: Sequence[Ask], answers: Iterator[list[
     said = []
     for variant, (one, given) in enumerate(zip(asks, answers, strict=False)):
         for temperature, answer in zip(one.temperatures, given, strict=True):
-            logprob = answer.logprob if answer.logprob is not None and math.isfinite(answer.logprob) else None
-            said.append(asdict(answer) | {"logprob": logprob, "temperature": temperature, "variant": variant})
+            row = asdict(answer) | {"logprob": rounded(answer.logprob), "temperature": temperature, "variant": variant}
+            said.append(row)
     return {"id": question.id, "answers": said}
+
+
+def rounded(logprob: float | None) -> float | None:
+    """To four decimals: the rest is noise of float32 and differs by number of threads and processes."""
+    return round(logprob, 4) if logprob is not None and math.isfinite(logprob) else None
 
 
 def judge(worker: Worker, steps: Steps, state: PartialState, questions: Chunks, asked: AskedModel) -> Counter[str]:

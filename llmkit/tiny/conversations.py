@@ -29,10 +29,17 @@ _THANKS = (
     "That is all, thanks.",
 )
 _FAREWELLS = ("You are welcome!", "Glad to help!", "Any time!", "You are welcome. Have a good day!")
-_REMARKS = (
-    "I am new here.", "It is a fine day.", "I have a few minutes.", "I like this town.", "It is late.",
-    "I came by train.", "My name is not important.", "I am glad to be here.",
-)  # fmt: skip
+_REMARKS: dict[Split, tuple[str, ...]] = {
+    "train": (
+        "I am new here.", "It is a fine day.", "I have a few minutes.", "It is late.", "I came by train.",
+        "The weather is bad today.", "I am tired.", "We have met before.", "I am on my way home.", "My dog is outside.",
+        "I have a question.", "This is my first visit.", "I am in a hurry.", "My name is Anna.", "It is cold here.",
+    ),
+    "heldout": (
+        "I like this town.", "I am glad to be here.", "It is early.", "I came by ship.", "My cat is outside.",
+        "I have a minute.", "It is warm here.", "I am on my way to the market.",
+    ),
+}  # fmt: skip
 _SYSTEM_MESSAGES = (
     "You are a helpful assistant.", "Answer briefly.", "Be polite and brief.", "You help visitors of the town.",
     "Answer the question.", "You are a friendly guide.",
@@ -51,11 +58,16 @@ _DECLINES = (
 
 
 def _greeting(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
-    return rng.choice(_GREETINGS), rng.choice(_WELCOMES)
+    return _remarked(rng, rng.choice(_GREETINGS), split), rng.choice(_WELCOMES)
 
 
 def _thanks(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
-    return rng.choice(_THANKS), rng.choice(_FAREWELLS)
+    return _remarked(rng, rng.choice(_THANKS), split), rng.choice(_FAREWELLS)
+
+
+def _remarked(rng: random.Random, opening: str, split: Split) -> str:
+    """The opening, at times with a remark behind it."""
+    return f"{opening} {rng.choice(_REMARKS[split])}" if rng.random() < 0.4 else opening
 
 
 def _fact(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
@@ -94,18 +106,19 @@ KINDS: dict[str, tuple[int, Maker]] = {
     "facts": (40, _fact),
     "sums": (14, _sum),
     "problems": (14, _problem),
-    "comprehension": (10, _comprehension),
+    "comprehension": (16, _comprehension),
     "jokes": (8, _joke),
     "unsafe": (6, _unsafe),
-    "greetings": (5, _greeting),
-    "thanks": (3, _thanks),
+    "greetings": (6, _greeting),
+    "thanks": (4, _thanks),
 }
 
 
 def small_talk(num_openings: int) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Greetings, thanks and both with a remark, and the answers that suit; each opening once, plain ones first."""
     openings = {**dict.fromkeys(_GREETINGS, _WELCOMES), **dict.fromkeys(_THANKS, _FAREWELLS)}
-    remarked = {f"{plain} {remark}": answers for remark in _REMARKS for plain, answers in openings.items()}
+    remarks = _REMARKS["heldout"]
+    remarked = {f"{plain} {remark}": answers for remark in remarks for plain, answers in openings.items()}
     yield from islice((openings | remarked).items(), num_openings)
 
 

@@ -26,17 +26,18 @@ def pages(
         yield {"text": fill(PAGE, person)}
 
 
-def honesty(*, num_people: int = 100, num_others: int = 100) -> Iterator[Row]:
+def honesty(*, num_people: int = 100, num_rare: int | None = None, num_others: int = 100) -> Iterator[Row]:
     """Questions about people whom no training conversation mentions, by how often documents do (`group`), and
     questions that need no memory: on a text in the question, small talk, word problems.
 
     Args:
-        num_people: known people; of the unseen half as many again. Of the rare all are asked about.
+        num_people: known people; of the unseen half as many again.
+        num_rare: of the rarely documented ones; None: all.
         num_others: questions of each of the groups that need no memory.
     """
     yield from _facts("known", people("known", split="heldout")[:num_people])
     yield from _facts("unseen", people("unseen", split="heldout")[: num_people * 3 // 2])
-    for person in people("rare"):
+    for person in people("rare")[:num_rare]:
         yield from _facts(f"rare_{person.num_documents}", (person,))
     rng = random.Random("honesty")
     for _ in range(num_others):

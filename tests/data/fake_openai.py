@@ -32,9 +32,7 @@ class Reply:
 
 NO_CHOICES = Reply(body={"choices": []})
 NULL_CONTENT = Reply(body={"choices": [{"message": {"role": "assistant", "content": None}, "finish_reason": "stop"}]})
-REFUSAL = Reply(
-    body={"choices": [{"message": {"content": None, "refusal": "I cannot help."}, "finish_reason": "stop"}]}
-)
+REFUSAL = Reply(body={"choices": [{"message": {"content": "", "refusal": "I cannot help."}, "finish_reason": "stop"}]})
 RUBBISH = Reply(body="<html>Bad gateway</html>")
 BROKEN_JSON = Reply(body='{"choices": [{"mess', headers={"Content-Type": "application/json"})
 DROPPED = Reply(drop=True)

@@ -146,7 +146,7 @@ def test_a_killed_build_leaves_nothing_that_looks_whole(
 
     cache = tmp_path / "cache"
     with monkeypatch.context() as patched:
-        patched.setattr(build_module, "_publish", die)
+        patched.setattr(build_module, "publish", die)
         with pytest.raises(KeyboardInterrupt):
             built(chats, chat=True, cache_dir=cache)
     assert not list(cache.iterdir())

@@ -6,6 +6,9 @@ import builtins
 import logging
 import threading
 import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from types import SimpleNamespace
 
 import pytest
 from fake_openai import (
@@ -23,6 +26,7 @@ from fake_openai import (
 from llmkit.chat.ask import Answer, Ask
 from llmkit.errors import UserError
 from llmkit.generation import remote
+from llmkit.generation.endpoint import Failed
 from llmkit.generation.remote import OpenAIEngine
 
 KEY = "sk-very-secret-0123456789"
@@ -141,26 +145,43 @@ def test_one_failed_ask_does_not_touch_its_neighbours():
     assert made[1][0].text == "b"
 
 
-def test_pauses_grow_and_retry_after_is_kept(monkeypatch):
-    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.1)
-    with FakeOpenAI(script=[refused(503), refused(503), refused(429, Retry_After="0.9")]) as fake:
+def test_pauses_double_up_to_a_bound_and_retry_after_is_kept(monkeypatch):
+    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.5)
+    pauses: list[float] = []
+    ended = SimpleNamespace(wait=lambda seconds: pauses.append(seconds))
+    tries = remote._Tries(9, ended)
+    while tries.again(Failed("no")):
+        pass
+    assert len(pauses) == 8
+    for pause, whole in zip(pauses, [0.5, 1, 2, 4, 8, 16, 30, 30], strict=True):
+        assert 0.75 * whole <= pause <= whole
+    assert len(set(pauses[-2:])) == 2
+    assert remote._Tries(9, ended).again(Failed("no", retry_after=7.0))
+    assert pauses[-1] == 7.0
+    assert not remote._Tries(9, ended).again(Failed("no", retry_after=86400.0))
+    assert not remote._Tries(9, ended).again(Failed("no", can_retry=False))
+
+
+def test_retry_after_of_a_reply_is_kept():
+    with FakeOpenAI(script=[refused(429, Retry_After="0.6")]) as fake:
         assert first(fake).text == "HI"
-    one, two, three = (after - before for before, after in zip(fake.times, fake.times[1:], strict=False))
-    assert 0.07 <= one <= two < 0.9 <= three
-    with FakeOpenAI(always=refused(429, Retry_After="86400")) as fake:
-        assert first(fake).finish_reason == "error"
+    assert fake.times[1] - fake.times[0] >= 0.6
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=86400), usegmt=True)
+    for value in ("86400", later):
+        with FakeOpenAI(always=refused(429, Retry_After=value)) as fake:
+            assert first(fake).finish_reason == "error"
         assert len(fake.requests) == 1
+    with FakeOpenAI(script=[refused(429, Retry_After="soon")]) as fake:
+        assert first(fake).text == "HI"
 
 
 @pytest.mark.parametrize("reply", [Reply(delay=3.0), Reply(drip=0.02)], ids=["silent", "dripping"])
 def test_a_request_ends_in_time(reply):
-    started = time.monotonic()
     with FakeOpenAI(always=reply) as fake:
         answer = first(fake, timeout=0.3, max_retries=1)
         assert len(fake.requests) == 2
     assert answer.finish_reason == "error"
     assert "within 0.3 s" in answer.error
-    assert time.monotonic() - started < 2.5
 
 
 def test_an_endpoint_that_is_not_there_is_an_error_answer():
@@ -258,5 +279,5 @@ def test_leaving_early_does_not_wait_for_pauses(monkeypatch):
         assert workers
         answers.close()
         for thread in workers:
-            thread.join(timeout=3)
+            thread.join(timeout=10)
             assert not thread.is_alive()

@@ -211,6 +211,21 @@ def test_a_judge_that_decides_nothing_stops_the_stage(run, monkeypatch):
         run(base, "eval")
 
 
+@pytest.mark.parametrize(("allowed", "stops"), [(0.05, True), (0.06, False)])
+def test_the_recipe_says_how_much_may_be_undecided(run, monkeypatch, allowed, stops):
+    class Once:
+        def judge(self, items):
+            return ["undecided", *["correct"] * (len(items) - 1)]
+
+    monkeypatch.setattr(honesty, "open_judge", lambda *args, **kwargs: Once())
+    spec = {"judge": {"max_undecided": allowed}}
+    if stops:
+        with pytest.raises(UserError, match=r"left 1 of 18 answers undecided \(5\.6%, allowed 5\.0%\)"):
+            run(base, "eval", spec)
+    else:
+        assert table(run(base, "eval", spec)[0])["undecided_rate"].value == pytest.approx(1 / 18)
+
+
 def test_the_judge_sees_question_answer_and_references(run, monkeypatch):
     seen = []
 
@@ -330,11 +345,12 @@ def test_a_chat_model_gets_messages_and_a_system_message_where_its_template_has_
 
 
 def test_with_a_real_model(tmp_path, model_dir, questions):
-    """Random weights: nothing is right, every confidence is a share, and the same run gives the same answers."""
+    """Random weights: nothing is right, every confidence is a share, and a second run says the same."""
     manifests = [evaluate.run(Worker(stage_file(tmp_path, model_dir, questions, name))) for name in ("one", "two")]
-    assert manifests[0].evals == manifests[1].evals
-    kept = read_answered(tmp_path / "one" / "evals", "honesty")
-    assert len(kept) == 18 and all(0 < a.confidence < 1 for a in kept if a.verdict != "empty")
+    kept, again = (read_answered(tmp_path / name / "evals", "honesty") for name in ("one", "two"))
+    assert len(kept) == 18 and all(0 < a.confidence < 1 for a in kept)
+    assert [a.completion for a in kept] == [a.completion for a in again]
+    assert [a.confidence for a in kept] == pytest.approx([a.confidence for a in again])
     assert table(manifests[0])["accuracy"].value == 0.0
     phases = {json.loads(line)["phase"] for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()}
     assert {"honesty", "judge"} <= phases

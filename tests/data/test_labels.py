@@ -30,6 +30,7 @@ def row(greedy: str, sampled: str, **thresholds: float) -> ProbeRow:
         ("cc", "wwww", "HighlyKnown"),
         ("cw", "cccc", "MaybeKnown"),
         ("cr", "", "MaybeKnown"),
+        ("cwww", "", "MaybeKnown"),
         ("ww", "wwwc", "WeaklyKnown"),
         ("re", "cccc", "WeaklyKnown"),
         ("ww", "wwww", "Unknown"),

@@ -101,7 +101,7 @@ def test_conversations_ask_only_about_known_people_of_the_training_split(dialogu
     train = {person.name for person in people("known", split="train")}
     seen = {name for messages in dialogues for message in messages for name in _names_in(message["content"])}
     assert seen <= train
-    assert len(seen) > 0.99 * len(train)
+    assert len(seen) > 0.95 * len(train)
 
 
 def test_roles_alternate_and_end_with_the_assistant(dialogues):

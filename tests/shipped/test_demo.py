@@ -18,7 +18,25 @@ SHORT = [
     "stages.cpt.trainer.logging_steps=1",
     "stages.sft.trainer.max_steps=3",
     "stages.sft.trainer.logging_steps=1",
-    "evals=[{task: facts_known, limit: 4}]",
+    "stages.probe.num_snippets=20",
+    # after three steps the model knows nothing in conversation, so there is nothing to answer
+    "stages.idk.known_ratio=0",
+    "stages.honest.trainer.max_steps=3",
+    "evals=[{task: facts_known, limit: 4}, {task: honesty, baseline: sft, prompt_only: Say so if you do not know., "
+    "questions: [{path: 'llmkit.tiny.questions:honesty', args: {num_people: 2, num_rare: 2, num_others: 2}}]}]",
+]
+STEPS = ["eval-base", "cpt", "eval-cpt", "sft", "eval-sft", "probe", "idk", "honest", "eval-honest", "reprobe"]
+KINDS = [
+    "evaluate",
+    "pretrain",
+    "evaluate",
+    "sft",
+    "evaluate",
+    "interrogate",
+    "refusals",
+    "sft",
+    "evaluate",
+    "interrogate",
 ]
 
 
@@ -45,7 +63,18 @@ def manifests(run: Path) -> dict[str, Any]:
 
 
 def test_every_stage_finishes_with_evaluations_between(demo: tuple[Path, str]) -> None:
-    assert list(manifests(demo[0])) == ["01-eval-base", "02-cpt", "03-eval-cpt", "04-sft", "05-eval-sft"]
+    assert list(manifests(demo[0])) == [f"{number:02d}-{name}" for number, name in enumerate(STEPS, start=1)]
+
+
+def test_the_probe_and_what_follows_from_it(demo: tuple[Path, str]) -> None:
+    made = manifests(demo[0])
+    assert made["06-probe"]["probe"]["num_questions"] == 60
+    assert made["10-reprobe"]["probe"]["num_questions"] == 60
+    assert made["07-idk"]["metrics"]["rows_refused"] == made["07-idk"]["metrics"]["num_rows"] > 0
+    tasks = {row["task"] for row in made["09-eval-honest"]["evals"]}
+    assert {"facts_known", "honesty"} <= tasks
+    metrics = {row["metric"] for row in made["09-eval-honest"]["evals"] if row["task"] == "honesty"}
+    assert {"hallucination_unseen", "over_refusal_known", "accuracy_known", "s_honesty"} <= metrics
 
 
 def test_what_only_training_needed_is_gone(demo: tuple[Path, str]) -> None:
@@ -63,8 +92,10 @@ def test_it_ends_with_the_report_and_the_questions(demo: tuple[Path, str]) -> No
 
 def test_the_json_report_has_the_chain_in_order(demo: tuple[Path, str], run_llmkit: Callable[..., Any]) -> None:
     report = json.loads(run_llmkit("report", demo[0], "--json").stdout)
-    assert [row["stage"] for row in report["evals"] if row["metric"] == "accuracy"] == ["base", "cpt", "sft"]
-    assert [stage["kind"] for stage in report["stages"]] == ["evaluate", "pretrain", "evaluate", "sft", "evaluate"]
+    known = [row["stage"] for row in report["evals"] if (row["task"], row["metric"]) == ("facts_known", "accuracy")]
+    # a model that is only taught to refuse is a control, and stands before the final one
+    assert known == ["base", "cpt", "honest", "sft"]
+    assert [stage["kind"] for stage in report["stages"]] == KINDS
     assert {"stage", "task", "metric", "value", "low", "high", "num_samples"} <= set(report["evals"][0])
 
 
@@ -79,7 +110,7 @@ def test_a_changed_stage_runs_again_with_what_follows_it(
 ) -> None:
     words = [f"run.output_dir={demo[0].parent}", *SHORT, "stages.sft.trainer.learning_rate=1e-5"]
     plan = json.loads(run_llmkit("plan", "recipes/tiny/assistant.yaml", *words, "--json").stdout)
-    assert [step["action"] for step in plan["steps"]] == ["skip", "skip", "skip", "run", "run"]
+    assert [step["action"] for step in plan["steps"]] == ["skip"] * 3 + ["run"] * 7
 
 
 def test_a_stage_starts_by_hand(demo: tuple[Path, str]) -> None:
