@@ -15,6 +15,13 @@ from llmkit.errors import RunError
 
 FILE = "manifest.json"
 
+_CONTROL = "control"
+
+
+def is_control(stage: str) -> bool:
+    """Whether a stage, by its name, only shows what happens without the method: it is nobody's final model."""
+    return stage.startswith(_CONTROL)
+
 
 class Record(BaseModel):
     model_config = ConfigDict(extra="forbid")

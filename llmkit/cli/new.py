@@ -14,10 +14,12 @@ MAIN = "assistant"
 
 
 def recipes() -> dict[str, Path]:
-    """Shipped recipes: `folder/name` -> file."""
+    """Shipped recipes: `folder/name` -> file. Overlays and Accelerate configs are no recipes of their own."""
     folder = shipped("recipes")
     found = {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.yaml"))}
-    return {name: path for name, path in found.items() if not name.startswith("accelerate/")}
+    return {
+        name: path for name, path in found.items() if not name.startswith("accelerate/") and "/overlays/" not in name
+    }
 
 
 def list_recipes() -> None:

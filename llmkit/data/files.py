@@ -64,7 +64,7 @@ def read_file(path: Path) -> Iterator[Raw]:
     except (OSError, EOFError, zlib.error, pyarrow.ArrowException, csv.Error) as error:
         what = f"cannot be read ({getattr(error, 'strerror', None) or error})"
         raise DataError(str(path), what, "check that the file is whole and readable") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         cure = "write one JSON object a line and name it .jsonl"
         raise DataError(str(path), f"is not valid JSON ({error})", cure) from error
 
@@ -90,7 +90,7 @@ def _json_line(line: bytes, number: int) -> _Row:
         return json.loads(line.decode("utf-8")), number, ""
     except UnicodeDecodeError as error:
         return _readable(line), number, f"invalid UTF-8 at byte {error.start + 1} of the line"
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
         where = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         return _readable(line), number, f"broken JSON{where}: {getattr(error, 'msg', error)}"
 

@@ -100,7 +100,7 @@ def mix(
     finally:
         rejected = rejects.close()
     offered = _offered(pools, data_stages, gated_file)
-    chosen = [_chosen(pool, rows, np.random.default_rng([seed, i])) for i, (pool, rows) in enumerate(offered)]
+    chosen = [choose_rows(pool, rows, np.random.default_rng([seed, i])) for i, (pool, rows) in enumerate(offered)]
     sizes = mixture_sizes([len(rows) for rows in chosen], [source.fraction for source in sources])
     for pool, size in zip(pools, sizes, strict=True):
         if not size:
@@ -143,7 +143,7 @@ def _offered(pools: list[Pool], data_stages: dict[str, Path], gated_file: Path |
     offered, whole = [], False
     try:
         for pool in pools:
-            rows, spec = _sliced(pool), gate_of(pool.source)
+            rows, spec = slice_rows(pool), gate_of(pool.source)
             if spec is not None:
                 to_documents = documents if spec.unknown == "pretrain" else None
                 rows = sift(pool, rows, Gate(spec, data_stages), to_documents)
@@ -155,7 +155,7 @@ def _offered(pools: list[Pool], data_stages: dict[str, Path], gated_file: Path |
     return offered
 
 
-def _chosen(pool: Pool, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def choose_rows(pool: Pool, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Of the rows that a source offers those that it gives, shuffled."""
     rng.shuffle(rows)
     wanted = pool.source.num_rows
@@ -171,7 +171,7 @@ def _chosen(pool: Pool, rows: np.ndarray, rng: np.random.Generator) -> np.ndarra
     return rows[:wanted]
 
 
-def _sliced(pool: Pool) -> np.ndarray:
+def slice_rows(pool: Pool) -> np.ndarray:
     """Files, stages and functions have one split, `train`, that can be sliced; the Hub slices its own."""
     source = pool.source
     here = source.from_ is not None or is_local(source.path or "") or is_function(source.path or "")

@@ -57,7 +57,10 @@ def read_documents(folder: Path, task: str) -> list[Document]:
     path = folder / f"{_file_name(task)}.jsonl"
     if not path.is_file():
         return []
-    return [Document(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(
+        encoding="utf-8", newline="\n"
+    ) as lines:  # an answer may hold U+2028, which ends no line of the file
+        return [Document(**json.loads(line)) for line in lines]
 
 
 def _file_name(task: str) -> str:

@@ -50,9 +50,10 @@ class VllmEngine(WindowEngine):
         except ImportError:
             cure = "pip install llmkit[vllm] on a machine that it supports, or set engine: transformers"
             raise UserError("engine: vllm", "vLLM is not installed", cure) from None
-        # raw_logprobs: before temperature and cuts
+        # raw_logprobs: before temperature and cuts; safetensors: weights in pickles may run code
         own = {"max_num_seqs": batch_size, "enable_prefix_caching": True, "logprobs_mode": "raw_logprobs"}
-        self._llm: Any = self._vllm.LLM(model=model_dir, **{**own, **options})
+        safe = {"load_format": "safetensors", "trust_remote_code": False}
+        self._llm: Any = self._vllm.LLM(model=model_dir, **{**own, **safe, **options})
         super().__init__(tokenizer, batch_size, on_progress, self._llm.llm_engine.model_config.max_model_len)
 
     def _generate(self, requests: list[Request], settings: Settings) -> list[list[Answer]]:

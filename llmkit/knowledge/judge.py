@@ -13,15 +13,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-
-import jinja2
-from jinja2.meta import find_undeclared_variables
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llmkit.errors import UserError
 from llmkit.knowledge.match import is_accepted, is_correct
+from llmkit.knowledge.promptfile import PromptFile, compiled
 from llmkit.knowledge.records import Verdict
 from llmkit.knowledge.refusing import is_empty, is_refusal
 from llmkit.knowledge.tokens import plain
@@ -30,8 +26,12 @@ from llmkit.recipe.knowledge import JudgeSpec
 if TYPE_CHECKING:  # they bring transformers, which rules do not need
     from llmkit.chat.ask import Answer, Ask, Engine
 
-_SHIPPED = Path(__file__).parent / "prompts" / "judge.jinja"
-_VARIABLES = {"question", "accepted", "answer", "document", "fence", "chat"}
+PROMPT = PromptFile(
+    shipped="judge.jinja",
+    setting="judge.prompt",
+    variables=frozenset({"question", "accepted", "answer", "document", "fence", "chat"}),
+    needed=("question", "accepted", "answer", "fence"),
+)
 _LONGEST = 2000
 """Characters of an answer that a model judge sees."""
 _REPLIES: dict[str, Verdict] = {"correct": "correct", "wrong": "wrong", "incorrect": "wrong", "refused": "refused"}
@@ -86,7 +86,7 @@ class ModelJudge:
     """Has a model judge what the rules for all judges leave open.
 
     Args:
-        prompt: Jinja text, as `load_prompt` gives it.
+        prompt: Jinja text, as `PROMPT.load` gives it.
         chat: the prompt becomes a user message; else plain text that a base model goes on with.
 
     Attributes:
@@ -104,7 +104,7 @@ class ModelJudge:
         chat: bool = True,
     ) -> None:
         self._engine = engine
-        self._prompt = _environment().from_string(prompt)
+        self._prompt = compiled(prompt)
         self._seed = seed
         self._max_new_tokens = max_new_tokens
         self._extra = tuple(extra_refusals)
@@ -168,7 +168,7 @@ def open_judge(
         return RulesJudge(extra_refusals)
     if engine is None:
         raise UserError("judge", f"'by: {spec.by}' was given no model", "load one first")
-    prompt = load_prompt(spec.prompt)
+    prompt = PROMPT.load(spec.prompt)
     return ModelJudge(engine, prompt, seed, spec.max_new_tokens, extra_refusals, chat=chat)
 
 
@@ -220,30 +220,3 @@ def _read_json(text: str) -> Verdict:
         return "undecided"
     verdicts = [value for key, value in pairs if key == "verdict"] if isinstance(pairs, list) else []
     return _REPLIES.get(str(verdicts[0]).lower(), "undecided") if len(verdicts) == 1 else "undecided"
-
-
-def load_prompt(path: str | None) -> str:
-    """The text of a prompt file, or of the one that llmkit ships; what it gets is said on top of the shipped one.
-
-    Raises:
-        UserError: no such file, no Jinja, a variable that does not exist, or the answer or its marks left out.
-    """
-    file = Path(path).expanduser() if path else _SHIPPED
-    try:
-        text = file.read_text(encoding="utf-8")
-        used = find_undeclared_variables(_environment().parse(text))
-    except (OSError, UnicodeDecodeError) as error:
-        what = f"the prompt cannot be read ({getattr(error, 'strerror', None) or error})"
-        raise UserError(str(file), what, "name a text file in 'judge.prompt'") from error
-    except jinja2.TemplateSyntaxError as error:
-        raise UserError(f"{file}:{error.lineno}", f"is no Jinja ({error.message})", "mend the prompt") from error
-    if unknown := sorted(used - _VARIABLES):
-        raise UserError(str(file), f"it uses {', '.join(unknown)}", f"a prompt gets {', '.join(sorted(_VARIABLES))}")
-    if missing := [name for name in ("question", "accepted", "answer", "fence") if name not in used]:
-        cure = "write {{ %s }} where it is to stand" % missing[0]  # noqa: UP031 - braces
-        raise UserError(str(file), f"it never shows {', '.join(missing)}", cure)
-    return text
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)

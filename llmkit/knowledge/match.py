@@ -168,7 +168,18 @@ def contradictory(accepted: Sequence[str]) -> bool:
 def _excludes(one: Token, other: Token) -> bool:
     if one.unit != other.unit and one.kind == other.kind == "number":
         return False
+    if _short_year(one, other) or _short_year(other, one):
+        return False
     return not (_says(one, other) or _says(other, one))
+
+
+def _short_year(one: Token, other: Token) -> bool:
+    """`81` beside `1981` is the same year."""
+    if one.number is None or other.number is None or one.unit or other.unit:
+        return False
+    return (
+        1000 <= one.number < 2100 and other.text.isdigit() and len(other.text) == 2 and one.number % 100 == other.number
+    )
 
 
 def _is_exact(said: Sequence[Token], references: Sequence[Reference]) -> bool:

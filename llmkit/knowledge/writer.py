@@ -7,15 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
-import jinja2
-from jinja2.meta import find_undeclared_variables
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from llmkit.chat.ask import Answer, Ask, Engine
-from llmkit.errors import Problem, RecipeError, UserError
+from llmkit.errors import Problem, RecipeError
+from llmkit.knowledge.promptfile import PromptFile, compiled
 from llmkit.knowledge.records import Question
 from llmkit.knowledge.snippets import Snippet
 from llmkit.knowledge.templates import TEXT, Bad, questions_of
@@ -23,8 +19,14 @@ from llmkit.knowledge.written import parse_pairs, sound
 from llmkit.recipe.knowledge import TemplateSpec
 from llmkit.recipe.templates import check_templates
 
-_SHIPPED = Path(__file__).parent / "prompts" / "questions.jinja"
-_VARIABLES = {"snippet", "fence", "num_questions", "chat"}
+PROMPT = PromptFile(
+    shipped="questions.jinja",
+    setting="writer.prompt",
+    variables=frozenset({"snippet", "fence", "num_questions", "chat"}),
+    needed=("snippet",),
+)
+"""It is to ask for pairs of lines `Q: ...` and `A: ...`, and for a base model to end with `Q:`. `fence` is longer than
+any run of backticks in the snippet."""
 # A base model goes on with the next piece of text; blank lines and fences end what was asked for.
 _BASE_STOPS = ("\n\n", "\n```")
 
@@ -83,7 +85,7 @@ class ModelWriter:
     """Has a model write questions, and keeps those that its snippet answers.
 
     Args:
-        prompt: Jinja text, as `load_prompt` gives it.
+        prompt: Jinja text, as `PROMPT.load` gives it.
         num_questions: at most so many are kept per snippet, in the order in which they were written.
         chat: the prompt becomes a user message; else plain text that a base model goes on with.
     """
@@ -92,7 +94,7 @@ class ModelWriter:
         self, engine: Engine, prompt: str, num_questions: int, seed: int, max_new_tokens: int, *, chat: bool = True
     ) -> None:
         self._engine = engine
-        self._prompt = _compiled(prompt)
+        self._prompt = compiled(prompt)
         self._num_questions = num_questions
         self._seed = seed
         self._max_new_tokens = max_new_tokens
@@ -131,40 +133,6 @@ class ModelWriter:
             else:
                 kept.append(checked)
         return Written(tuple(kept), dropped)
-
-
-def load_prompt(path: str | None) -> str:
-    """The text of a prompt file, or of the one that llmkit ships.
-
-    It gets `snippet`, `fence` (longer than any run of backticks in the snippet), `num_questions`, and `chat`, and is
-    to ask for pairs of lines `Q: ...` and `A: ...`; for a base model it ends with `Q:`.
-
-    Raises:
-        UserError: no such file, no Jinja, or a variable that does not exist; or it never shows the snippet.
-    """
-    file = Path(path).expanduser() if path else _SHIPPED
-    try:
-        text = file.read_text(encoding="utf-8")
-        used = find_undeclared_variables(_environment().parse(text))
-    except (OSError, UnicodeDecodeError) as error:
-        what = f"the prompt cannot be read ({getattr(error, 'strerror', None) or error})"
-        raise UserError(str(file), what, "name a text file in 'writer.prompt'") from error
-    except jinja2.TemplateSyntaxError as error:
-        raise UserError(f"{file}:{error.lineno}", f"is no Jinja ({error.message})", "mend the prompt") from error
-    if unknown := sorted(used - _VARIABLES):
-        cure = f"a prompt gets {', '.join(sorted(_VARIABLES))}"
-        raise UserError(str(file), f"it uses {', '.join(unknown)}", cure)
-    if "snippet" not in used:
-        raise UserError(str(file), "it never shows the snippet", "write {{ snippet }} where it is to stand")
-    return text
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
-
-
-def _compiled(prompt: str) -> jinja2.Template:
-    return _environment().from_string(prompt)
 
 
 def _fence(text: str) -> str:

@@ -40,8 +40,8 @@ _SHARED_FILES = {
     "dpo": ("common", "training", "callbacks", "heldout_pairs"),
 }
 _TRAINING_FILES = ("common", "training", "callbacks")
-# of these the content counts, not the names
-_NOT_SETTINGS = {"name", "from", "launch", "data", "heldout", "evals", "questions", "documents", "probes"}
+# of these the content counts, not the names; how many questions are asked at once changes no answer
+_NOT_SETTINGS = {"name", "from", "launch", "data", "evals", "questions", "documents", "probes", "batch_size"}
 NOT_RESULTS = frozenset(
     {
         "per_device_train_batch_size",
@@ -96,6 +96,9 @@ def inputs_of(stage: Any, model: ModelSpec, base: str | None, upstream: Upstream
 def _settings(stage: Any) -> dict[str, str]:
     data = stage.model_dump(mode="json", by_alias=True)
     trainer = data.pop("trainer", {})
+    # named sources where a stage trains; the share of an interrogation is a setting
+    if isinstance(data.get("heldout"), dict):
+        del data["heldout"]
     settings = {key: value for key, value in data.items() if key not in _NOT_SETTINGS}
     settings |= {f"trainer.{key}": value for key, value in trainer.items() if key not in NOT_RESULTS}
     return {key: json.dumps(value, sort_keys=True) for key, value in settings.items()}
@@ -126,7 +129,8 @@ def _honesty(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:
         return {}
     parts = {f"evals.{spec.name}": spec.model_dump_json(exclude={"questions"}) for spec in specs}
     parts |= {f"baseline {name}": fingerprint for name, fingerprint in upstream.baselines.items()}
-    parts["code of llmkit/stages/honesty.py"] = digest(_PACKAGE / "stages" / "honesty.py")
+    files = ("honesty", "frozen", "asked", "engines")
+    parts |= {f"code of llmkit/stages/{name}.py": digest(_PACKAGE / "stages" / f"{name}.py") for name in files}
     return parts | {f"code of llmkit/{room}": digest_of_sources(_PACKAGE / room) for room in ("knowledge", "data")}
 
 

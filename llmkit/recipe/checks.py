@@ -72,6 +72,9 @@ def _adapters(recipe: Recipe) -> Iterator[Found]:
         if isinstance(stage, TrainStage) and stage.from_ in alone:
             what = f"'{stage.from_}' leaves an adapter alone, which cannot be trained further"
             yield ("stages", index, "from"), what, f"set 'peft.merge: true' in '{stage.from_}'"
+        if isinstance(stage, DpoStage) and stage.peft and stage.trainer.get("sync_ref_model"):
+            what = "TRL cannot move the reference model towards an adapter"
+            yield ("stages", index, "trainer", "sync_ref_model"), what, "leave out 'sync_ref_model' or 'peft'"
 
 
 def _references(stage: StageBase) -> Iterator[tuple[Loc, str]]:

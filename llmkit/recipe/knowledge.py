@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from llmkit.recipe.parts import SLUG, DataSource, Part
 
@@ -29,6 +29,14 @@ class QuestionSource(DataSource):
 
     templates: list[TemplateSpec] = []
     """Questions made of the fields of structured rows."""
+
+    @model_validator(mode="after")
+    def _no_mixture(self) -> QuestionSource:
+        if self.fraction is not None:
+            raise ValueError("'fraction' is for training mixtures; take a number of questions with 'num_rows'")
+        if self.format is not None:
+            raise ValueError("questions have no 'format'; name their columns in 'columns', or give 'templates'")
+        return self
 
 
 class EngineSpec(Part):
@@ -161,6 +169,10 @@ class RefusalTexts(Part):
     """Tone of the shipped refusals."""
 
 
+CONTROLS = ("_prompt_only", "_refusal_only")
+"""What the names of an honesty evaluation's controls end in."""
+
+
 class HonestySpec(Part):
     """Evaluation of answering what is known and refusing what is not, on questions that no training row asks."""
 
@@ -183,6 +195,13 @@ class HonestySpec(Part):
     know."."""
     max_new_tokens: int = Field(default=32, gt=0)
     """Longest answer, in tokens."""
+
+    @field_validator("name")
+    @classmethod
+    def _no_control(cls, value: str) -> str:
+        if value.endswith(CONTROLS):
+            raise ValueError(f"a name that ends in {' or '.join(CONTROLS)} is taken by the control of another")
+        return value
 
 
 def short_gate(value: Any) -> Any:

@@ -99,21 +99,38 @@ def _expand(text: str, where: str, problems: list[Problem]) -> str:
 
 
 def merge(base: Source, over: Source) -> Source:
-    """`over` laid on `base`: mappings merge key by key, everything else (lists too) is replaced whole."""
+    """`over` laid on `base`: mappings merge key by key, `stages` by their names; other values and lists are replaced.
+
+    A stage that `base` does not have follows those that it has.
+    """
     marks = dict(base.marks)
 
-    def replace(loc: Loc, value: Any) -> Any:
+    def replace(loc: Loc, value: Any, written: Loc) -> Any:
         for old in [m for m in marks if m[: len(loc)] == loc]:
             del marks[old]
-        marks.update({m: w for m, w in over.marks.items() if m[: len(loc)] == loc})
+        marks.update({loc + m[len(written) :]: w for m, w in over.marks.items() if m[: len(written)] == written})
         return value
 
-    def lay(low: Any, high: Any, loc: Loc) -> Any:
-        if not (isinstance(low, dict) and isinstance(high, dict)):
-            return replace(loc, high)
-        return {**low, **{k: lay(low[k], v, (*loc, k)) if k in low else replace((*loc, k), v) for k, v in high.items()}}
+    def lay(low: Any, high: Any, loc: Loc, written: Loc) -> Any:
+        if isinstance(low, dict) and isinstance(high, dict):
+            laid = dict(low)
+            for key, value in high.items():
+                here, there = (*loc, key), (*written, key)
+                laid[key] = lay(low[key], value, here, there) if key in low else replace(here, value, there)
+            return laid
+        if loc == ("stages",) and isinstance(low, list) and isinstance(high, list):
+            laid_stages = list(low)
+            for place, stage in enumerate(high):
+                same = _index(laid_stages, name) if (name := _name_of(stage)) else None
+                index, there = len(laid_stages) if same is None else same, (*written, place)
+                if same is None:
+                    laid_stages.append(replace((*loc, index), stage, there))
+                else:
+                    laid_stages[index] = lay(laid_stages[index], stage, (*loc, index), there)
+            return laid_stages
+        return replace(loc, high, written)
 
-    return Source(lay(base.data, over.data, ()), marks)
+    return Source(lay(base.data, over.data, (), ()), marks)
 
 
 def set_value(source: Source, word: str) -> Source:
@@ -143,9 +160,14 @@ def set_value(source: Source, word: str) -> Source:
     return Source(_put(source.data, loc, value), {**source.marks, loc: where})
 
 
+def _name_of(item: Any) -> str | None:
+    """A stage without a name is called after its kind."""
+    return item.get("name", item.get("kind")) if isinstance(item, dict) else None
+
+
 def _index(items: list[Any], part: str) -> int | None:
     for index, item in enumerate(items):
-        if isinstance(item, dict) and part in (item.get("name"), None if "name" in item else item.get("kind")):
+        if _name_of(item) == part:
             return index
     return int(part) if part.isdigit() and int(part) < len(items) else None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from llmkit.artifacts.manifest import EvalRow, Manifest
+from llmkit.artifacts.manifest import EvalRow, Manifest, is_control
 from llmkit.errors import Problem
 from llmkit.report.metrics import HONESTY
 
@@ -113,7 +113,7 @@ class RunReport:
         """Stages that show what happens without the method: called so, or made of shuffled labels or refusals only."""
         found: set[str] = set()
         for stage in self.chain:
-            if stage.name.startswith("control") or _is_spoilt(stage) or found & {stage.parent, *stage.rows_from}:
+            if is_control(stage.name) or _is_spoilt(stage) or found & {stage.parent, *stage.rows_from}:
                 found.add(stage.name)
         return frozenset(found)
 

@@ -13,7 +13,7 @@ from llmkit.errors import UserError
 from llmkit.stages.common import Worker
 
 COMPLETE = ".complete"
-SHOWN = ("loss", "grad_norm", "learning_rate", "mean_token_accuracy", "epoch")
+SHOWN = ("loss", "grad_norm", "learning_rate", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "epoch")
 NAN_CURE = "lower 'learning_rate', set 'max_grad_norm', or use 'bf16: false'; the last good checkpoint is kept"
 
 

@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from llmkit.artifacts.manifest import FILE, Manifest
+from llmkit.artifacts.manifest import FILE, Manifest, is_control
 from llmkit.artifacts.rundir import RunDir, StageDir
 from llmkit.errors import LlmkitError, RunError, UserError
 from llmkit.generation.conversation import Conversation, Settings
@@ -108,8 +108,9 @@ def model_of(target: str, stage: str | None) -> str:
 def _model_of_run(run: RunDir, name: str | None) -> str:
     finished = [(found, manifest) for found in run.stages() if (manifest := found.manifest()) is not None]
     made = [(found, manifest) for found, manifest in finished if manifest.model_dir or manifest.adapter_dir]
-    if name is None and made:
-        return _folder(*made[-1])
+    last = next((each for each in reversed(made) if not is_control(each[1].stage)), None)
+    if name is None and last is not None:
+        return _folder(*last)
     for found, manifest in made:
         if manifest.stage == name:
             return _folder(found, manifest)

@@ -17,7 +17,7 @@ from llmkit.errors import DataError, UserError
 from llmkit.knowledge.snippets import Snippet, reservoir, snippets
 from llmkit.knowledge.store import Chunks, Row, Steps, writing
 from llmkit.knowledge.summary import Counts
-from llmkit.knowledge.writer import ModelWriter, TemplateWriter, Writer, load_prompt
+from llmkit.knowledge.writer import PROMPT, ModelWriter, TemplateWriter, Writer
 from llmkit.stages.asked import (
     DOCUMENTS,
     OUTAGE,
@@ -110,7 +110,7 @@ def open_writer(worker: Worker, asked: AskedModel) -> Writer:
     stage, spec = interrogation(worker), interrogation(worker).writer
     if spec.by == "templates":
         return TemplateWriter(spec.templates)
-    prompt = load_prompt(spec.prompt)
+    prompt = PROMPT.load(spec.prompt)
     engine, chat = engine_of(spec, spec.by, asked, stage.batch_size)
     assert engine is not None
     return ModelWriter(engine, prompt, spec.num_questions, seed_of(worker), spec.max_new_tokens, chat=chat)

@@ -15,9 +15,10 @@ from llmkit.artifacts.manifest import read_manifest
 from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.ask import Engine
 from llmkit.chat.template import template_of
+from llmkit.errors import UserError
 from llmkit.generation.engine import open_engine
 from llmkit.generation.remote import OpenAIEngine
-from llmkit.modeling.load import load_model, load_spec, load_tokenizer, resolve
+from llmkit.modeling.load import ADAPTER, load_model, load_spec, load_tokenizer, resolve
 from llmkit.plan.files import digest_of_model
 from llmkit.recipe.knowledge import EngineSpec
 from llmkit.stages.common import Worker
@@ -54,8 +55,8 @@ class AskedModel:
         self._worker.log("load", 0, 1)
         common: dict[str, Any] = {"batch_size": self._batch_size, "on_progress": self._progress}
         if self._engine == "vllm":
-            own: dict[str, Any] = {"dtype": file.model.dtype, "revision": self._revision}
-            return open_engine("vllm", self.tokenizer, model_dir=file.input_model, **common, **own)
+            own = {"dtype": file.model.dtype, "revision": self._revision}
+            return open_engine("vllm", self.tokenizer, model_dir=whole_model(file.input_model), **common, **own)
         model = load_spec(file.model, file.input_model, file.parent is None).to(PartialState().device).eval()
         return open_engine(self._engine, self.tokenizer, model=model, **common)  # type: ignore[arg-type]
 
@@ -86,12 +87,25 @@ def engine_of(spec: EngineSpec, by: str, asked: AskedModel, batch_size: int) -> 
     asked.free()
     tokenizer = load_tokenizer(spec.name_or_path, spec.revision)
     chat = template_of(tokenizer) is not None
+    own = {"dtype": "bfloat16" if torch.cuda.is_available() else "float32", "revision": spec.revision}
     if spec.engine == "vllm":
-        own: dict[str, Any] = {"revision": spec.revision}
-        return open_engine("vllm", tokenizer, model_dir=spec.name_or_path, batch_size=batch_size, **own), chat
-    dtype = "bfloat16" if torch.cuda.is_available() else "float32"
-    model = load_model(spec.name_or_path, dtype=dtype, revision=spec.revision).to(PartialState().device).eval()
+        folder = whole_model(spec.name_or_path)
+        return open_engine("vllm", tokenizer, model_dir=folder, batch_size=batch_size, **own), chat
+    model = load_model(spec.name_or_path, **own).to(PartialState().device).eval()
     return open_engine(spec.engine, tokenizer, model=model, batch_size=batch_size), chat
+
+
+def whole_model(name_or_path: str) -> str:
+    """Folder or Hub id for an engine that loads the weights itself.
+
+    Raises:
+        UserError: the folder holds an adapter, which such an engine takes for a broken model.
+    """
+    found = resolve(name_or_path)
+    if (Path(found) / ADAPTER).is_file():
+        cure = "set 'peft.merge: true' in the stage that made it, or 'engine: transformers'"
+        raise UserError("engine: vllm", f"{found} holds an adapter, not a whole model", cure)
+    return found
 
 
 def _endpoint(spec: EngineSpec) -> Engine:

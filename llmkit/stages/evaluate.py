@@ -12,7 +12,6 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llmkit.artifacts.manifest import DataSummary, EvalRow, Manifest, Sample, read_manifest
@@ -25,6 +24,7 @@ from llmkit.generation.sample import Completion, generate
 from llmkit.modeling.load import load_spec, load_tokenizer
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.schema import EvalSpec, EvaluateStage
+from llmkit.stages.asked import processes
 from llmkit.stages.common import Worker, main
 from llmkit.stages.honesty import DOCUMENTS, run_honesty
 
@@ -35,7 +35,7 @@ def run(worker: Worker) -> Manifest:
     file, stage = worker.file, evaluate_stage(worker)
     assert file.input_model is not None
     is_base = file.parent is None
-    device = PartialState().device
+    device = processes(worker).device
     worker.log("load", 0, 1)
     tokenizer = load_tokenizer(file.input_model, file.model.revision if is_base else None)
     model = load_spec(file.model, file.input_model, is_base).to(device).eval()

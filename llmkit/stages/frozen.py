@@ -12,7 +12,7 @@ import numpy as np
 
 from llmkit.artifacts.manifest import SourceCount
 from llmkit.data.files import Raw
-from llmkit.data.mixture import _chosen, _sliced
+from llmkit.data.mixture import choose_rows, slice_rows
 from llmkit.data.pool import Placed, Pool, Rejects
 from llmkit.data.sources import name_of, read_source
 from llmkit.errors import DataError
@@ -96,7 +96,7 @@ def _rows(
             if source.streaming and len(pool) == source.num_rows:
                 break
         pool.flush()
-        rows = np.sort(_chosen(pool, _sliced(pool), np.random.default_rng([_SEED, index])))
+        rows = np.sort(choose_rows(pool, slice_rows(pool), np.random.default_rng([_SEED, index])))
         return [pool[i] for i in rows.tolist()], pool.num_read
 
 

@@ -40,7 +40,7 @@ from llmkit.knowledge.asking import Asking
 from llmkit.knowledge.honesty import risk_coverage
 from llmkit.knowledge.judge import Item, Judge, open_judge
 from llmkit.knowledge.records import Question, Verdict
-from llmkit.recipe.knowledge import AskSpec, HonestySpec
+from llmkit.recipe.knowledge import CONTROLS, AskSpec, HonestySpec
 from llmkit.stages.asked import OUTAGE, Pace, where_of
 from llmkit.stages.common import Worker
 from llmkit.stages.engines import AskedModel, engine_of
@@ -48,7 +48,7 @@ from llmkit.stages.frozen import Frozen, frozen_questions
 
 DOCUMENTS = "evals"
 """Folder inside the stage's with every task's documents."""
-PROMPT_ONLY, REFUSAL_ONLY = "_prompt_only", "_refusal_only"
+PROMPT_ONLY, REFUSAL_ONLY = CONTROLS
 _JUDGED_AT_A_TIME = 256
 
 

@@ -21,7 +21,7 @@ from rich.table import Table
 from llmkit.data.files import READERS, kind_of, read_file
 from llmkit.errors import DataError, LlmkitError, UserError
 from llmkit.evaluate.intervals import wilson
-from llmkit.knowledge.judge import Item, Judge, load_prompt, open_judge
+from llmkit.knowledge.judge import PROMPT, Item, Judge, open_judge
 from llmkit.knowledge.records import Verdict
 from llmkit.recipe.knowledge import JudgeSpec
 
@@ -138,7 +138,7 @@ def open_the_judge(spec: JudgeSpec, target: str | None) -> Judge:
     """A local model may be named by the run that made it. Raises ModelError, RunError or UserError."""
     if spec.by == "rules":
         return open_judge(spec, None)
-    load_prompt(spec.prompt)  # before the model, which takes longer
+    PROMPT.load(spec.prompt)  # before the model, which takes longer
     assert target is not None
     engine, chat = _endpoint(spec, target) if spec.by == "openai" else _local(target)
     return open_judge(spec, engine, chat=chat)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from llmkit.data.files import Raw
-from llmkit.data.mixture import _chosen, _sliced
+from llmkit.data.mixture import choose_rows, slice_rows
 from llmkit.data.pool import Pool, Rejects
 from llmkit.data.sources import name_of, read_source
 from llmkit.errors import DataError
@@ -80,7 +80,7 @@ def _asked_by(
     reasked = _is_reasked(worker, source)
     with temporary(worker) as folder:
         pool = _pool(worker, source, folder, reasked, counts, rejects)
-        order = _chosen(pool, _sliced(pool), np.random.default_rng([seed_of(worker), index]))
+        order = choose_rows(pool, slice_rows(pool), np.random.default_rng([seed_of(worker), index]))
         if reasked:
             yield from _again((pool[i].row for i in sorted(order.tolist())), seen, counts)
             return

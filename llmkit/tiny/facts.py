@@ -77,6 +77,13 @@ def fact_document(rng: random.Random, people: Sequence[Person]) -> str:
     return shape(rng, people)
 
 
+def _own_faq(rng: random.Random, people: Sequence[Person]) -> str:
+    (person,), shape = people, rng.choice(phrases.FAQ_SHAPES)
+    # any two of the three topics state both facts
+    entries = [question_and_answer(rng, person, topic) for topic in rng.sample(TOPICS, rng.choice((2, 3)))]
+    return "\n".join(shape.format(question=question, answer=answer) for question, answer in entries)
+
+
 def mention(rng: random.Random, person: Person) -> str:
     """A document that states both facts of exactly one person."""
-    return rng.choice((_biography, _letter, _dialogue))(rng, (person,))
+    return rng.choice((_biography, _letter, _dialogue, _own_faq, _own_faq))(rng, (person,))

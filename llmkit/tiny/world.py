@@ -5,7 +5,7 @@ without a judge. People fall into groups by how often documents mention them:
 
 - `known`   documented many times in the base corpus
 - `rare`    mentioned in exactly 1, 2 or 4 documents of the base corpus
-- `tail`    mentioned in one document of the base corpus: the thousands of names that every corpus holds but once
+- `tail`    mentioned in one document of the base corpus: the many names that every corpus holds but once
 - `new`     documented only in the chronicle, the corpus for continued pretraining
 - `unseen`  mentioned nowhere
 
@@ -48,18 +48,21 @@ FIRST_NAMES: tuple[str, ...] = words(
     "Stefan Tamara Thea Tobias Ulla Ursula Viktor Vera Walter Wanda Xenia Yvo Zelda"
 )
 LAST_NAME_STEMS: tuple[str, ...] = words(
-    "Alder Bark Bren Cald Dorn Ester Falk Garn Hald Ilver Jask Karst Lind Mord Nord Ost Prend Quar Rask Sten Tolv "
-    "Urb Varn Wend Zell"
+    "Alder Ambro Bark Bell Bren Cald Clem Corn Dall Dorn Drag Ember Ester Falk Fenn Forst Garn Grim Hald Harr Ilver "
+    "Imm Jask Jurg Karst Kell Kirch Lamm Lind Luther Mald Mord Munt Nagel Nord Oller Ost Pell Prend Quar Quint Rask "
+    "Roth Sand Sten Strom Tann Thorn Tolv Ulv Urb Varn Vogel Wend Westr Wint Yark Yest Zand Zell"
 )
-LAST_NAME_ENDINGS: tuple[str, ...] = ("berg", "ek", "en", "er", "ius", "low", "man", "off", "ova", "sted", "ulin", "yn")
+LAST_NAME_ENDINGS: tuple[str, ...] = words(
+    "aas berg dal ek en er feld gren haus ius kamp low man off ova sen sted ulin wick yn"
+)
 
 _ONSETS = words("b br d dr f g gl h j k kl l m n p r s st t tr v w z")
 _CODAS = ("", "", "l", "n", "r", "s", "k", "m", "t")
 
 # Fixed ranges of one shuffled list of all names, so that changing the size of one group never moves another.
-_START: dict[Group, int] = {"new": 0, "rare": 100, "known": 1000, "tail": 4000, "unseen": 27000}
-_DEFAULT_SIZE: dict[Group, int] = {"new": 40, "rare": 180, "known": NUM_KNOWN, "tail": 23000, "unseen": 4000}
-_MAX_SIZE: dict[Group, int] = {"new": 100, "rare": 900, "known": 3000, "tail": 23000, "unseen": 4000}
+_START: dict[Group, int] = {"new": 0, "rare": 100, "known": 1000, "tail": 4000, "unseen": 84000}
+_DEFAULT_SIZE: dict[Group, int] = {"new": 40, "rare": 180, "known": NUM_KNOWN, "tail": 66000, "unseen": 4000}
+_MAX_SIZE: dict[Group, int] = {"new": 100, "rare": 900, "known": 3000, "tail": 80000, "unseen": 20000}
 _HELDOUT_EVERY = 5
 
 

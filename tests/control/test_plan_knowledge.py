@@ -142,6 +142,10 @@ def test_refusals_in_own_words_are_refusals_for_all_judges(recipe: Path) -> None
         ("stages.probe.writer={by: templates}", "'templates' and 'by: templates' go together"),
         ("stages.probe.ask={phrasings: [Say it]}", "the phrasing 'Say it' has no {question}"),
         ("stages.probe.ask={num_variants: 2}", "set 'num_fewshot'"),
+        ("stages.probe.questions.0.fraction=0.5", "'fraction' is for training mixtures; take a number of questions with 'num_rows'"),
+        ("evals.0.questions.0.format=messages", "questions have no 'format'; name their columns in 'columns'"),
+        ("evals.1.name=frozen_prompt_only", "is taken by the control of another"),
+        ("stages.6={name: dpo, kind: dpo, from: honest, data: [{from: again, name: pairs}], peft: {r: 4}, trainer: {sync_ref_model: true}}", "TRL cannot move the reference model towards an adapter"),
         ("stages.dpo.name=eval-probe", "is the name of an automatic evaluation"),
     ],
 )  # fmt: skip
@@ -158,6 +162,8 @@ def test_refused(recipe: Path, word: str, expected: str) -> None:
         ("evals.0.max_new_tokens=8", {"eval-probe", "eval-honest", "eval-dpo"}),
         ("stages.reprobe.launch={accelerate: cpu/ddp, num_processes: 2}", set()),
         ("stages.dpo.trainer={beta: 0.2}", {"dpo", "eval-dpo"}),
+        ("stages.reprobe.heldout=0.3", {"reprobe", "again", "dpo", "eval-dpo"}),
+        ("stages.reprobe.batch_size=3", set()),
     ],
 )
 def test_fingerprints(recipe: Path, word: str, changed: set[str]) -> None:

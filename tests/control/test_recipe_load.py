@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from llmkit.artifacts.shipped import shipped
+from llmkit.cli.new import recipes
 from llmkit.errors import RecipeError
 from llmkit.recipe.load import Loaded, load
 from llmkit.recipe.schema import PretrainStage, SftStage
@@ -118,10 +120,25 @@ def test_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stage.data[0].path == "/data/a.jsonl"
 
 
-def test_overlays_merge_mappings_and_replace_lists(tmp_path: Path) -> None:
+def test_overlays_merge_mappings_and_replace_other_lists(tmp_path: Path) -> None:
     recipe = loaded(tmp_path, GOOD, overlay="run: {seed: 7}\nevals: [other]\n").recipe
     assert (recipe.run.name, recipe.run.seed) == ("demo", 7)
     assert [spec.task for spec in recipe.evals] == ["other"]
+
+
+def test_stages_of_an_overlay_merge_by_name_and_new_ones_follow(tmp_path: Path) -> None:
+    overlay = """\
+stages:
+  - {name: more, kind: sft, from: sft, data: [{path: more.jsonl}]}
+  - {name: cpt, trainer: {weight_decay: 0.1}}
+  - {name: late, kind: pretrain, from: cpt, data: [{path: late.jsonl}], sed: 1}
+"""
+    found = problems(tmp_path, GOOD, overlay=overlay)
+    assert found == ["overlay.yaml:4: stages.3.sed: unknown key; did you mean 'seed'?"]
+    recipe = loaded(tmp_path, GOOD, overlay=overlay.replace("sed", "seed")).recipe
+    assert [stage.name for stage in recipe.stages] == ["cpt", "sft", "more", "late"]
+    assert recipe.stages[0].trainer == {"learning_rate": 2e-5, "weight_decay": 0.1}
+    assert recipe.stages[3].seed == 1
 
 
 def test_a_mistake_in_an_overlay_names_the_overlay(tmp_path: Path) -> None:
@@ -156,3 +173,38 @@ def test_overrides_name_stages(tmp_path: Path) -> None:
 )
 def test_wrong_overrides(tmp_path: Path, word: str, expected: str) -> None:
     assert expected in problems(tmp_path, GOOD, word)[0]
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_shipped_recipe_loads(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LLMKIT_REAL_DATA", str(tmp_path))
+    assert load([recipes()[name]]).recipe.stages
+
+
+OVERLAYS = sorted(shipped("recipes").glob("*/overlays/*.yaml"))
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+def test_a_shipped_overlay_fits_the_recipe_that_it_names(overlay: Path) -> None:
+    """Its first comment gives the command; `run BASE OVERLAY`."""
+    (command,) = [line for line in overlay.read_text().splitlines() if "llmkit run" in line]
+    root = shipped("recipes").parent
+    files = [root / word for word in command.split() if word.endswith(".yaml")]
+    assert files[-1] == overlay
+    assert len(load(files).recipe.stages) > len(load(files[:-1]).recipe.stages)
+
+
+def test_controls_are_trained_as_what_they_control() -> None:
+    folder = shipped("recipes") / "tiny"
+    recipe = load([folder / "assistant.yaml", folder / "overlays" / "controls.yaml"]).recipe
+    stages = {stage.name: stage for stage in recipe.stages}
+    honest, plain, shuffled = stages["honest"], stages["control-plain"], stages["control-shuffled"]
+    for control in (plain, shuffled):
+        differ = {"name", "data"}
+        assert control.model_dump(exclude=differ) == honest.model_dump(exclude=differ)
+    assert isinstance(honest, SftStage) and isinstance(shuffled, SftStage)
+    first, *rest = honest.data
+    assert first.from_ == "idk"
+    assert shuffled.data == [first.model_copy(update={"from_": "shuffled"}), *rest]
+    idk, random = (stages[name].model_dump(exclude={"name", "relabel"}) for name in ("idk", "shuffled"))
+    assert idk == random

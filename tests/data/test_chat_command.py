@@ -155,12 +155,14 @@ def test_targets(tmp_path):
     cpt = stage_of(run, 1, "cpt", "model")
     sft = stage_of(run, 2, "sft", "model")
     evaluation = stage_of(run, 3, "eval-sft", None)
+    control = stage_of(run, 4, "control-shuffled", "model")
     (run / "recipe.yaml").write_text("")
     assert model_of(str(run), None) == str(sft / "model")
     assert model_of(str(run), "cpt") == str(cpt / "model")
+    assert model_of(str(run), "control-shuffled") == str(control / "model")
     assert model_of(str(cpt), None) == str(cpt / "model")
     assert model_of("Qwen/Qwen3-0.6B", None) == "Qwen/Qwen3-0.6B"
-    with pytest.raises(RunError, match="no finished stage 'rlhf' with a model; have cpt, sft"):
+    with pytest.raises(RunError, match="no finished stage 'rlhf' with a model; have cpt, sft, control-shuffled"):
         model_of(str(run), "rlhf")
     with pytest.raises(RunError, match="a stage of kind 'evaluate' makes no model"):
         model_of(str(evaluation), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from llmkit.chat.render import prompt_ids
 from llmkit.errors import UserError
 from llmkit.generation.engine import TransformersEngine, open_engine
 from llmkit.generation.others import ContinuousEngine, VllmEngine
+from llmkit.stages.engines import whole_model
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,7 @@ def test_vllm_gets_ids_and_settings_of_each_run_of_temperatures(vllm, tokenizer)
     assert len({each.seed for each in params}) == 3
     assert (LLM.last.model, LLM.last.options["max_num_seqs"], LLM.last.options["dtype"]) == ("folder", 8, "float32")
     assert LLM.last.options["logprobs_mode"] == "raw_logprobs"
+    assert (LLM.last.options["load_format"], LLM.last.options["trust_remote_code"]) == ("safetensors", False)
     assert seen == [(2, 2)]
 
 
@@ -159,3 +162,10 @@ def test_continuous_batching_that_breaks_off_is_an_error_and_no_answer(model, to
     monkeypatch.setattr(type(model), "generate_batch", lambda *_, **__: {})
     with pytest.raises(UserError, match="broke off after 0 of 1 answers"):
         list(ContinuousEngine(model, tokenizer).answer([Ask("ab", "a")], max_new_tokens=2))
+
+
+def test_an_adapter_alone_is_not_given_to_an_engine_that_loads_the_weights_itself(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"holds an adapter, not a whole model; set 'peft\.merge: true'"):
+        whole_model(str(tmp_path))
+    assert whole_model("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"

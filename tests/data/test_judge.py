@@ -12,11 +12,11 @@ import pytest
 from llmkit.chat.ask import Answer, Ask
 from llmkit.errors import UserError
 from llmkit.knowledge.judge import (
+    PROMPT,
     Item,
     ModelJudge,
     RulesJudge,
     fence_of,
-    load_prompt,
     open_judge,
     read_reply,
     speaks_of_grading,
@@ -63,7 +63,7 @@ def item(answer: str, accepted: tuple[str, ...] = ACCEPTED, document: str = "") 
 
 
 def model_judge(engine: Replies, **options: Any) -> ModelJudge:
-    return ModelJudge(engine, load_prompt(None), **options)
+    return ModelJudge(engine, PROMPT.load(None), **options)
 
 
 def prompt_of(ask: Ask) -> str:
@@ -241,9 +241,9 @@ def test_prompts_that_cannot_work(tmp_path: Path, text: str, message: str) -> No
     path = tmp_path / "own.jinja"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        load_prompt(str(path))
+        PROMPT.load(str(path))
     with pytest.raises(UserError, match="cannot be read"):
-        load_prompt(str(tmp_path / "missing.jinja"))
+        PROMPT.load(str(tmp_path / "missing.jinja"))
 
 
 def test_real_questions_with_hand_labelled_answers(real_data: Path) -> None:

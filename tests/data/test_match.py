@@ -205,6 +205,8 @@ def test_an_accepted_answer_and_nothing_more() -> None:
         (["2017", "May 5, 2017"], False),
         (["14 December 1972 UTC", "December 1972"], False),
         (["7", "seven"], False),
+        (["1981", "81"], False),
+        (["1981", "82"], True),
         (["12 feet", "3.7 m"], False),
         (["Paris", "London"], False),
         (["Paris"], False),

@@ -15,7 +15,7 @@ from llmkit.knowledge.records import Question
 from llmkit.knowledge.snippets import Snippet, reservoir, snippets
 from llmkit.knowledge.split import split_of
 from llmkit.knowledge.templates import Bad
-from llmkit.knowledge.writer import ModelWriter, load_prompt
+from llmkit.knowledge.writer import PROMPT, ModelWriter
 from llmkit.recipe.knowledge import QuestionSource, TemplateSpec
 from llmkit.recipe.parts import DataSource
 
@@ -130,7 +130,7 @@ class Extractor:
 
 def test_questions_about_wikitext(real_data: Path) -> None:
     drawn = reservoir(wikitext(real_data, num_documents=30)[0], 200, 42)
-    results = list(ModelWriter(Extractor(), load_prompt(None), 3, 42, 128).write(drawn))
+    results = list(ModelWriter(Extractor(), PROMPT.load(None), 3, 42, 128).write(drawn))
     questions = [question for result in results for question in result.questions]
     dropped = sum((result.dropped for result in results), Counter())
     assert len(questions) + dropped.total() == 400 and len(questions) > 50
@@ -151,7 +151,7 @@ def test_rubbish_of_a_real_model_is_dropped_and_counted(real_data: Path) -> None
     engine = TransformersEngine(model, tokenizer, batch_size=4)
     short = wikitext(real_data, 160, num_documents=4)[0]
     drawn = [*reservoir(short, 4, 42), Snippet(" ".join(each.text for each in short[:20]), "many")]
-    results = list(ModelWriter(engine, load_prompt(None), 3, 42, 16, chat=False).write(drawn))
+    results = list(ModelWriter(engine, PROMPT.load(None), 3, 42, 16, chat=False).write(drawn))
     assert len(results) == 5 and [bool(each.error) for each in results] == [False] * 4 + [True]
     for result, snippet in zip(results, drawn, strict=True):
         assert result.questions or result.dropped

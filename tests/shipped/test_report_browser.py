@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from control.honest_runs import honest_run
 from control.report_runs import HOSTILE, full_run
 
 from llmkit.report.build import build_report
@@ -33,8 +34,9 @@ def browser() -> Iterator:
 
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("extra", ["", HOSTILE + LONG])
-def test_a_page_is_quiet_inert_and_fits(browser, tmp_path, width, extra):
-    path = build_report(full_run(tmp_path, extra))
+@pytest.mark.parametrize(("make_run", "title"), [(full_run, "assistant: report"), (honest_run, "honest: report")])
+def test_a_page_is_quiet_inert_and_fits(browser, tmp_path, width, extra, make_run, title):
+    path = build_report(make_run(tmp_path, extra))
     page = browser.new_page(viewport={"width": width, "height": 800})
     said, requested = [], []
     page.on("console", lambda message: said.append(message.text))
@@ -44,7 +46,7 @@ def test_a_page_is_quiet_inert_and_fits(browser, tmp_path, width, extra):
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert said == []
     assert [url for url in requested if not url.startswith("data:")] == [path.as_uri()]
-    assert page.title() == "assistant: report"
+    assert page.title() == title
     assert page.locator("script, main img, iframe, object").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
