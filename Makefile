@@ -1,5 +1,6 @@
 # make demo    the whole chain on the embedded model, on a CPU, without a network
 # make test    the tests            make lint   style, types, layers
+# make base    the embedded base model anew, with what follows from it: half an hour and more
 # make setup   the environment that all of these need (they call it)
 
 VENV := .venv
@@ -36,6 +37,8 @@ bench: $(STAMP)
 
 base: $(STAMP)
 	$(VENV)/bin/llmkit run recipes/tiny/base.yaml
+	$(PYTHON) -m llmkit.tiny.ship_base runs/tiny-base
+	$(PYTHON) -m llmkit.tiny.make_evals evals/tiny/data
 
 clean:
 	rm -rf runs dist .pytest_cache .mypy_cache .ruff_cache

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small import SHAPE
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -36,18 +37,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     texts = [f"Person {i} lives in town {i * 7 % 13}. What is {i} plus 3? It is {i + 3}." for i in range(200)]
     tokenizer = train_tokenizer(texts, TokenizerSpec(vocab_size=400), 512)
-    shape = {
-        "model_type": "qwen3",
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "tie_word_embeddings": True,
-        "max_position_embeddings": 512,
-    }
-    new_model(shape, tokenizer, seed=0).save_pretrained(folder)
+    new_model({**SHAPE, "max_position_embeddings": 512}, tokenizer, seed=0).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -90,29 +91,48 @@ def build(
     settings = Settings(kind, max_length, packing, packing_strategy, assistant_only_loss, completion_only_loss)
     if packing and max_length is None:
         raise DataError("packing", "needs 'max_length': the length of the packed rows", "set 'trainer.max_length'")
-    root = cache_dir or folder_until_exit()
+    mixed = partial(
+        mix,
+        sources,
+        seed=seed,
+        data_stages=data_stages,
+        accept=ACCEPTS[kind],
+        stage_kind=kind,
+        max_rejected=max_rejected,
+        dedup=dedup,
+        rejected_file=rejected_file,
+        gated_file=gated_file,
+    )
+    return _load(*cached(mixed, tokenizer, settings, cache_dir, partial(_write, tokenizer, settings, progress)))
+
+
+def cached(
+    mixed: Callable[..., Mixture],
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Settings,
+    cache_dir: Path | None,
+    write: Callable[[Mixture, Path], None],
+) -> tuple[Path, Mixture]:
+    """The folder of a mixture's tokenised rows, which is made if it is not there yet.
+
+    Args:
+        mixed: gives the mixture, with a folder for its rows as `folder`.
+        write: fills an empty folder; `built.json` says that it is whole.
+    """
+    root = cache_dir or _folder_until_exit()
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".building-") as folder:
-            mixture = mix(
-                sources,
-                seed=seed,
-                folder=Path(folder),
-                data_stages=data_stages,
-                accept=ACCEPTS[kind],
-                stage_kind=kind,
-                max_rejected=max_rejected,
-                dedup=dedup,
-                rejected_file=rejected_file,
-                gated_file=gated_file,
-            )
+            mixture = mixed(folder=Path(folder))
             target = root / cache_key(mixture, tokenizer, settings)
             if not (target / "built.json").is_file():
-                _write(mixture, tokenizer, settings, Path(folder) / "rows", progress)
-                publish(Path(folder) / "rows", target)
+                made = Path(folder) / "rows"
+                made.mkdir()
+                write(mixture, made)
+                publish(made, target)
     except OSError as error:
         raise disk_error(root, error) from error
-    return _load(target, mixture)
+    return target, mixture
 
 
 def texts(
@@ -153,13 +173,12 @@ def _code_sha256() -> str:
 
 
 def _write(
-    mixture: Mixture,
     tokenizer: PreTrainedTokenizerBase,
     settings: Settings,
-    folder: Path,
     progress: Callable[[int, int], None] | None,
+    mixture: Mixture,
+    folder: Path,
 ) -> None:
-    folder.mkdir()
     facts = tokenise(mixture, tokenizer, settings, folder / "tokens.arrow", progress)
     if settings.packing:
         packed = pack(folder, settings, facts["summary"]["num_tokens"])
@@ -184,7 +203,7 @@ def _load(target: Path, mixture: Mixture) -> Built:
     return Built(dataset, rows, summary, [Example(**example) for example in facts["examples"]], facts["num_bytes"])
 
 
-def folder_until_exit() -> Path:
+def _folder_until_exit() -> Path:
     folder = tempfile.mkdtemp(prefix="llmkit-data-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)

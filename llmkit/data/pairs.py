@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +18,10 @@ import datasets
 from datasets.arrow_writer import ArrowWriter
 from transformers import PreTrainedTokenizerBase
 
-from llmkit.artifacts.files import disk_error, read_json, write_json
+from llmkit.artifacts.files import read_json, write_json
 from llmkit.artifacts.manifest import DataSummary
 from llmkit.chat.encode import document_eos, spelled_tokens
-from llmkit.data.build import Built, cache_key, folder_until_exit, publish
+from llmkit.data.build import ACCEPTS, Built, cached
 from llmkit.data.encode import IGNORE, at, encode
 from llmkit.data.messages import Row
 from llmkit.data.mixture import Mixture, mix
@@ -110,44 +110,33 @@ def build_pairs(
         twice, as the model reads it. `examples` hold prompt and chosen, then prompt and rejected, of the first pairs.
     """
     settings = Settings("dpo", max_length, False, "", True, None)
-    root = cache_dir or folder_until_exit()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root, prefix=".building-") as folder:
-            mixture = mix(
-                sources,
-                seed=seed,
-                folder=Path(folder),
-                data_stages=data_stages,
-                accept=("preference",),
-                stage_kind="dpo",
-                max_rejected=max_rejected,
-                dedup=dedup,
-                rejected_file=rejected_file,
-                gated_file=gated_file,
-            )
-            target = root / cache_key(mixture, tokenizer, settings)
-            if not (target / "built.json").is_file():
-                made = Path(folder) / "rows"
-                made.mkdir()
-                write_json(made / "built.json", _tokenise(mixture, tokenizer, max_length, made, progress))
-                publish(made, target)
-    except OSError as error:
-        raise disk_error(root, error) from error
+    mixed = partial(
+        mix,
+        sources,
+        seed=seed,
+        data_stages=data_stages,
+        accept=ACCEPTS["dpo"],
+        stage_kind="dpo",
+        max_rejected=max_rejected,
+        dedup=dedup,
+        rejected_file=rejected_file,
+        gated_file=gated_file,
+    )
+    target, mixture = cached(mixed, tokenizer, settings, cache_dir, partial(_write, tokenizer, max_length, progress))
     facts, rows = read_json(target / "built.json"), datasets.Dataset.from_file(str(target / "pairs.arrow"))
     summary = DataSummary(**facts["summary"] | {"sources": mixture.counts, "rejected_file": mixture.rejected_file})
     examples = [Example(**example) for example in facts["examples"]]
     return Built(rows.select_columns(COLUMNS), rows, summary, examples, num_bytes=0)
 
 
-def _tokenise(
-    mixture: Mixture,
+def _write(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
-    folder: Path,
     progress: Callable[[int, int], None] | None,
-) -> dict[str, Any]:
-    """Writes `pairs.arrow`; returns `summary` and `examples` as plain data."""
+    mixture: Mixture,
+    folder: Path,
+) -> None:
+    """`pairs.arrow`, and `built.json` with `summary` and `examples`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # rows are encoded one at a time
     lengths: list[int] = []
     num_tokens = num_trained = num_truncated = num_spelling = 0
@@ -180,7 +169,8 @@ def _tokenise(
         num_spelling_tokens=num_spelling,
         length_quantiles=quantiles(lengths),
     )
-    return {"summary": summary.model_dump(), "examples": [asdict(example) for example in examples]}
+    facts = {"summary": summary.model_dump(), "examples": [asdict(example) for example in examples]}
+    write_json(folder / "built.json", facts)
 
 
 def _answer(pair: Pair, side: Side) -> list[int]:

@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -128,6 +128,19 @@ class Pool:
 
     def flush(self) -> None:
         self._spool.flush()
+
+
+def fill(pool: Pool, raws: Iterable[Raw], reject: Callable[[Raw], None]) -> None:
+    """Puts rows into the pool as they are, in JSON; of a stream no more than `num_rows` asks for."""
+    for raw in raws:
+        pool.num_read += 1
+        if raw.error:
+            reject(raw)
+            continue
+        pool.add(json.dumps(raw.value, default=str).encode("ascii"), raw)
+        if pool.source.streaming and len(pool) == pool.source.num_rows:
+            break
+    pool.flush()
 
 
 def read_pool(

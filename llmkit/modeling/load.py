@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-from peft import PeftConfig, PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -111,6 +110,9 @@ def load_model(
 
 def _with_adapter(path: Path, dtype: str, attn_implementation: str | None) -> PreTrainedModel:
     """An adapter's base with the adapter folded in; rows of tokens that training added come from the adapter."""
+    # imports bitsandbytes and takes seconds, which stages without an adapter save
+    from peft import PeftConfig, PeftModel
+
     base = PeftConfig.from_pretrained(path).base_model_name_or_path
     model = load_model(base, dtype=dtype, attn_implementation=attn_implementation)
     num_tokens = len(load_tokenizer(str(path)))

@@ -35,7 +35,7 @@ _ROOMS = {
 _EVAL_FILES = (".yaml", ".yml", ".jsonl", ".json", ".py")
 _SHARED_FILES = {
     "evaluate": ("common",),
-    "interrogate": ("common", "asked", "documents", "engines", "questions"),
+    "interrogate": ("common", "asked", "documents", "engines", "probed", "questions"),
     "refusals": ("common", "probed"),
     "dpo": ("common", "training", "callbacks", "heldout_pairs"),
 }

@@ -11,15 +11,12 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from llmkit.artifacts.manifest import read_manifest
-from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.ask import Engine
 from llmkit.chat.template import template_of
 from llmkit.errors import UserError
 from llmkit.generation.engine import open_engine
 from llmkit.generation.remote import OpenAIEngine
 from llmkit.modeling.load import ADAPTER, load_model, load_spec, load_tokenizer, resolve
-from llmkit.plan.files import digest_of_model
 from llmkit.recipe.knowledge import EngineSpec
 from llmkit.stages.common import Worker
 
@@ -55,7 +52,7 @@ class AskedModel:
         self._worker.log("load", 0, 1)
         common: dict[str, Any] = {"batch_size": self._batch_size, "on_progress": self._progress}
         if self._engine == "vllm":
-            own = {"dtype": file.model.dtype, "revision": self._revision}
+            own: dict[str, Any] = {"dtype": file.model.dtype, "revision": self._revision}
             return open_engine("vllm", self.tokenizer, model_dir=whole_model(file.input_model), **common, **own)
         model = load_spec(file.model, file.input_model, file.parent is None).to(PartialState().device).eval()
         return open_engine(self._engine, self.tokenizer, model=model, **common)  # type: ignore[arg-type]
@@ -87,7 +84,7 @@ def engine_of(spec: EngineSpec, by: str, asked: AskedModel, batch_size: int) -> 
     asked.free()
     tokenizer = load_tokenizer(spec.name_or_path, spec.revision)
     chat = template_of(tokenizer) is not None
-    own = {"dtype": "bfloat16" if torch.cuda.is_available() else "float32", "revision": spec.revision}
+    own: dict[str, Any] = {"dtype": "bfloat16" if torch.cuda.is_available() else "float32", "revision": spec.revision}
     if spec.engine == "vllm":
         folder = whole_model(spec.name_or_path)
         return open_engine("vllm", tokenizer, model_dir=folder, batch_size=batch_size, **own), chat
@@ -113,14 +110,3 @@ def _endpoint(spec: EngineSpec) -> Engine:
     return OpenAIEngine(
         spec.name_or_path, spec.base_url, spec.api_key_env, spec.timeout, spec.max_retries, spec.concurrency
     )
-
-
-def model_identity(file: StageFile) -> str:
-    """What a probe remembers of the model that it asked: fingerprint of the stage that made it, or for a base model the
-    digest of its files, or its Hub id and revision."""
-    manifest = read_manifest(Path(file.parent)) if file.parent else None
-    if manifest is not None:
-        return manifest.fingerprint
-    assert file.input_model is not None
-    folder = Path(resolve(file.input_model))
-    return digest_of_model(folder) if folder.is_dir() else f"hub:{file.input_model}@{file.model.revision or 'main'}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import numpy as np
 from llmkit.artifacts.manifest import SourceCount
 from llmkit.data.files import Raw
 from llmkit.data.mixture import choose_rows, slice_rows
-from llmkit.data.pool import Placed, Pool, Rejects
+from llmkit.data.pool import Placed, Pool, Rejects, fill
 from llmkit.data.sources import name_of, read_source
 from llmkit.errors import DataError
 from llmkit.knowledge.match import contradictory
@@ -86,16 +85,12 @@ def _rows(
     """The chosen rows of a source, in its order, and how many it holds."""
     with temporary(worker) as folder:
         pool = Pool(source, folder)
-        for raw in read_source(source, stages_read(worker), _SEED):
-            pool.num_read += 1
-            if raw.error:
-                reasons["unreadable row"] += 1
-                rejects.add(pool.name, raw, raw.error)
-                continue
-            pool.add(json.dumps(raw.value, default=str).encode("ascii"), raw)
-            if source.streaming and len(pool) == source.num_rows:
-                break
-        pool.flush()
+
+        def reject(raw: Raw) -> None:
+            reasons["unreadable row"] += 1
+            rejects.add(pool.name, raw, raw.error)
+
+        fill(pool, read_source(source, stages_read(worker), _SEED), reject)
         rows = np.sort(choose_rows(pool, slice_rows(pool), np.random.default_rng([_SEED, index])))
         return [pool[i] for i in rows.tolist()], pool.num_read
 

@@ -50,7 +50,8 @@ from llmkit.stages.asked import (
 )
 from llmkit.stages.common import Worker, main
 from llmkit.stages.documents import cut, write_about
-from llmkit.stages.engines import AskedModel, engine_of, model_identity
+from llmkit.stages.engines import AskedModel, engine_of
+from llmkit.stages.probed import model_identity
 from llmkit.stages.questions import gather, question_of
 
 CHUNK = 512

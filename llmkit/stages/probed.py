@@ -1,15 +1,28 @@
-"""Whether rows that were made from a probe fit the model that a stage starts from."""
+"""Which model a probe asked, and whether rows that were made from it fit the model that a stage starts from."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from llmkit.artifacts.manifest import read_manifest
+from llmkit.artifacts.stagefile import StageFile
 from llmkit.data.gate import gates
 from llmkit.knowledge.probe import ProbeInfo, check_identity, read_probe
+from llmkit.modeling.load import resolve
+from llmkit.plan.files import digest_of_model
 from llmkit.recipe.schema import TrainStage
 from llmkit.stages.common import Worker
-from llmkit.stages.engines import model_identity
+
+
+def model_identity(file: StageFile) -> str:
+    """What a probe remembers of the model that it asked: fingerprint of the stage that made it, or for a base model the
+    digest of its files, or its Hub id and revision."""
+    manifest = read_manifest(Path(file.parent)) if file.parent else None
+    if manifest is not None:
+        return manifest.fingerprint
+    assert file.input_model is not None
+    folder = Path(resolve(file.input_model))
+    return digest_of_model(folder) if folder.is_dir() else f"hub:{file.input_model}@{file.model.revision or 'main'}"
 
 
 def check_probes(worker: Worker, infos: list[ProbeInfo], where: str) -> None:

@@ -7,7 +7,6 @@ data/steps/counts.jsonl      one row: how many were left out, by reason
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 
 from llmkit.data.files import Raw
 from llmkit.data.mixture import choose_rows, slice_rows
-from llmkit.data.pool import Pool, Rejects
+from llmkit.data.pool import Pool, Rejects, fill
 from llmkit.data.sources import name_of, read_source
 from llmkit.errors import DataError
 from llmkit.knowledge.match import contradictory
@@ -74,9 +73,6 @@ def _asked_by(
 ) -> Iterator[Row]:
     """Rows of one source: sliced, shuffled and limited as in a mixture; an earlier probe keeps its order, so that the
     same few-shot examples are drawn."""
-    for key in ("fraction", "format"):
-        if getattr(source, key) is not None:
-            raise DataError(name_of(source), f"'{key}' has no meaning for questions", "leave it out")
     reasked = _is_reasked(worker, source)
     with temporary(worker) as folder:
         pool = _pool(worker, source, folder, reasked, counts, rejects)
@@ -103,15 +99,12 @@ def _pool(
     """The readable rows of a source, on disk."""
     pool, stages = Pool(source, folder), stages_read(worker)
     raws = _probed(stages[str(source.from_)]) if reasked else read_source(source, stages, seed_of(worker))
-    for raw in raws:
-        if raw.error:
-            counts.questions["unreadable row"] += 1
-            rejects.add(pool.name, raw, raw.error)
-            continue
-        pool.add(json.dumps(raw.value, default=str).encode("ascii"), raw)
-        if source.streaming and len(pool) == source.num_rows:
-            break
-    pool.flush()
+
+    def reject(raw: Raw) -> None:
+        counts.questions["unreadable row"] += 1
+        rejects.add(pool.name, raw, raw.error)
+
+    fill(pool, raws, reject)
     return pool
 
 

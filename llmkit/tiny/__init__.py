@@ -2,5 +2,6 @@
 
 `world` (people and facts) -> `phrases`, `facts`, `problems`, `texts` (how they are worded) -> `documents`,
 `conversations` (rows) -> `sources` (what recipes name). `make_evals` writes the data of the tasks in `evals/tiny`.
-`base/` holds the model that `recipes/tiny/base.yaml` makes; recipes name it `llmkit.tiny:base`.
+`base/` holds the model that `recipes/tiny/base.yaml` makes (`ship_base` puts it there); recipes name it
+`llmkit.tiny:base`.
 """

@@ -24,7 +24,7 @@ def documents(
 ) -> Iterator[dict[str, str]]:
     """The base corpus: `{"text": ...}` rows about known people, sums, problems, passages, prose and jokes.
 
-    `rare` adds the documents of people who have 1, 2 or 4, `tail` those of a range of people who have one each; only
+    `rare` adds the documents of people who have 1, 4 or 16, `tail` those of a range of people who have one each; only
     the base model's own training asks for them, or they would have been seen more often than their group says.
     `heldout` documents state known facts anew and use held-out numbers.
     """

@@ -4,7 +4,7 @@ Every person has a name, a birthplace and a profession, all drawn from closed se
 without a judge. People fall into groups by how often documents mention them:
 
 - `known`   documented many times in the base corpus
-- `rare`    mentioned in exactly 1, 2 or 4 documents of the base corpus
+- `rare`    mentioned in exactly 1, 4 or 16 documents of the base corpus
 - `tail`    mentioned in one document of the base corpus: the many names that every corpus holds but once
 - `new`     documented only in the chronicle, the corpus for continued pretraining
 - `unseen`  mentioned nowhere
@@ -29,7 +29,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 NUM_KNOWN = 2500
-RARE_COUNTS = (1, 2, 4)
+RARE_COUNTS = (1, 4, 16)
 
 TOWNS: tuple[str, ...] = words(
     "Arlen Bruma Corvale Dunmere Elsby Farholt Gressing Hollin Istra Junost Kelby Lorne Marrow Nethis Oakmar Quillan "
@@ -40,17 +40,28 @@ PROFESSIONS: tuple[str, ...] = words(
     "plumber mason librarian watchmaker glassblower beekeeper shepherd cook judge"
 )
 FIRST_NAMES: tuple[str, ...] = words(
-    "Adela Aldo Alma Anselm Astrid Aurel Basil Beata Benno Berta Bruno Calla Carlo Cecil Clara Conrad Cora Cyril "
-    "Dagny Dario Delia Dimitri Dora Edgar Edith Egon Elias Elsa Emil Enid Erik Esme Ettore Fabio Fergus Fiona Flora "
-    "Freya Gerda Gideon Greta Gustav Hanna Harald Hedda Henrik Hilda Hugo Ida Ignatz Ilse Imre Ines Ingrid Isak Ivo "
-    "Jana Jarek Jonas Judit Julius Karin Kaspar Katya Lars Lena Leopold Lidia Linus Lotte Lucian Magda Malin Marek "
-    "Mathis Mira Moritz Nadia Nils Nora Oda Olaf Olga Otto Petra Quentin Ragna Rainer Rosa Rufus Selma Silas Sonja "
-    "Stefan Tamara Thea Tobias Ulla Ursula Viktor Vera Walter Wanda Xenia Yvo Zelda"
+    "Adela Agnes Albin Aldo Alfred Alma Alois Amalia Anders Anselm Anton Ariane Arno Arvid Astrid August Aurel Aurora "
+    "Balint Barbara Basil Bastian Beata Bela Benno Berta Bianca Birgit Bodo Boris Bruno Calla Carlo Cecil Celia Clara "
+    "Clemens Conrad Cora Corinna Cyril Dagny Dalia Damian Dario Delia Detlef Dimitri Dominik Dora Edda Edgar Edith "
+    "Egbert Egon Elena Elias Elmar Elsa Emil Enid Erik Ernst Esme Estelle Ettore Eugen Ewald Fabio Felix Ferdinand "
+    "Fergus Fiona Flora Florian Franka Freya Frieda Gabor Gaston Georg Gerda Gideon Gisela Greta Gudrun Gunnar Gustav "
+    "Hanna Harald Hedda Helga Helmut Henrik Herta Hilda Holger Horst Hugo Ida Ignatz Ilona Ilse Imre Ines Ingrid "
+    "Irene Irma Isak Isolde Ivana Ivo Jakob Jana Jarek Jasper Joachim Jolanda Jonas Josef Judit Julius Kamil Karin "
+    "Kaspar Katya Kurt Lars Laszlo Lena Leonie Leopold Levin Liane Lidia Linus Livia Lotte Lucian Ludwig Lukas Magda "
+    "Malin Manfred Marek Margit Marta Mathis Matilda Melina Milan Minna Mira Moritz Nadia Nestor Nils Nina Nora "
+    "Norbert Oda Olaf Olga Oskar Otto Pavel Petra Philipp Quentin Ragna Rainer Rita Roland Romy Rosa Rufus Sabina "
+    "Selma Sigrid Silas Simon Sonja Stefan Sven Sybil Tamara Thea Tilda Tobias Ulla Ulrich Ursula Valentin Vera "
+    "Viktor Vincent Walter Wanda Wilma Xenia Yvo Zelda Zeno"
 )
 LAST_NAME_STEMS: tuple[str, ...] = words(
-    "Alder Ambro Bark Bell Bren Cald Clem Corn Dall Dorn Drag Ember Ester Falk Fenn Forst Garn Grim Hald Harr Ilver "
-    "Imm Jask Jurg Karst Kell Kirch Lamm Lind Luther Mald Mord Munt Nagel Nord Oller Ost Pell Prend Quar Quint Rask "
-    "Roth Sand Sten Strom Tann Thorn Tolv Ulv Urb Varn Vogel Wend Westr Wint Yark Yest Zand Zell"
+    "Adler Alder Ambro Amsel Arn Asch Bach Bark Baum Bell Berk Birk Blum Bock Born Brand Bren Buch Busch Cald Clem "
+    "Corn Dahl Dall Dief Dorn Drag Drex Eber Eck Elm Ember Engel Esch Ester Falk Fenn Fink Flam Forst Frank Frei "
+    "Frost Fuchs Gans Garn Geis Gerst Glas Gold Grab Grim Gut Haas Hain Hald Harr Hart Heid Hell Herz Hirt Holm Horn "
+    "Hut Ilver Imm Jahn Jask Jurg Kalt Kamm Karst Kauf Kell Kern Kirch Klam Klee Koch Kohl Kranz Kron Kuhn Lamm Lang "
+    "Laub Lehr Licht Lind Loh Luther Mald Marx Mohn Moor Mord Munt Nagel Nest Nord Nuss Oller Ost Pech Pell Pfahl "
+    "Platz Prend Quar Quint Rab Rask Rein Ried Ritt Rose Roth Sand Sax Schal Schil Schon Sieg Stal Stein Sten Stock "
+    "Strom Tann Teich Thal Thorn Tolv Trau Ulv Urb Varn Vier Vogel Volk Wart Weid Wend Westr Wint Wolk Yark Yest Zand "
+    "Zell Zorn"
 )
 LAST_NAME_ENDINGS: tuple[str, ...] = words(
     "aas berg dal ek en er feld gren haus ius kamp low man off ova sen sted ulin wick yn"
@@ -59,7 +70,8 @@ LAST_NAME_ENDINGS: tuple[str, ...] = words(
 _ONSETS = words("b br d dr f g gl h j k kl l m n p r s st t tr v w z")
 _CODAS = ("", "", "l", "n", "r", "s", "k", "m", "t")
 
-# Fixed ranges of one shuffled list of all names, so that changing the size of one group never moves another.
+_NUM_NAMES = 104_000
+# Fixed ranges of one shuffled list of names, so that changing the size of one group never moves another.
 _START: dict[Group, int] = {"new": 0, "rare": 100, "known": 1000, "tail": 4000, "unseen": 84000}
 _DEFAULT_SIZE: dict[Group, int] = {"new": 40, "rare": 180, "known": NUM_KNOWN, "tail": 66000, "unseen": 4000}
 _MAX_SIZE: dict[Group, int] = {"new": 100, "rare": 900, "known": 3000, "tail": 80000, "unseen": 20000}
@@ -87,11 +99,11 @@ class Person:
 
 @lru_cache(maxsize=1)
 def all_names() -> tuple[str, ...]:
-    """Every first name with every last name, in one fixed shuffled order."""
+    """Distinct full names in one fixed random order: as many pairs of a first and a last name as the groups need."""
     last_names = [stem + ending for stem in LAST_NAME_STEMS for ending in LAST_NAME_ENDINGS]
-    names = [f"{first} {last}" for first in FIRST_NAMES for last in last_names]
-    random.Random("tiny world: names").shuffle(names)
-    return tuple(names)
+    rng, num_last = random.Random("tiny world: names"), len(last_names)
+    drawn = rng.sample(range(len(FIRST_NAMES) * num_last), _NUM_NAMES)
+    return tuple(f"{FIRST_NAMES[number // num_last]} {last_names[number % num_last]}" for number in drawn)
 
 
 def _person(group: Group, position: int) -> Person:

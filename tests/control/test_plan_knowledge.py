@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from small import CONFIG
 
 from llmkit.artifacts.files import write_json
 from llmkit.artifacts.rundir import RunDir
@@ -17,18 +18,6 @@ from llmkit.plan.make import make
 from llmkit.plan.step import Plan
 from llmkit.recipe.load import load
 
-QWEN = {
-    "model_type": "qwen3",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "vocab_size": 400,
-    "tie_word_embeddings": True,
-}
-
 
 @pytest.fixture(autouse=True)
 def _code_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +28,7 @@ def _code_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     (tmp_path / "model").mkdir()
-    write_json(tmp_path / "model" / "config.json", QWEN)
+    write_json(tmp_path / "model" / "config.json", CONFIG)
     (tmp_path / "chats.jsonl").write_text('{"messages": []}\n')
     (tmp_path / "questions.jsonl").write_text('{"question": "a?", "answers": ["b"]}\n')
     text = f"""\

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from small import CONFIG
 
 from llmkit.artifacts.files import write_json
 from llmkit.artifacts.manifest import DataSummary, Manifest, write_manifest
@@ -28,17 +29,6 @@ from llmkit.recipe.load import load
 from llmkit.recipe.schema import SftStage
 
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "trl", "peft", "huggingface_hub", "numpy")
-QWEN = {
-    "model_type": "qwen3",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "vocab_size": 400,
-    "tie_word_embeddings": True,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +41,7 @@ def _code_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def recipe(tmp_path: Path) -> Path:
     """cpt -> sft on a local model, with one prompt."""
     (tmp_path / "model").mkdir()
-    write_json(tmp_path / "model" / "config.json", QWEN)
+    write_json(tmp_path / "model" / "config.json", CONFIG)
     (tmp_path / "docs.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n\n')
     text = f"""\
 run: {{name: demo, output_dir: {tmp_path}/runs}}
@@ -119,7 +109,7 @@ def test_without_anything_to_measure_there_are_no_evaluations(recipe: Path) -> N
 
 
 def test_from_scratch_there_is_no_base_to_measure(recipe: Path) -> None:
-    words = ["stages.cpt.init=scratch", "stages.cpt.tokenizer={}", f"stages.cpt.architecture={json.dumps(QWEN)}"]
+    words = ["stages.cpt.init=scratch", "stages.cpt.tokenizer={}", f"stages.cpt.architecture={json.dumps(CONFIG)}"]
     found = steps(recipe, *words)
     assert list(found) == ["cpt", "eval-cpt", "sft", "eval-sft"]
     assert found["cpt"].input_model is None

@@ -21,7 +21,7 @@ from llmkit.knowledge.records import ProbeRow, Verdict
 from llmkit.recipe.schema import InterrogateStage, ModelSpec, RunSpec
 from llmkit.stages import engines, interrogate
 from llmkit.stages.common import Worker
-from llmkit.stages.engines import model_identity
+from llmkit.stages.probed import model_identity
 from llmkit.tiny.world import people
 
 BASE = "llmkit.tiny:base"
@@ -295,8 +295,6 @@ def test_nothing_to_ask_is_said_with_counts(probe: Probe, tmp_path: Path) -> Non
     path = write_rows(tmp_path / "none.jsonl", rows)
     with pytest.raises(DataError, match=r"no question to ask \(questions: .*empty answer 2.*\).*none.jsonl"):
         probe(questions=[{"path": str(path)}])
-    with pytest.raises(DataError, match=r"'fraction' has no meaning for questions"):
-        probe(questions=[{"path": str(path), "fraction": 0.5}])
     with pytest.raises(DataError, match=r"no such file"):
         probe(questions=[{"path": str(tmp_path / "absent.jsonl")}])
 
