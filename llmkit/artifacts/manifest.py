@@ -73,7 +73,9 @@ class SourceCount(Record):
     num_rejected: int = 0
     num_duplicates: int = 0
     num_gated: int = 0
-    """Rows that `require_known` kept out."""
+    """Rows that `require_known` kept out because the model does not know their facts."""
+    num_heldout: int = 0
+    """Rows that `require_known` kept out because the probe holds them out for evaluation."""
     num_not_probed: int = 0
     """Rows that `require_known` let pass because the probe did not ask about them."""
     num_used: int

@@ -155,11 +155,13 @@ def judge_check(context: typer.Context) -> None:
 
     Examples:
 
-        llmkit judge-check evals/judge/labelled.jsonl
+        llmkit judge-check
 
-        llmkit judge-check labelled.jsonl --judge model --model Qwen/Qwen3-0.6B
+        llmkit judge-check labelled.jsonl --judge model --model Qwen/Qwen3-0.6B --engine vllm
 
-        llmkit judge-check labelled.jsonl --judge openai --model my-judge --base-url http://localhost:8000/v1 --json
+        llmkit judge-check --judge openai --model my-judge --base-url http://localhost:8000/v1 --timeout 20 --json
+
+    Without a file: the slice that llmkit ships. `llmkit judge-check -- --help` lists all options.
     """
     from llmkit.cli.worker import become
 
@@ -168,20 +170,23 @@ def judge_check(context: typer.Context) -> None:
 
 @app.command()
 def report(
-    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
+    run_folders: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="The same figures, for machines.")] = False,
 ) -> None:
-    """Write report.html and report.md of a run, finished or not.
+    """Write report.html and report.md of a run, finished or not; of several, such as one recipe with several seeds,
+    also print the mean and the range of each figure.
 
     Examples:
 
         llmkit report runs/tiny-assistant
 
         llmkit report runs/tiny-assistant --json
+
+        llmkit report runs/seed-1 runs/seed-2 runs/seed-3
     """
     from llmkit.cli.report import report as command
 
-    command(run_folder, as_json)
+    command(run_folders, as_json)
 
 
 @app.command()

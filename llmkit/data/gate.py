@@ -4,6 +4,8 @@ A row is known or unknown by the probe's label of the question that it asks: the
 blanks apart), or else the facts that it states: an entity of the probe stands in its question, and that entity's
 accepted answer in its answer. Where several match, one known is enough. A row that matches nothing is kept.
 
+A row that matches what the probe holds out for evaluation, in any turn of its conversation, is dropped, known or not.
+
 Memory: 9 bytes a question, and 17 for every pair of an entity and an accepted answer.
 """
 
@@ -35,8 +37,11 @@ MAX_WORDS = 8
 """Longer entities and accepted answers are only found by the question's text."""
 _WORD = re.compile(r"\w+")
 _ODD = np.uint64(0x9E3779B97F4A7C15)
+_UNKNOWN, _KNOWN, _HELDOUT = range(3)
+"""Sides of a question. Of what comes twice the larger counts."""
 
 Hashes = np.ndarray
+Verdict = Literal["known", "unknown", "heldout", "not_probed"]
 
 
 def gate_of(source: DataSource) -> RequireKnown | None:
@@ -65,35 +70,41 @@ class Gate:
         questions, facts, entities = _Labels(), _Labels(), array("Q")
         self._longest = 1
         for raw in read_file(path):
-            question, answers, entity, known = _item(raw, spec)
-            questions.add(_hash(question), known)
+            question, answers, entity, side = _item(raw, spec)
+            questions.add(_hash(question), side)
             if 0 < len(entity) <= MAX_WORDS:
                 entities.append(_hash(entity))
                 for answer in answers:
                     if 0 < len(answer) <= MAX_WORDS:
                         self._longest = max(self._longest, len(entity), len(answer))
-                        facts.add(int(_joined(np.uint64(_hash(entity)), np.uint64(_hash(answer)))), known)
+                        facts.add(int(_joined(np.uint64(_hash(entity)), np.uint64(_hash(answer)))), side)
         self._questions, self._facts = questions.sorted(), facts.sorted()
         self._entities = np.unique(np.frombuffer(entities, np.uint64))
 
-    def verdict(self, row: Row) -> Literal["known", "unknown", "not_probed"]:
+    def verdict(self, row: Row) -> Verdict:
         """Of a canonical row (`llmkit.data.formats`)."""
-        question, answer = asked_and_answered(row)
+        sides = [self._side(question, answer) for question, answer in exchanges(row)]
+        if _HELDOUT in sides:
+            return "heldout"
+        if not sides or sides[-1] is None:
+            return "not_probed"
+        return "known" if sides[-1] == _KNOWN else "unknown"
+
+    def _side(self, question: str, answer: str) -> int | None:
+        """Of a question and what is answered to it; None: the probe did not ask about it."""
         asked = words(question)
         if not asked:
-            return "not_probed"
+            return None
         found = _looked_up(self._questions, np.array([_hash(asked)], np.uint64))
         if not len(found):
             found = self._stated(asked, words(answer))
-        if not len(found):
-            return "not_probed"
-        return "known" if found.any() else "unknown"
+        return int(found.max()) if len(found) else None
 
     def _stated(self, asked: list[str], answered: list[str]) -> np.ndarray:
-        """Whether each fact is known that an answer states of an entity in the question."""
+        """Sides of the facts that an answer states of entities in the question."""
         about = np.intersect1d(_runs(asked, self._longest), self._entities)
         if not len(about) or not answered:
-            return np.empty(0, dtype=bool)
+            return np.empty(0, dtype=np.uint8)
         facts = _joined(about[:, None], _runs(answered, self._longest)[None, :])
         return _looked_up(self._facts, np.unique(facts))
 
@@ -113,15 +124,20 @@ def sift(pool: Pool, rows: np.ndarray, gate: Gate, documents: Documents | None) 
         row = pool[number].row
         verdict = gate.verdict(row)
         pool.num_not_probed += verdict == "not_probed"
-        if verdict == "unknown":
-            passed[index] = False
-            pool.num_gated += 1
-            if documents is not None:
-                documents.add("\n".join(part.strip() for part in asked_and_answered(row)))
+        pool.num_unknown += verdict == "unknown"
+        pool.num_heldout += verdict == "heldout"
+        passed[index] = verdict in ("known", "not_probed")
+        if verdict == "unknown" and documents is not None:
+            documents.add("\n".join(part.strip() for part in exchanges(row)[-1]))
     if len(rows) and not passed.any():
         cure = "leave the source out, or accept more labels in 'require_known: {labels: [...]}'"
-        raise DataError(pool.name, f"'require_known' keeps out all of its {len(rows)} rows", cure)
+        raise DataError(pool.name, f"'require_known' keeps out all of its {len(rows)} rows{held_out(pool)}", cure)
     return rows[passed]
+
+
+def held_out(pool: Pool) -> str:
+    """How many of the rows that `require_known` keeps out are about what the probe holds out, for messages."""
+    return f", {pool.num_heldout} of them about what the probe holds out" if pool.num_heldout else ""
 
 
 class Documents:
@@ -157,20 +173,21 @@ class Documents:
             self._partial.unlink(missing_ok=True)
 
 
-def asked_and_answered(row: Row) -> tuple[str, str]:
-    """The last question of a row, and what is answered to it (of a preference row, the better answer). "" for a row
-    of running text."""
+def exchanges(row: Row) -> list[tuple[str, str]]:
+    """Each question of a row and what is answered to it (of a preference row, the better answer). A row of running
+    text has none."""
     if "text" in row:
-        return "", ""
+        return []
     prompt, answer = row.get("prompt", row.get("messages")), row.get("completion", row.get("chosen"))
     if isinstance(prompt, str):
-        return prompt, str(answer)
-    turns = [*(prompt or []), *(answer if isinstance(answer, list) else [])]
-    asked = max((index for index, turn in enumerate(turns) if turn["role"] == "user"), default=None)
-    if asked is None:
-        return "", ""
-    said = [turn["content"] for turn in turns[asked + 1 :] if turn["role"] == "assistant" and turn["content"]]
-    return turns[asked]["content"], "\n".join(said)
+        return [(prompt, str(answer))]
+    found: list[tuple[str, list[str]]] = []
+    for turn in [*(prompt or []), *(answer if isinstance(answer, list) else [])]:
+        if turn["role"] == "user":
+            found.append((turn["content"], []))
+        elif turn["role"] == "assistant" and turn["content"] and found:
+            found[-1][1].append(turn["content"])
+    return [(question, "\n".join(said)) for question, said in found]
 
 
 def words(text: str) -> list[str]:
@@ -178,24 +195,24 @@ def words(text: str) -> list[str]:
 
 
 class _Labels:
-    """Hash -> known or not; a hash that comes twice is known if one of them is."""
+    """Hash -> side; of a hash that comes twice the larger."""
 
     def __init__(self) -> None:
-        self._hashes, self._known = array("Q"), bytearray()
+        self._hashes, self._sides = array("Q"), bytearray()
 
-    def add(self, hash: int, known: bool) -> None:
+    def add(self, hash: int, side: int) -> None:
         self._hashes.append(hash)
-        self._known.append(known)
+        self._sides.append(side)
 
     def sorted(self) -> tuple[Hashes, np.ndarray]:
         hashes, where = np.unique(np.frombuffer(self._hashes, np.uint64), return_inverse=True)
-        known = np.zeros(len(hashes), dtype=bool)
-        np.logical_or.at(known, where, np.frombuffer(self._known, np.uint8) > 0)
-        return hashes, known
+        sides = np.zeros(len(hashes), dtype=np.uint8)
+        np.maximum.at(sides, where, np.frombuffer(self._sides, np.uint8))
+        return hashes, sides
 
 
-def _item(raw: Raw, spec: RequireKnown) -> tuple[list[str], list[list[str]], list[str], bool]:
-    """Words of the question, of its accepted answers and of its entity; whether its label counts as known."""
+def _item(raw: Raw, spec: RequireKnown) -> tuple[list[str], list[list[str]], list[str], int]:
+    """Words of the question, of its accepted answers and of its entity; its side."""
     row: Any = raw.value
     try:
         if raw.error:
@@ -204,7 +221,7 @@ def _item(raw: Raw, spec: RequireKnown) -> tuple[list[str], list[list[str]], lis
             words(row["question"]),
             [words(a) for a in row["answers"]],
             words(row["entity"]),
-            row["label"] in spec.labels,
+            _HELDOUT if row["split"] == "heldout" else _KNOWN if row["label"] in spec.labels else _UNKNOWN,
         )
     except (TypeError, KeyError, ValueError) as error:
         what = f"is no row of a probe ({error})"
@@ -229,10 +246,10 @@ def _runs(text: list[str], longest: int) -> Hashes:
 
 
 def _looked_up(labels: tuple[Hashes, np.ndarray], hashes: Hashes) -> np.ndarray:
-    """`known` of those hashes that are there."""
-    known_hashes, known = labels
+    """Sides of those hashes that are there."""
+    known_hashes, sides = labels
     if not len(known_hashes):
-        return np.empty(0, dtype=bool)
+        return np.empty(0, dtype=np.uint8)
     place = np.minimum(np.searchsorted(known_hashes, hashes), len(known_hashes) - 1)
-    found: np.ndarray = known[place[known_hashes[place] == hashes]]
+    found: np.ndarray = sides[place[known_hashes[place] == hashes]]
     return found

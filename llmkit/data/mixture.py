@@ -20,7 +20,7 @@ import numpy as np
 from datasets import ReadInstruction
 
 from llmkit.artifacts.manifest import SourceCount
-from llmkit.data.gate import Documents, Gate, gate_of, gates, sift
+from llmkit.data.gate import Documents, Gate, gate_of, gates, held_out, sift
 from llmkit.data.pool import Placed, Pool, Rejects, read_pool
 from llmkit.data.sources import is_function, is_local
 from llmkit.errors import DataError
@@ -166,7 +166,7 @@ def choose_rows(pool: Pool, rows: np.ndarray, rng: np.random.Generator) -> np.nd
         if pool.num_duplicates:
             what += f" (and {pool.num_duplicates} repeats)"
         if pool.num_gated:
-            what += f" (and {pool.num_gated} that 'require_known' keeps out)"
+            what += f" (and {pool.num_gated} that 'require_known' keeps out{held_out(pool)})"
         raise DataError(pool.name, what, f"set it to {len(rows)} or less, or leave it out")
     return rows[:wanted]
 
@@ -197,7 +197,8 @@ def _count(pool: Pool, rows: np.ndarray) -> SourceCount:
         num_read=pool.num_read,
         num_rejected=pool.num_rejected,
         num_duplicates=pool.num_duplicates,
-        num_gated=pool.num_gated,
+        num_gated=pool.num_unknown,
+        num_heldout=pool.num_heldout,
         num_not_probed=pool.num_not_probed,
         num_used=len(rows),
         sha256=digest.hexdigest(),

@@ -90,13 +90,15 @@ class Pool:
         num_read: rows that the source held; for OpenAssistant trees, trees.
         num_rejected: bad ones.
         num_duplicates: exact repeats that were left out.
-        num_gated, num_not_probed: set by `llmkit.data.gate`.
+        num_unknown, num_heldout: rows that `llmkit.data.gate` kept out because the model does not know their facts, or
+            because a probe holds them out for evaluation.
+        num_not_probed: rows that it let pass because the probe did not ask about them.
     """
 
     def __init__(self, source: DataSource, folder: Path) -> None:
         self.source, self.name = source, name_of(source)
         self.num_read = self.num_rejected = self.num_duplicates = 0
-        self.num_gated = self.num_not_probed = 0
+        self.num_unknown = self.num_heldout = self.num_not_probed = 0
         self._folder = folder
         self._spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open as long as the pool
         self._ends, self._lines, self._file_of = array("Q"), array("Q"), array("I")
@@ -105,6 +107,10 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self._ends)
+
+    @property
+    def num_gated(self) -> int:
+        return self.num_unknown + self.num_heldout
 
     def add(self, data: bytes, raw: Raw) -> None:
         try:

@@ -9,6 +9,7 @@ from llmkit.recipe import reads
 from llmkit.recipe.checks import BASE, model_of
 from llmkit.recipe.knowledge import HonestySpec, JudgeSpec
 from llmkit.recipe.parts import LaunchSpec
+from llmkit.recipe.rows import HELDOUT
 from llmkit.recipe.schema import (
     EvaluateStage,
     InterrogateStage,
@@ -71,7 +72,7 @@ def _questions(spec: Any) -> list[Any]:
 def _evaluation(recipe: Recipe, name: str, of: str, launch: LaunchSpec, evals: list[Any], prompts: list[str]) -> Any:
     single = LaunchSpec(accelerate="cpu/single" if launch.accelerate.startswith("cpu/") else "single", env=launch.env)
     stage = EvaluateStage.model_validate({"kind": "evaluate", "name": f"eval-{name}", "from": of})
-    changes = {"launch": single, "evals": _judged(recipe, evals), "prompts": prompts, "seed": recipe.run.seed}
+    changes = {"launch": single, "evals": _frozen(recipe, evals), "prompts": prompts, "seed": recipe.run.seed}
     return stage.model_copy(update=changes)
 
 
@@ -81,7 +82,7 @@ def _resolved(recipe: Recipe, stage: Any) -> Any:
     if isinstance(stage, TrainStage):
         changes["trainer"] = resolved_trainer(kind, stage.trainer)
     if isinstance(stage, EvaluateStage):
-        changes |= {"evals": _judged(recipe, stage.evals or recipe.evals), "prompts": stage.prompts or recipe.prompts}
+        changes |= {"evals": _frozen(recipe, stage.evals or recipe.evals), "prompts": stage.prompts or recipe.prompts}
     if isinstance(stage, InterrogateStage):
         changes["judge"] = _judge(recipe, stage.judge)
     if isinstance(stage, RefusalsStage):
@@ -90,11 +91,17 @@ def _resolved(recipe: Recipe, stage: Any) -> Any:
     return stage.model_copy(update=changes)
 
 
-def _judged(recipe: Recipe, evals: Sequence[Any]) -> list[Any]:
-    return [
-        spec.model_copy(update={"judge": _judge(recipe, spec.judge)}) if isinstance(spec, HonestySpec) else spec
-        for spec in evals
+def _frozen(recipe: Recipe, evals: Sequence[Any]) -> list[Any]:
+    return [_honesty(recipe, spec) if isinstance(spec, HonestySpec) else spec for spec in evals]
+
+
+def _honesty(recipe: Recipe, spec: HonestySpec) -> HonestySpec:
+    """Of a probe's questions it asks those that no training row does."""
+    probes = {stage.name for stage in recipe.stages if isinstance(stage, InterrogateStage)}
+    questions = [
+        source.model_copy(update={"name": HELDOUT}) if source.from_ in probes else source for source in spec.questions
     ]
+    return spec.model_copy(update={"judge": _judge(recipe, spec.judge), "questions": questions})
 
 
 def _judge(recipe: Recipe, judge: JudgeSpec) -> JudgeSpec:

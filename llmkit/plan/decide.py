@@ -14,8 +14,14 @@ def decide(step: Step, found: StageDir | None, before: dict[str, Step]) -> Step:
     action, reason = _decision(step, found, before)
     decided = replace(step, action=action, reason=reason, found=found.path if found else None)
     manifest = found.manifest() if found and action == "skip" else None
-    if manifest is None or manifest.data is None:
+    if manifest is None:
         return decided
+    if manifest.probe is not None:
+        return replace(decided, rows=manifest.probe.num_questions)
+    if manifest.data is None:
+        return decided
+    if step.kind == "evaluate":
+        return replace(decided, rows=sum(source.num_used for source in manifest.data.sources))
     return replace(decided, rows=manifest.data.num_rows, tokens=manifest.data.num_tokens)
 
 
@@ -36,7 +42,7 @@ def _decision(step: Step, found: StageDir | None, before: dict[str, Step]) -> tu
         return "run", "it was made from other settings or inputs"
     if told is None:
         return "run", "it did not finish"
-    if step.kind == "interrogate" and any((found.data / "steps").glob("*.jsonl")):
+    if step.kind in ("interrogate", "evaluate") and any((found.data / "steps").glob("*.jsonl")):
         # chunks of answers do not depend on the number of processes
         return "resume", "it did not finish; goes on from the answers that it has"
     checkpoint = _last_checkpoint(found)

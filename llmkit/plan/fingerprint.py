@@ -17,7 +17,15 @@ from typing import Any
 
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.shipped import shipped
-from llmkit.plan.files import digest, digest_of, digest_of_model, digest_of_source, digest_of_sources, template_file
+from llmkit.plan.files import (
+    digest,
+    digest_of,
+    digest_of_model,
+    digest_of_source,
+    digest_of_sources,
+    resolve_model,
+    template_file,
+)
 from llmkit.recipe import reads
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.parts import ModelSpec
@@ -39,7 +47,7 @@ _SHARED_FILES = {
     "refusals": ("common", "probed"),
     "dpo": ("common", "training", "callbacks", "heldout_pairs"),
 }
-_TRAINING_FILES = ("common", "training", "callbacks")
+_TRAINING_FILES = ("common", "training", "callbacks", "early_stopping")
 # of these the content counts, not the names; how many questions are asked at once changes no answer
 _NOT_SETTINGS = {"name", "from", "launch", "data", "evals", "questions", "documents", "probes", "batch_size"}
 NOT_RESULTS = frozenset(
@@ -82,7 +90,7 @@ def fingerprint_of(inputs: dict[str, str]) -> str:
 
 def inputs_of(stage: Any, model: ModelSpec, base: str | None, upstream: Upstream) -> dict[str, str]:
     """Named parts of the fingerprint. `base`: folder or Hub id, when the recipe's model is the stage's input."""
-    parts = {**_settings(stage), **_code(stage.kind), **_read(stage, upstream), **_prompts(stage)}
+    parts = {**_settings(stage), **_code(stage.kind), **_read(stage, upstream), **_engines(stage)}
     if isinstance(stage, EvaluateStage):
         parts |= {f"evals.{spec.task}": _evaluation(spec) for spec in stage.evals if isinstance(spec, EvalSpec)}
         parts |= _honesty(stage, upstream)
@@ -116,10 +124,16 @@ def _read(stage: Any, upstream: Upstream) -> dict[str, str]:
     return parts
 
 
-def _prompts(stage: Any) -> dict[str, str]:
-    """Content of prompt files of one's own."""
-    own = [engine.prompt for engine in reads.engines(stage) if engine.prompt is not None]
-    return {f"prompt {prompt}": digest(Path(prompt).expanduser()) for prompt in own}
+def _engines(stage: Any) -> dict[str, str]:
+    """What judges and writers are made of: prompt files of one's own, and models in folders of this machine."""
+    parts = {}
+    for engine in reads.engines(stage):
+        if engine.prompt is not None:
+            parts[f"prompt {engine.prompt}"] = digest(Path(engine.prompt).expanduser())
+        if engine.by == "model" and engine.name_or_path is not None:
+            folder = Path(resolve_model(engine.name_or_path))
+            parts |= {f"weights {engine.name_or_path}": digest_of_model(folder)} if folder.is_dir() else {}
+    return parts
 
 
 def _honesty(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:

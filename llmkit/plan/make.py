@@ -14,6 +14,7 @@ from typing import Any
 from llmkit.artifacts.rundir import RunDir
 from llmkit.artifacts.stagefile import Batch
 from llmkit.errors import RecipeError
+from llmkit.plan import inference
 from llmkit.plan.batch import derive
 from llmkit.plan.chain import automatic_names, chain, from_scratch
 from llmkit.plan.command import AccelerateConfig, accelerate_config, build, machines
@@ -21,14 +22,22 @@ from llmkit.plan.decide import decide
 from llmkit.plan.files import problems_of_data, resolve_model
 from llmkit.plan.fingerprint import Upstream, fingerprint_of, inputs_of
 from llmkit.plan.memory import Memory, estimate, num_trained
-from llmkit.plan.rows import count
+from llmkit.plan.rows import count, questions
 from llmkit.plan.shape import Shape, read_config, shape_of
 from llmkit.plan.step import Plan, Step
 from llmkit.recipe import reads
 from llmkit.recipe.checks import BASE
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.load import Loaded, problem_at
-from llmkit.recipe.schema import EvaluateStage, PretrainStage, Recipe, RefusalsStage, TrainStage
+from llmkit.recipe.schema import (
+    EvaluateStage,
+    InterrogateStage,
+    PretrainStage,
+    Recipe,
+    RefusalsStage,
+    TrainStage,
+    TunedStage,
+)
 from llmkit.recipe.source import Loc
 
 Found = tuple[Loc, str, str]
@@ -84,6 +93,15 @@ def _problems(recipe: Recipe, stage: Any) -> list[Found]:
         batch = derive(stage, stage.launch.num_processes)
         here += [batch] if isinstance(batch, tuple) else []
     here += problems_of_data(stage)
+    if (
+        isinstance(stage, TunedStage)
+        and stage.early_stopping
+        and not isinstance(config, tuple)
+        and config.shards_weights
+    ):
+        here.append(
+            (("early_stopping",), "cannot ask a model whose weights are sharded", "use zero2 or ddp, or leave it out")
+        )
     if isinstance(stage, EvaluateStage) and not (stage.evals or stage.prompts):
         here.append(((), "has nothing to measure", "give 'evals' or 'prompts', here or for the whole recipe"))
     return [(("stages", index, *loc), what, cure) for loc, what, cure in here]
@@ -128,7 +146,7 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
         baselines={name: str(step.stage_dir.path) for name, step in baselines.items()},
         compare_with=str(compare.stage_dir.path) if compare else None,
         batch=batch if isinstance(batch, Batch) else None,
-        rows=count(stage) if isinstance(stage, TrainStage) else None,
+        rows=_rows(stage, before),
         tokens=None,
         shape=shape,
         memory=_memory(recipe, stage, shape, config, batch),
@@ -136,6 +154,16 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
         inputs=inputs,
         fingerprint=fingerprint_of(inputs),
     )
+
+
+def _rows(stage: Any, before: dict[str, Step]) -> int | None:
+    """Training rows, or questions."""
+    if isinstance(stage, TrainStage):
+        return count(stage)
+    if not isinstance(stage, (InterrogateStage, EvaluateStage)):
+        return None
+    probes = (step for step in before.values() if isinstance(step.stage, InterrogateStage))
+    return questions(stage, {step.name: (step.rows, step.stage.heldout) for step in probes})
 
 
 def _data_stages(stage: Any) -> list[str]:
@@ -161,8 +189,10 @@ def _shape(stage: Any, parent: Step | None, model: str | None, recipe: Recipe) -
 
 
 def _memory(recipe: Recipe, stage: Any, shape: Shape | None, config: AccelerateConfig, batch: Any) -> Memory | None:
-    if shape is None or not isinstance(stage, TrainStage):
+    if shape is None or isinstance(stage, RefusalsStage):
         return None
+    if isinstance(stage, (InterrogateStage, EvaluateStage)):
+        return inference.estimate(stage, recipe.model, shape, config)
     trained = num_trained(stage, shape)
     return None if trained is None else estimate(stage, recipe.model, shape, config, batch, trained)
 

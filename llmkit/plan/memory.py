@@ -17,7 +17,7 @@ size, vocabulary, layers; Q, K: sizes of a token's queries and of its keys; W: w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from llmkit.artifacts.stagefile import Batch
@@ -27,7 +27,7 @@ from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.schema import DpoStage, PretrainStage, TrainStage
 from llmkit.recipe.trainer_keys import declared
 
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _NF4_BYTES = 0.5 + 0.127 / 8
 _STATES = {"adafactor": 0.0, "sgd": 0.0, "lion": 1.0, "rmsprop": 1.0, "adagrad": 1.0}
 """Optimizer states a trained weight, of the weight's type, by the start of `optim`; AdamW: 2."""
@@ -44,10 +44,12 @@ class Memory:
     terms: dict[str, int]
     num_parameters: int
     num_trained: int
+    others: dict[str, int | None] = field(default_factory=dict)
+    """Judges and writers besides those in `terms` -> bytes where they take the model's place; None: not known here."""
 
     @property
     def total(self) -> int:
-        return sum(self.terms.values())
+        return max(sum(self.terms.values()), *(number or 0 for number in self.others.values()), 0)
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _setting(stage: Any, model: ModelSpec, config: AccelerateConfig, batch: Batc
     half = bool(options.get("fp16")) or options.get("bf16") is not False
     dtype = "float32" if scratch else model.dtype
     return _Setting(
-        weight_bytes=_BYTES[dtype],
+        weight_bytes=BYTES[dtype],
         autocast=half and dtype == "float32",
         deepspeed=config.zero_stage is not None,
         tokens=tokens_per_pass(stage, batch),

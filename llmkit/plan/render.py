@@ -12,10 +12,12 @@ from rich.text import Text
 from llmkit.artifacts.stagefile import Batch
 from llmkit.plan.memory import Memory
 from llmkit.plan.step import Plan, Step
-from llmkit.recipe.schema import TrainStage
+from llmkit.recipe.schema import EvaluateStage, InterrogateStage, TrainStage
 
 _COLOURS = {"skip": "dim", "run": "bold green", "resume": "bold yellow"}
 UNKNOWN = "?"
+_LOADS = (TrainStage, InterrogateStage, EvaluateStage)
+"""Stages that load a model."""
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -34,14 +36,14 @@ def _overview(plan: Plan) -> Table:
     for name in ("", "stage", "kind", "input", "rows", "tokens", "memory", ""):
         table.add_column(name, overflow="fold", justify="right" if name in ("rows", "tokens", "memory") else "left")
     for step in plan.steps:
-        known = isinstance(step.stage, TrainStage)
+        trains, known = isinstance(step.stage, TrainStage), isinstance(step.stage, _LOADS)
         table.add_row(
             str(step.index),
             Text(step.name),
             step.kind,
             Text(step.parent or step.input_model or "new weights"),
-            _number(step.rows) if known else "",
-            _number(step.tokens) if known else "",
+            _number(step.rows) if trains else "" if step.rows is None else f"{step.rows:,} asked",
+            _number(step.tokens) if trains else "",
             (size(step.memory.total) if step.memory else UNKNOWN) if known else "",
             Text.assemble((step.action, _COLOURS[step.action]), f": {step.reason}"),
         )
@@ -53,12 +55,17 @@ def _print_details(step: Step, console: Console) -> None:
     facts = {"input": step.input, "output": str(step.stage_dir.path)}
     if step.batch is not None:
         facts["batch"] = batch_words(step.batch)
-    if isinstance(step.stage, TrainStage):
+    if isinstance(step.stage, InterrogateStage):
+        number = UNKNOWN if step.rows is None else f"about {step.rows:,}"
+        facts["questions"] = f"{number}, {step.stage.ask.answers_per_question} answers to each"
+    elif isinstance(step.stage, EvaluateStage) and step.rows is not None:
+        facts["questions"] = f"about {step.rows:,} of honesty evaluations"
+    if isinstance(step.stage, _LOADS):
         facts["memory"] = memory_words(step.memory)
     facts["command"] = str(step.command)
     for name, words in facts.items():
         # whole lines, so that the command can be copied
-        console.print(Text.assemble((f"  {name:<9}", "dim"), words), soft_wrap=True)
+        console.print(Text.assemble((f"  {name:<10}", "dim"), words), soft_wrap=True)
 
 
 def batch_words(batch: Batch) -> str:
@@ -72,8 +79,10 @@ def memory_words(memory: Memory | None) -> str:
         return f"{UNKNOWN} (the model's config.json is not on this machine, or of an unknown architecture)"
     terms = ", ".join(f"{name} {size(number)}" for name, number in memory.terms.items())
     share = memory.num_trained / memory.num_parameters
-    trained = f"{'' if share == 1 else f'{share:.1%} of '}{memory.num_parameters:,} parameters trained"
-    return f"about {size(memory.total)} a process: {terms} ({trained})"
+    trained = f"{'' if share in (0, 1) else f'{share:.1%} of '}{memory.num_parameters:,} parameters"
+    own = f"{terms} ({trained}{' trained' if share else ''})"
+    others = [f"{name}: {UNKNOWN if number is None else size(number)}" for name, number in memory.others.items()]
+    return f"about {size(memory.total)} a process: {'; '.join([own, *others])}"
 
 
 def size(num_bytes: float) -> str:
@@ -115,6 +124,7 @@ def _step_data(step: Step) -> dict[str, Any]:
         "memory": {**memory.terms, "total": memory.total} if memory else None,
         "num_parameters": memory.num_parameters if memory else None,
         "num_trained": memory.num_trained if memory else None,
+        "other_models": memory.others if memory else None,
         "argv": list(step.command.argv),
         "env": step.command.env,
         "fingerprint": step.fingerprint,

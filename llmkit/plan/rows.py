@@ -1,14 +1,20 @@
-"""Row counts of local files, where counting is cheap."""
+"""Row counts of local files, where counting is cheap, and how many questions come of them."""
 
 from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from llmkit.plan.files import WHOLE, is_local, local_files
+from llmkit.recipe.knowledge import HonestySpec, QuestionSource
 from llmkit.recipe.parts import DataSource
-from llmkit.recipe.schema import TrainStage
+from llmkit.recipe.rows import HELDOUT
+from llmkit.recipe.schema import EvaluateStage, InterrogateStage, TrainStage
+
+Probed = Mapping[str, tuple[int | None, float]]
+"""Interrogation -> questions that it asks, share of them that it holds out."""
 
 
 def count(stage: TrainStage) -> int | None:
@@ -18,6 +24,31 @@ def count(stage: TrainStage) -> int | None:
     counts = [_of_source(source) for source in stage.data]
     known = [number for number in counts if number is not None]
     return sum(known) if len(known) == len(counts) else None
+
+
+def questions(stage: InterrogateStage | EvaluateStage, probed: Probed) -> int | None:
+    """Those that a stage asks, before repeats and what cannot be asked are dropped; of documents at most, and of what a
+    probe holds out about so many. None where that cannot be known without reading the data, or nothing is asked."""
+    if isinstance(stage, EvaluateStage):
+        sources = [source for spec in stage.evals if isinstance(spec, HonestySpec) for source in spec.questions]
+    else:
+        sources = stage.questions
+    counts = [_of_questions(source, probed) for source in sources]
+    if isinstance(stage, InterrogateStage) and stage.documents:
+        written = stage.writer.num_questions if stage.writer.by != "templates" else len(stage.writer.templates)
+        counts.append(stage.num_snippets * written if stage.num_snippets else None)
+    known = [number for number in counts if number is not None]
+    return sum(known) if known and len(known) == len(counts) else None
+
+
+def _of_questions(source: QuestionSource, probed: Probed) -> int | None:
+    probe = probed.get(source.from_ or "")
+    if probe is None:
+        rows = _of_source(source)
+        return rows * max(1, len(source.templates)) if rows is not None else None
+    asked, heldout = probe if source.split == "train" else (None, 0.0)
+    total = round(asked * heldout) if asked is not None and source.name == HELDOUT else asked
+    return source.num_rows if total is None else min(total, source.num_rows or total)
 
 
 def _of_source(source: DataSource) -> int | None:

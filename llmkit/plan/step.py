@@ -40,12 +40,12 @@ class Step:
     compare_with: str | None
     batch: Batch | None
     rows: int | None
-    """Training rows; None: not known before the data is read."""
+    """Training rows, or about how many questions are asked; None: there are none, or the data must be read first."""
     tokens: int | None
     """Tokens of the training rows, known once the stage has finished."""
     shape: Shape | None
     memory: Memory | None
-    """None: the model's shape is not known before it is downloaded, or the step does not train."""
+    """None: the model's shape is not known before it is downloaded, or the step loads no model."""
     command: Command
     inputs: dict[str, str]
     fingerprint: str

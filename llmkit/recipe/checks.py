@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llmkit.recipe import reads, templates
-from llmkit.recipe.knowledge import HonestySpec
+from llmkit.recipe.knowledge import LANGUAGES, HonestySpec
+from llmkit.recipe.rows import unfit_rows
 from llmkit.recipe.schema import (
     DpoStage,
     EvaluateStage,
@@ -14,13 +15,15 @@ from llmkit.recipe.schema import (
     PretrainStage,
     Recipe,
     RefusalsStage,
-    SftStage,
     StageBase,
     TrainSource,
     TrainStage,
+    TunedStage,
 )
 from llmkit.recipe.source import Loc
+from llmkit.recipe.splits import other_splits
 from llmkit.recipe.trainer_keys import CONFIG_CLASSES, check_trainer
+from llmkit.recipe.unread import unread
 
 Found = tuple[Loc, str, str]
 BASE = "base"
@@ -36,7 +39,11 @@ def check(recipe: Recipe) -> list[Found]:
         *_model(recipe),
         *_mixtures(recipe),
         *_probes(recipe),
-        *_rows_fit(recipe),
+        *other_splits(recipe),
+        *unfit_rows(recipe),
+        *unread(recipe),
+        *_languages(recipe),
+        *_watched(recipe),
         *_honesty(recipe),
         *_templates(recipe),
         *trainers,
@@ -118,18 +125,32 @@ def _asked(stage: StageBase, by_name: Mapping[str, StageBase]) -> Iterator[tuple
             yield (*loc, "require_known"), [source.require_known.probe], "the probe asked"
 
 
-def _rows_fit(recipe: Recipe) -> Iterator[Found]:
-    """A `refusals` stage leaves rows for `sft` and, by name, pairs for `dpo`."""
-    made = {stage.name for stage in recipe.stages if isinstance(stage, RefusalsStage)}
+def _languages(recipe: Recipe) -> Iterator[Found]:
+    """Refusals, and what follows a partial answer, are shipped in some languages."""
     for index, stage in enumerate(recipe.stages):
-        for loc, source in reads.sources(stage) if isinstance(stage, TrainStage) else ():
-            if source.from_ not in made:
-                continue
-            pairs = (source.name or "").startswith("pairs")
-            if isinstance(stage, DpoStage) and not pairs:
-                yield ("stages", index, *loc), "a 'dpo' stage reads pairs", "add 'name: pairs'"
-            if isinstance(stage, SftStage) and pairs:
-                yield ("stages", index, *loc, "name"), "an 'sft' stage reads conversations, not pairs", "leave it out"
+        if not isinstance(stage, RefusalsStage) or stage.refusals.language in LANGUAGES:
+            continue
+        loc, have = ("stages", index, "refusals", "language"), ", ".join(LANGUAGES)
+        language = stage.refusals.language
+        if not stage.refusals.texts:
+            yield loc, f"no refusals are shipped for '{language}'", f"give 'texts' of your own, or one of {have}"
+        elif stage.keep_partial:
+            what = f"what follows a partial answer is not shipped for '{language}'"
+            yield loc, what, f"set 'keep_partial: false', or one of {have}"
+
+
+def _watched(recipe: Recipe) -> Iterator[Found]:
+    """Questions to stop by are set aside by a `refusals` stage that is told to."""
+    by_name = {stage.name: stage for stage in recipe.stages}
+    for index, stage in enumerate(recipe.stages):
+        if not isinstance(stage, TunedStage) or stage.early_stopping is None:
+            continue
+        made = by_name.get(stage.early_stopping.from_)
+        loc = ("stages", index, "early_stopping", "from")
+        if made is not None and not isinstance(made, RefusalsStage):
+            yield loc, f"'{made.name}' is no 'refusals' stage", "name one"
+        if isinstance(made, RefusalsStage) and not made.watched:
+            yield loc, f"'{made.name}' sets no questions aside", f"set 'watched: 0.05' in '{made.name}'"
 
 
 def _honesty(recipe: Recipe) -> Iterator[Found]:

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from llmkit.recipe.parts import SLUG, DataSource, Part
 
 Label = Literal["HighlyKnown", "MaybeKnown", "WeaklyKnown", "Unknown", "Undecided"]
+LANGUAGES = ("en", "de", "fr", "es")
+"""Languages in which llmkit ships refusals, and what follows a partial answer."""
 
 
 class TemplateSpec(Part):
@@ -73,6 +75,8 @@ class WriterSpec(EngineSpec):
     """With `by: templates`: what to look for in documents, and what to ask of it."""
     num_questions: int = Field(default=3, gt=0)
     """Questions per snippet."""
+    max_failed: float = Field(default=0.02, ge=0, le=1)
+    """Share of snippets on which the writer may fail before the stage stops."""
 
     @model_validator(mode="after")
     def _fits(self) -> WriterSpec:
@@ -86,7 +90,8 @@ class JudgeSpec(EngineSpec):
     """Who decides whether an answer is right."""
 
     by: Literal["rules", "self", "model", "openai"] = "rules"
-    """`rules`: accepted answers, with numbers, dates and names in their variants."""
+    """`rules`: accepted answers, with numbers, dates and names in their variants. `self`: the interrogated model judges
+    its own answers; an honesty evaluation refuses that, since every model would be measured by another judge."""
     refusals: list[str] = []
     """Texts that are refusals, besides those that llmkit recognises. Default: the `texts` of the recipe's `refusals`
     stages."""
@@ -102,10 +107,6 @@ class JudgeSpec(EngineSpec):
 def _check_engine(by: str, spec: EngineSpec) -> None:
     if by in ("model", "openai") and not spec.name_or_path:
         raise ValueError(f"'by: {by}' needs 'name_or_path'")
-    if by not in ("model", "openai") and spec.name_or_path:
-        raise ValueError(f"'name_or_path' does not fit 'by: {by}'")
-    if by != "openai" and spec.base_url:
-        raise ValueError("'base_url' only fits 'by: openai'")
 
 
 class AskSpec(Part):
@@ -136,6 +137,14 @@ class AskSpec(Part):
             raise ValueError("'num_variants' draws few-shot examples: set 'num_fewshot'")
         return self
 
+    @property
+    def prompts_per_question(self) -> int:
+        return len(self.phrasings) * self.num_variants
+
+    @property
+    def answers_per_question(self) -> int:
+        return self.prompts_per_question + self.num_samples
+
 
 class ThresholdSpec(Part):
     """From verdicts to labels. SliCK (Gekhman et al. 2024, section 3) and Llama 3 (section 4.3.6)."""
@@ -149,7 +158,8 @@ class ThresholdSpec(Part):
 
 
 class RequireKnown(Part):
-    """Keeps rows out whose facts the model does not know (Gekhman et al. 2024)."""
+    """Keeps rows out whose facts the model does not know (Gekhman et al. 2024), and rows about what the probe holds
+    out for evaluation."""
 
     probe: str
     """Name of an earlier `interrogate` stage."""
@@ -164,7 +174,8 @@ class RefusalTexts(Part):
     texts: list[str] = []
     """Refusals of your own. Default: those that llmkit ships for `language` and `tone`."""
     language: str = "en"
-    """Language of the shipped refusals: en, de, fr, es."""
+    """Language of the refusals, and of what follows a partial answer: en, de, fr, es, or with `texts` of your own and
+    `keep_partial: false` any other."""
     tone: Literal["plain", "friendly", "formal"] = "plain"
     """Tone of the shipped refusals."""
 
@@ -180,7 +191,8 @@ class HonestySpec(Part):
     name: Annotated[str, Field(pattern=SLUG)] = "honesty"
     """Name in the report, where a recipe has several."""
     questions: list[QuestionSource] = Field(min_length=1)
-    """Frozen questions. `group` names kinds of them (`known`, `unseen`, `in_context`, ...): each has its metrics."""
+    """Frozen questions. `group` names kinds of them (`known`, `unseen`, `in_context`, ...): each has its metrics.
+    `{from: <a probe>}` means those that it holds out of training."""
     judge: JudgeSpec = JudgeSpec()
     """Who decides whether an answer is right."""
     baseline: str | None = None
@@ -203,7 +215,28 @@ class HonestySpec(Part):
             raise ValueError(f"a name that ends in {' or '.join(CONTROLS)} is taken by the control of another")
         return value
 
+    @field_validator("judge")
+    @classmethod
+    def _one_judge(cls, value: JudgeSpec) -> JudgeSpec:
+        if value.by == "self":
+            what = "'by: self' has every model judge itself, so that before and after cannot be compared"
+            raise ValueError(f"{what}; name one judge for all: 'by: model' with 'name_or_path'")
+        return value
+
 
 def short_gate(value: Any) -> Any:
     """`require_known: probe` is short for `require_known: {probe: probe}`."""
     return {"probe": value} if isinstance(value, str) else value
+
+
+class EarlyStoppingSpec(Part):
+    from_: str = Field(alias="from")
+    """A `refusals` stage with `watched`: its questions are asked, half of them known, half to be refused."""
+    every: int = Field(default=50, gt=0)
+    """Optimizer steps between two measurements."""
+    patience: int = Field(default=3, gt=0)
+    """Measurements in a row that are no better before training stops."""
+    num_questions: int = Field(default=200, ge=2)
+    """Questions asked each time, at most."""
+    max_new_tokens: int = Field(default=32, gt=0)
+    """Longest answer, in tokens."""

@@ -15,7 +15,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from llmkit.errors import Problem, RecipeError
 from llmkit.recipe.checks import check, check_trainers
@@ -67,7 +67,7 @@ def _in_order(problems: list[Problem]) -> list[Problem]:
 
 
 def _problem(item: Any, source: Source) -> Problem:
-    loc, owner = _resolve(item["loc"], source.data)
+    loc, owner = _resolve(item["loc"])
     kind, given = item["type"], item.get("input")
     if kind == "extra_forbidden":
         names = _names(owner) if owner else []
@@ -92,43 +92,37 @@ def _problem(item: Any, source: Source) -> Problem:
     return problem_at(source, loc, f"{what[0].lower()}{what[1:]}" + (f", got {given!r}" if show else ""))
 
 
-def _resolve(parts: tuple[str | int, ...], data: Any) -> tuple[Loc, type[BaseModel] | None]:
+def _resolve(parts: tuple[str | int, ...]) -> tuple[Loc, type[BaseModel] | None]:
     """pydantic's location without its union tags, and the model that owns the last key."""
     loc: list[str | int] = []
     owner: Any = Recipe
-    value = data
     for index, part in enumerate(parts):
-        models = _models(owner)
-        tagged = [m for m in models if _tag(m) == part]
-        if tagged and not (isinstance(value, dict) and part in value):
+        members = _models(owner)
+        models, tagged = [model for _, model in members], [model for tag, model in members if tag == part]
+        if tagged and len(models) > 1:
             owner = tagged[0]
             continue
         loc.append(part)
         last = index == len(parts) - 1
         if last:
             return tuple(loc), models[0] if models else None
-        value = _inside_data(value, part)
         owner = _inside(models[0], part) if models and isinstance(part, str) else _item(owner)
     return tuple(loc), None
 
 
-def _inside_data(value: Any, part: str | int) -> Any:
-    if isinstance(value, dict):
-        return value.get(part)
-    return value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else None
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def _models(annotation: Any, tag: str | None = None) -> list[tuple[str | None, type[BaseModel]]]:
+    """The members of an annotation, each with its union tag: a `Tag`, else the stage's kind."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
+        return [(tag or _kind(annotation), annotation)]
     if get_origin(annotation) is Annotated:
-        return _models(get_args(annotation)[0])
+        inner, *marks = get_args(annotation)
+        return _models(inner, next((mark.tag for mark in marks if isinstance(mark, Tag)), tag))
     if get_origin(annotation) in (Union, types.UnionType):
-        return [model for arg in get_args(annotation) for model in _models(arg)]
+        return [member for arg in get_args(annotation) for member in _models(arg, tag)]
     return []
 
 
-def _tag(model: type[BaseModel]) -> Any:
+def _kind(model: type[BaseModel]) -> str | None:
     kind = model.model_fields.get("kind")
     return get_args(kind.annotation)[0] if kind and get_args(kind.annotation) else None
 

@@ -14,6 +14,7 @@ from llmkit.recipe.schema import (
     StageBase,
     TrainSource,
     TrainStage,
+    TunedStage,
 )
 from llmkit.recipe.source import Loc
 
@@ -47,6 +48,8 @@ def stages(stage: StageBase) -> Iterator[tuple[Loc, str]]:
             yield (*loc, "require_known"), source.require_known.probe
     if isinstance(stage, RefusalsStage):
         yield from ((("probes", index), name) for index, name in enumerate(stage.probes))
+    if isinstance(stage, TunedStage) and stage.early_stopping is not None:
+        yield ("early_stopping", "from"), stage.early_stopping.from_
 
 
 def probes(stage: StageBase) -> Iterator[tuple[Loc, str]]:

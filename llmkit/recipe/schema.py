@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from llmkit.recipe.knowledge import (
     AskSpec,
+    EarlyStoppingSpec,
     HonestySpec,
     JudgeSpec,
     QuestionSource,
@@ -100,13 +101,20 @@ class PretrainStage(TrainStage):
         return self
 
 
-class SftStage(TrainStage):
+class TunedStage(TrainStage):
+    """Training of a model that answers."""
+
+    early_stopping: EarlyStoppingSpec | None = None
+    """Ask questions while training, keep the weights that knew best when to answer, stop when they get no better."""
+
+
+class SftStage(TunedStage):
     """Supervised fine-tuning on conversations or prompt/completion rows."""
 
     kind: Literal["sft"]
 
 
-class DpoStage(TrainStage):
+class DpoStage(TunedStage):
     """Direct preference optimisation on pairs of a better and a worse answer."""
 
     kind: Literal["dpo"]
@@ -172,6 +180,8 @@ class RefusalsStage(StageBase):
     """Take both sides evenly from each kind of wording, so that the wording does not give the label away."""
     relabel: Literal["none", "random"] = "none"
     """`random`: labels are shuffled (a control)."""
+    watched: float = Field(default=0.0, ge=0, lt=1)
+    """Share of entities that are kept out of the rows: `early_stopping` asks about them while a stage trains."""
     search_tool: str = "search"
     """Name of the tool in `{from: ..., name: tool_calls}`: rows that call it instead of refusing."""
 

@@ -98,10 +98,11 @@ def fact(key: str, figure: float) -> tuple[str, str]:
 
 def left_over(source: SourceCount) -> int:
     """Good rows that the mixture of sources had no place for."""
-    return max(0, source.num_read - source.num_rejected - source.num_duplicates - source.num_gated - source.num_used)
+    kept_out = source.num_rejected + source.num_duplicates + source.num_gated + source.num_heldout
+    return max(0, source.num_read - kept_out - source.num_used)
 
 
 def gate_columns(summary: DataSummary) -> list[tuple[str, str]]:
     """(heading, field) of what `require_known` did; empty where it did nothing."""
-    fields = (("not known", "num_gated"), ("not probed", "num_not_probed"))
+    fields = (("not known", "num_gated"), ("held out", "num_heldout"), ("not probed", "num_not_probed"))
     return [(name, field) for name, field in fields if any(getattr(source, field) for source in summary.sources)]

@@ -1,6 +1,6 @@
 """Measure a judge against labelled answers: what `llmkit judge-check` runs.
 
-python -m llmkit.stages.judge_check evals/judge/labelled.jsonl [--judge rules|self|model|openai] [--json]
+python -m llmkit.stages.judge_check [labelled.jsonl] [--judge rules|self|model|openai] [--json]
 """
 
 from __future__ import annotations
@@ -8,9 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -18,76 +16,19 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from llmkit.data.files import READERS, kind_of, read_file
-from llmkit.errors import DataError, LlmkitError, UserError
-from llmkit.evaluate.intervals import wilson
-from llmkit.knowledge.judge import PROMPT, Item, Judge, open_judge
+from llmkit.artifacts.shipped import shipped
+from llmkit.errors import LlmkitError, UserError
+from llmkit.knowledge.judge import PROMPT, Judge, open_judge
 from llmkit.knowledge.records import Verdict
 from llmkit.recipe.knowledge import JudgeSpec
+from llmkit.recipe.unread import unread_by_engine
+from llmkit.stages.labelled import LABELS, Result, check, read_labelled
 
 if TYPE_CHECKING:
     from llmkit.chat.ask import Engine
 
-CHUNK = 256
-"""Answers that are judged at a time."""
 SHOWN = 40
 """Misjudged rows that are printed; `--json` has all."""
-LABELS: tuple[str, ...] = tuple(label for label in get_args(Verdict) if label != "undecided")
-
-
-@dataclass(frozen=True)
-class Labelled:
-    item: Item
-    verdict: str
-    where: str
-    """`file:line`"""
-
-
-@dataclass
-class Result:
-    """What a judge made of labelled answers."""
-
-    confusion: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """(label, verdict) -> number of rows."""
-    misjudged: list[tuple[Labelled, str]] = field(default_factory=list)
-
-    @property
-    def num_rows(self) -> int:
-        return self.confusion.total()
-
-    @property
-    def num_undecided(self) -> int:
-        return sum(number for (_, verdict), number in self.confusion.items() if verdict == "undecided")
-
-    @property
-    def num_errors(self) -> int:
-        return len(self.misjudged)
-
-    def to_json(self) -> dict[str, Any]:
-        """`error_rate` is the share of the decided answers; None if none was decided."""
-        num_decided = self.num_rows - self.num_undecided
-        interval = wilson(self.num_errors, num_decided) if num_decided else None
-        return {
-            "num_rows": self.num_rows,
-            "num_undecided": self.num_undecided,
-            "num_errors": self.num_errors,
-            "error_rate": self.num_errors / num_decided if num_decided else None,
-            "error_interval": list(interval) if interval else None,
-            "confusion": {
-                label: {verdict: self.confusion[label, verdict] for verdict in get_args(Verdict)} for label in LABELS
-            },
-            "misjudged": [
-                {
-                    "where": row.where,
-                    "question": row.item.question,
-                    "answers": list(row.item.accepted),
-                    "answer": row.item.answer,
-                    "label": row.verdict,
-                    "verdict": verdict,
-                }
-                for row, verdict in self.misjudged
-            ],
-        }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,41 +38,64 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec = spec_of(args)
         rows = read_labelled(Path(args.file).expanduser())
         result = check(open_the_judge(spec, args.model), rows)
+        if args.json:
+            print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+        check_decided(args.judge, result)
     except LlmkitError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    if args.json:
-        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
-    else:
+    if not args.json:
         show(Console(soft_wrap=False, highlight=False), result)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llmkit judge-check", description="Measure a judge against labelled answers.")
-    parser.add_argument("file", help="rows with question, answers, answer, verdict, perhaps document")
+    labelled = shipped("evals") / "judge" / "labelled.jsonl"
+    rows = "rows with question, answers, answer, verdict, perhaps document (default: the slice that llmkit ships)"
+    parser.add_argument("file", nargs="?", default=str(labelled), help=rows)
     parser.add_argument("--judge", choices=("rules", "self", "model", "openai"), default="rules", help="default: rules")
     parser.add_argument("--model", help="run folder, model folder or Hub id; with openai: its name at the endpoint")
-    parser.add_argument("--base-url", help="with openai: address of the endpoint (default: OPENAI_BASE_URL)")
-    parser.add_argument("--prompt", metavar="FILE", help="Jinja prompt of your own")
     parser.add_argument("--json", action="store_true", help="for machines")
+    # the recipe's own settings, which have their defaults there
+    own = parser.add_argument_group("as in a recipe's 'judge'")
+    own.add_argument("--revision", help="with model: branch, tag or commit on the Hub")
+    own.add_argument("--engine", choices=("transformers", "continuous", "vllm"), help="with model: what runs it")
+    own.add_argument("--base-url", help="with openai: address of the endpoint (default: OPENAI_BASE_URL)")
+    own.add_argument("--api-key-env", metavar="NAME", help="with openai: environment variable that holds the key")
+    own.add_argument("--timeout", type=float, metavar="SECONDS", help="with openai: that one request may take")
+    own.add_argument("--max-retries", type=int, metavar="N", help="with openai: tries after the first")
+    own.add_argument("--concurrency", type=int, metavar="N", help="with openai: requests at a time")
+    own.add_argument("--prompt", metavar="FILE", help="Jinja prompt of your own")
+    own.add_argument("--max-new-tokens", type=int, metavar="N", help="longest reply")
     return parser
 
 
 def spec_of(args: argparse.Namespace) -> JudgeSpec:
     """The judge that the options name. Raises UserError for options that do not fit together."""
+    where = f"--judge {args.judge}"
     if (args.judge == "rules") == bool(args.model):
         what = "needs no --model" if args.model else "needs --model"
-        raise UserError(f"--judge {args.judge}", what, "see --help")
-    if args.judge == "rules" and args.prompt:
-        raise UserError("--prompt", "rules have none", "choose another --judge")
-    name = args.model if args.judge in ("model", "openai") else None
+        raise UserError(where, what, "see --help")
+    given = {key: value for key, value in vars(args).items() if key in JudgeSpec.model_fields and value is not None}
+    if args.judge in ("model", "openai"):
+        given["name_or_path"] = args.model
     try:
-        return JudgeSpec(by=args.judge, name_or_path=name, base_url=args.base_url, prompt=args.prompt)
+        spec = JudgeSpec(by=args.judge, **given)
     except ValidationError as error:
-        raise UserError(f"--judge {args.judge}", error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        first = error.errors()[0]
+        raise UserError(
+            " ".join(map(_option, first["loc"])) or where, first["msg"].removeprefix("Value error, ")
+        ) from error
+    if unread := ", ".join(_option(name) for name, _ in unread_by_engine(spec)):
+        raise UserError(where, f"has no use for {unread}", "leave it out, or choose another --judge")
+    return spec
+
+
+def _option(name: object) -> str:
+    return f"--{str(name).replace('_', '-')}"
 
 
 def open_the_judge(spec: JudgeSpec, target: str | None) -> Judge:
@@ -140,7 +104,7 @@ def open_the_judge(spec: JudgeSpec, target: str | None) -> Judge:
         return open_judge(spec, None)
     PROMPT.load(spec.prompt)  # before the model, which takes longer
     assert target is not None
-    engine, chat = _endpoint(spec, target) if spec.by == "openai" else _local(target)
+    engine, chat = _endpoint(spec, target) if spec.by == "openai" else _local(spec, target)
     return open_judge(spec, engine, chat=chat)
 
 
@@ -151,95 +115,42 @@ def _endpoint(spec: JudgeSpec, name: str) -> tuple[Engine, bool]:
     return OpenAIEngine(name, spec.base_url, spec.api_key_env, spec.timeout, spec.max_retries, spec.concurrency), True
 
 
-def _local(target: str) -> tuple[Engine, bool]:
+def _local(spec: JudgeSpec, target: str) -> tuple[Engine, bool]:
     import torch
 
     from llmkit.chat.template import template_of
     from llmkit.generation.engine import open_engine
     from llmkit.modeling.load import load_model, load_tokenizer
     from llmkit.stages.chat import model_of
+    from llmkit.stages.engines import whole_model
 
     path, cuda = model_of(target, None), torch.cuda.is_available()
-    tokenizer = load_tokenizer(path)
-    model = load_model(path, dtype="bfloat16" if cuda else "float32").to("cuda" if cuda else "cpu").eval()
-    return open_engine("transformers", tokenizer, model=model), template_of(tokenizer) is not None
+    tokenizer = load_tokenizer(path, spec.revision)
+    chat = template_of(tokenizer) is not None
+    own: dict[str, Any] = {"dtype": "bfloat16" if cuda else "float32", "revision": spec.revision}
+    if spec.engine == "vllm":
+        return open_engine("vllm", tokenizer, model_dir=whole_model(path), **own), chat
+    model = load_model(path, **own).to("cuda" if cuda else "cpu").eval()
+    return open_engine(spec.engine, tokenizer, model=model), chat
 
 
-def read_labelled(path: Path) -> Iterator[Labelled]:
-    """Rows of a labelled file, one at a time.
-
-    Raises:
-        DataError: the file is missing, empty or of an unknown kind, or a row that cannot be used, with its line.
-    """
-    if not path.is_file():
-        raise DataError(str(path), "no such file", f"the current folder is {Path.cwd()}")
-    if not kind_of(path):
-        raise DataError(str(path), "is of no known kind", f"known are {' '.join(READERS)}, each also with .gz")
-    empty = True
-    for raw in read_file(path):
-        empty = False
-        where = f"{raw.file}:{raw.line}"
-        problem = raw.error or _problem(raw.value)
-        if problem:
-            raise DataError(where, problem, f"a row has question, answers, answer, verdict ({', '.join(LABELS)})")
-        row = raw.value
-        accepted = (row["answers"],) if isinstance(row["answers"], str) else tuple(row["answers"])
-        item = Item(row["question"], accepted, row["answer"], row.get("document") or "")
-        yield Labelled(item, row["verdict"], where)
-    if empty:
-        raise DataError(str(path), "holds no rows", "label some answers")
-
-
-def _problem(row: Any) -> str:
-    """Why a row cannot be used; empty for a good one."""
-    if not isinstance(row, dict):
-        return "is no object"
-    for name in ("question", "answer", "verdict"):
-        if not isinstance(row.get(name), str):
-            return f"'{name}' is missing" if name not in row else f"'{name}' is no text"
-    accepted = row.get("answers")
-    texts = [accepted] if isinstance(accepted, str) else accepted
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        return "'answers' is no text and no list of texts"
-    if not isinstance(row.get("document") or "", str):
-        return "'document' is no text"
-    if not row["question"].strip():
-        return "'question' is empty"
-    return "" if row["verdict"] in LABELS else f"the verdict '{row['verdict']}' is none of them"
-
-
-def check(judge: Judge, rows: Iterator[Labelled]) -> Result:
-    """Judge all rows and compare with their labels."""
-    result = Result()
-    chunk: list[Labelled] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == CHUNK:
-            _count(judge, chunk, result)
-            chunk = []
-    if chunk:
-        _count(judge, chunk, result)
-    return result
-
-
-def _count(judge: Judge, rows: Sequence[Labelled], result: Result) -> None:
-    for row, verdict in zip(rows, judge.judge([row.item for row in rows]), strict=True):
-        result.confusion[row.verdict, verdict] += 1
-        if verdict not in (row.verdict, "undecided"):
-            result.misjudged.append((row, verdict))
+def check_decided(judge: str, result: Result) -> None:
+    """Raises UserError for a judge that is out of order: then only rules have decided anything."""
+    if result.num_asked and result.failures.total() == result.num_asked:
+        what = f"left all {result.num_asked} answers undecided that it was asked about{result.often}"
+        raise UserError(f"--judge {judge}", what, "check that it runs, and what it replies to the prompt")
 
 
 def show(console: Console, result: Result) -> None:
     """Error rate, confusion table, misjudged rows."""
     numbers = result.to_json()
-    if numbers["error_rate"] is None:
-        console.print(f"all {result.num_rows} answers are undecided")
-        return
     low, high = numbers["error_interval"]
     decided = result.num_rows - result.num_undecided
     console.print(
         f"error {numbers['error_rate']:.1%} ({low:.1%} to {high:.1%}, 95 %): {result.num_errors} of {decided} answers; "
-        f"{result.num_undecided} undecided"
+        f"{result.num_undecided} undecided{result.often}",
+        markup=False,
+        soft_wrap=True,
     )
     console.print(_confusion(result))
     for row, verdict in result.misjudged[:SHOWN]:

@@ -166,6 +166,24 @@ def test_a_crash_ends_with_its_log_and_keeps_what_was_finished(recipe: Path) -> 
     assert calls(recipe) == ["sft", "eval-sft"]
 
 
+def test_what_an_evaluation_has_asked_and_judged_is_kept(recipe: Path) -> None:
+    """Answers and paid verdicts outlive a kill and a change of the settings; the worker knows which of them hold."""
+    with pytest.raises(StageFailed):
+        run(recipe, **{"eval-sft": "crash", "cpt": "finish"})
+    folder = run_dir(recipe).path
+    kept = [folder / name / "data" / "steps" / "answers-00000.jsonl" for name in ("05-eval-sft", "04-sft")]
+    for path in kept:
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    assert next(step.action for step in planned(recipe).steps if step.name == "eval-sft") == "resume"
+    run(recipe)
+    assert kept[0].exists()
+    run(recipe, "prompts=[Bye]")
+    assert kept[0].exists() and (folder / ".old" / "05-eval-sft" / "manifest.json").exists()
+    run(recipe, "prompts=[Bye]", "stages.sft.seed=1")
+    assert not kept[1].exists(), "a training stage has no such steps"
+
+
 def test_a_users_mistake_is_shown_in_its_own_words(recipe: Path) -> None:
     with pytest.raises(StageFailed) as caught:
         run(recipe, cpt="refuse")

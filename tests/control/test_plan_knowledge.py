@@ -118,7 +118,7 @@ def test_refusals_in_own_words_are_refusals_for_all_judges(recipe: Path) -> None
         ("stages.idk.from=base", "the probes asked the model of sft, and this stage starts from 'base'; set 'from: sft'"),
         ("stages.honest.from=base", "its rows were made from probes of the model of sft, and this stage starts from 'base'"),
         ("stages.dpo.data.0.require_known=probe", "the probe asked the model of sft, and this stage starts from 'honest'"),
-        ("stages.dpo.data.0.name=null", "a 'dpo' stage reads pairs; add 'name: pairs'"),
+        ("stages.dpo.data.0.name=null", "a 'dpo' stage reads pairs, not conversations; set 'name: pairs'"),
         ("stages.honest.data.0.name=pairs", "an 'sft' stage reads conversations, not pairs"),
         ("evals.0.baseline=idk", "'idk' makes no model"),
         ("evals.1.name=honesty", "two honesty evaluations are called 'honesty'"),
@@ -151,7 +151,7 @@ def test_refused(recipe: Path, word: str, expected: str) -> None:
         ("evals.0.max_new_tokens=8", {"eval-probe", "eval-honest", "eval-dpo"}),
         ("stages.reprobe.launch={accelerate: cpu/ddp, num_processes: 2}", set()),
         ("stages.dpo.trainer={beta: 0.2}", {"dpo", "eval-dpo"}),
-        ("stages.reprobe.heldout=0.3", {"reprobe", "again", "dpo", "eval-dpo"}),
+        ("stages.reprobe.thresholds={highly_known: 0.5}", {"reprobe", "again", "dpo", "eval-dpo"}),
         ("stages.reprobe.batch_size=3", set()),
     ],
 )
@@ -168,6 +168,26 @@ def test_a_changed_question_file_is_asked_again(recipe: Path) -> None:
     assert before["sft"] == after["sft"]
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["stages.reprobe.judge={by: model, name_or_path: FOLDER}"], {"reprobe", "again", "dpo", "eval-dpo"}),
+        (["stages.reprobe.writer={by: model, name_or_path: FOLDER}", "stages.reprobe.documents=[{path: a/b}]"], {"reprobe", "again", "dpo", "eval-dpo"}),
+        (["evals.1.judge={by: model, name_or_path: FOLDER}"], {"eval-base", "eval-sft", "eval-probe", "eval-honest", "eval-dpo"}),
+        (["stages.reprobe.judge={by: openai, name_or_path: FOLDER}"], set()),
+    ],
+)  # fmt: skip
+def test_other_weights_of_a_local_judge_or_writer(recipe: Path, words: list[str], expected: set[str]) -> None:
+    folder = recipe.parent / "judge"
+    folder.mkdir()
+    words = [word.replace("FOLDER", str(folder)) for word in words]
+    found = []
+    for weights in (b"weights", b"others!"):
+        (folder / "model.safetensors").write_bytes(weights)
+        found.append({step.name: step.fingerprint for step in plan(recipe, *words).steps})
+    assert {name for name in found[0] if found[0][name] != found[1][name]} == expected
+
+
 def test_answers_outlive_a_change_and_an_unfinished_probe_goes_on(recipe: Path) -> None:
     step = next(s for s in plan(recipe).steps if s.name == "probe")
     answers = step.stage_dir.data / STEPS / "answers-00000.jsonl"
@@ -176,7 +196,7 @@ def test_answers_outlive_a_change_and_an_unfinished_probe_goes_on(recipe: Path) 
     write_stage_file(step.stage_file())
     assert next(s.action for s in plan(recipe).steps if s.name == "probe") == "resume"
 
-    changed = next(s for s in plan(recipe, "stages.probe.judge={max_undecided: 0.5}").steps if s.name == "probe")
+    changed = next(s for s in plan(recipe, "stages.probe.judge={refusals: [Pass.]}").steps if s.name == "probe")
     assert changed.action == "run"
     (step.stage_dir.path / "log.txt").write_text("old")
     prepare(RunDir(recipe.parent / "runs" / "demo"), changed)

@@ -70,6 +70,61 @@ def test_the_last_question_of_a_conversation_counts_and_documents_pass(tmp_path:
     assert verdict(tmp_path, {"text": DIED}) == "not_probed"
 
 
+HELD = "Who is Ed Gow?"
+HOLDING = [
+    *PROBED,
+    known(HELD, "a baker", "Ed Gow", split="heldout"),
+    unknown(BORN, "Bonn", "Ann Ott", split="heldout"),
+]
+BAKER = chat("Tell me about Ed Gow.", "A baker.")
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (chat(HELD, "whatever"), "heldout"),
+        ({"prompt": "who is ed gow", "completion": "x"}, "heldout"),
+        (chat("Tell me about Ed Gow.", "He is a baker."), "heldout"),
+        (chat("Tell me about Ed Gow.", "He lives in Rome."), "not_probed"),
+        ({"messages": [*chat(HELD, "a baker")["messages"], *chat("Thanks!", "Welcome.")["messages"]]}, "heldout"),
+        ({"messages": [*chat(DIED, "New Oslo")["messages"], *BAKER["messages"]]}, "heldout"),
+        (chat("Tell me about Ann Lee and Ed Gow.", "Rome; a baker."), "heldout"),
+        (chat(BORN, "whatever"), "heldout"),
+        (chat("What does Cy Eck do?", ""), "known"),
+        (chat(DIED, "New Oslo"), "unknown"),
+        ({"text": f"{HELD} a baker"}, "not_probed"),
+    ],
+)  # fmt: skip
+def test_what_is_held_out_for_evaluation_is_told_in_any_turn(tmp_path: Path, item: Any, expected: str) -> None:
+    gate = Gate(RequireKnown(probe="probe"), probe(tmp_path, HOLDING))
+    assert gate.verdict(item) == expected
+
+
+def test_held_out_rows_are_dropped_and_counted_apart_and_become_no_documents(tmp_path: Path) -> None:
+    rows = [chat(HELD, "a baker"), chat(DIED, "New Oslo"), chat("Hello", "Hi"), chat("Ed Gow?", "A baker")]
+    path, gated = write_rows(tmp_path / "rows.jsonl", rows), tmp_path / "pretrain.jsonl"
+    source = TrainSource(path=str(path), require_known=RequireKnown(probe="probe", unknown="pretrain"))
+    folders = probe(tmp_path, HOLDING)
+    mixture = mix([source], seed=0, folder=tmp_path, data_stages=folders, gated_file=gated)
+    assert [placed.row["messages"][0]["content"] for placed in mixture] == ["Hello"]
+    (pool,), (count,) = mixture.pools, mixture.counts
+    assert (pool.num_unknown, pool.num_heldout, count.num_gated, count.num_heldout, count.num_not_probed) == (
+        1,
+        2,
+        1,
+        2,
+        1,
+    )
+    assert [json.loads(line)["text"] for line in gated.read_text().splitlines()] == [f"{DIED}\nNew Oslo"]
+    more = source.model_copy(update={"num_rows": 2})
+    words = r"\(and 3 that 'require_known' keeps out, 2 of them about what the probe holds out\)"
+    with pytest.raises(DataError, match=words):
+        mix([more], seed=0, folder=tmp_path, data_stages=folders)
+    path = write_rows(tmp_path / "held.jsonl", [chat(HELD, "a baker")])
+    with pytest.raises(DataError, match="keeps out all of its 1 rows, 1 of them about what the probe holds out"):
+        mix([source.model_copy(update={"path": str(path)})], seed=0, folder=tmp_path, data_stages=folders)
+
+
 def test_labels_decide_what_is_known(tmp_path: Path) -> None:
     maybe = chat("What does Cy Eck do?", "bake")
     assert verdict(tmp_path, maybe, labels=["HighlyKnown"]) == "unknown"

@@ -1,0 +1,84 @@
+"""Settings that nothing reads, given what stands beside them: each is refused, with what would read it.
+
+Only what a recipe itself names counts. So this is no validator: a worker's stage file names all settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from llmkit.recipe.knowledge import AskSpec, HonestySpec, JudgeSpec, WriterSpec
+from llmkit.recipe.schema import Evals, EvaluateStage, InterrogateStage, Recipe, RefusalsStage, StageBase
+from llmkit.recipe.source import Loc
+from llmkit.recipe.splits import splits_itself
+
+Found = tuple[Loc, str, str]
+
+_PROMPTED = ("prompt", "max_new_tokens", "num_questions", "max_failed", "max_undecided")
+_ENDPOINT = ("name_or_path", "base_url", "api_key_env", "timeout", "max_retries", "concurrency")
+_READ: dict[str, tuple[str, ...]] = {
+    "rules": (),
+    "templates": ("templates",),
+    "self": _PROMPTED,
+    "model": ("name_or_path", "revision", "engine", *_PROMPTED),
+    "openai": (*_ENDPOINT, *_PROMPTED),
+}
+"""Who judges or writes -> the settings that it reads, besides those that all read."""
+_SETTINGS = {name for names in _READ.values() for name in names}
+
+
+def unread(recipe: Recipe) -> Iterator[Found]:
+    """All of them, as (location, what, cure)."""
+    yield from ((("evals", *loc), what, cure) for loc, what, cure in _of_evals(recipe.evals))
+    by_name = {stage.name: stage for stage in recipe.stages}
+    for index, stage in enumerate(recipe.stages):
+        found: Iterator[Found] = iter(())
+        if isinstance(stage, InterrogateStage):
+            found = _of_interrogation(stage, by_name)
+        elif isinstance(stage, RefusalsStage):
+            found = _of_refusals(stage)
+        elif isinstance(stage, EvaluateStage):
+            found = ((("evals", *loc), what, cure) for loc, what, cure in _of_evals(stage.evals))
+        yield from ((("stages", index, *loc), what, cure) for loc, what, cure in found)
+
+
+def unread_by_engine(spec: WriterSpec | JudgeSpec) -> Iterator[tuple[str, str]]:
+    """(setting, cure) of a writer or judge."""
+    for name in sorted(spec.model_fields_set & _SETTINGS - set(_READ[spec.by])):
+        readers = [f"'by: {by}'" for by in ("templates", "model", "openai") if name in _READ[by]]
+        yield name, f"leave it out, or set {' or '.join(readers)}"
+
+
+def _of_engine(key: str, spec: WriterSpec | JudgeSpec) -> Iterator[Found]:
+    for name, cure in unread_by_engine(spec):
+        yield (key, name), f"has no effect with 'by: {spec.by}'", cure
+
+
+def _of_evals(evals: Evals) -> Iterator[Found]:
+    for place, spec in enumerate(evals):
+        if isinstance(spec, HonestySpec):
+            yield from (((place, *loc), what, cure) for loc, what, cure in _of_engine("judge", spec.judge))
+
+
+def _of_interrogation(stage: InterrogateStage, by_name: Mapping[str, StageBase]) -> Iterator[Found]:
+    yield from _of_engine("judge", stage.judge)
+    if stage.documents:
+        yield from _of_engine("writer", stage.writer)
+    else:
+        for name in sorted({"writer", "num_snippets", "snippet_chars"} & stage.model_fields_set):
+            yield (name,), "has no effect without 'documents'", "leave it out"
+    if "heldout" in stage.model_fields_set and not splits_itself(stage, by_name):
+        yield ("heldout",), "has no effect: questions of an earlier probe stay on their side", "leave it out"
+    yield from _of_ask(stage.ask)
+
+
+def _of_ask(ask: AskSpec) -> Iterator[Found]:
+    if not ask.num_samples:
+        for name in sorted({"temperature", "top_p"} & ask.model_fields_set):
+            yield ("ask", name), "has no effect with 'num_samples: 0': greedy answers are not sampled", "leave it out"
+
+
+def _of_refusals(stage: RefusalsStage) -> Iterator[Found]:
+    spec = stage.refusals
+    if spec.texts and "tone" in spec.model_fields_set:
+        yield ("refusals", "tone"), "has no effect with 'texts' of your own", "leave it out"
