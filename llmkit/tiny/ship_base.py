@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from safetensors.torch import load_file, save_file
 
 from llmkit.artifacts.files import write_json
 from llmkit.artifacts.manifest import Manifest
@@ -17,7 +18,8 @@ from llmkit.artifacts.shipped import shipped
 
 RECIPE = "tiny/base.yaml"
 BASE = Path(__file__).parent / "base"
-_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+WEIGHTS = "model.safetensors"
+_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def ship(run: RunDir) -> None:
@@ -26,8 +28,10 @@ def ship(run: RunDir) -> None:
     recipe = YAML(typ="safe").load((shipped("recipes") / RECIPE).read_text(encoding="utf-8"))
     last, manifest = made[recipe["stages"][-1]["name"]]
     BASE.mkdir(exist_ok=True)
+    folder = last.path / str(manifest.model_dir)
     for name in _FILES:
-        shutil.copyfile(last.path / str(manifest.model_dir) / name, BASE / name)
+        shutil.copyfile(folder / name, BASE / name)
+    _write_half(folder / WEIGHTS, BASE / WEIGHTS)
     first = recipe["stages"][0]
     facts = {
         "recipe": f"recipes/{RECIPE}",
@@ -39,6 +43,11 @@ def ship(run: RunDir) -> None:
         "versions": manifest.versions,
     }
     write_json(BASE / "manifest.json", facts)
+
+
+def _write_half(source: Path, target: Path) -> None:
+    """Half the bytes for the repository; `dtype` in config.json still has them loaded as float32."""
+    save_file({name: weight.half() for name, weight in load_file(source).items()}, target, {"format": "pt"})
 
 
 def _made(stage: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
