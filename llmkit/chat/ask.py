@@ -32,6 +32,8 @@ class Answer:
     """With the stop token, if there was one."""
     error: str = ""
     """With `finish_reason: error`: why there is no answer."""
+    permanent: bool = False
+    """With `finish_reason: error`: the prompt itself cannot be answered (it is empty, or does not fit the model)."""
 
 
 class Engine(Protocol):

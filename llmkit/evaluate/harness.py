@@ -37,6 +37,7 @@ def run_tasks(
     seed: int,
     out_dir: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    on_done: Callable[[int, list[TaskResult]], None] | None = None,
 ) -> list[TaskResult]:
     """Evaluate every task of `evals`, in order; a group gives its tasks and then itself.
 
@@ -46,6 +47,7 @@ def run_tasks(
         use_chat_template: except for tasks that are `raw`.
         out_dir: gets `<task>.jsonl` with every document.
         progress: called with (documents done, all documents) of this process.
+        on_done: called with the place in `evals` and its results when each is done; on rank 0.
 
     Returns:
         The results; on ranks other than 0 none.
@@ -60,11 +62,13 @@ def run_tasks(
         lm = EvalModel(model, tokenizer, batch_size=batch_size, seed=seed)
         meter = _Meter(lm, [_num_documents(part, spec, lm) for part, spec in zip(loaded, evals, strict=True)], progress)
         results: list[TaskResult] = []
-        for spec, part, templated in zip(evals, loaded, chat, strict=True):
+        for place, (spec, part, templated) in enumerate(zip(evals, loaded, chat, strict=True)):
             found = _run(lm, part, spec, templated)
             for result in found:
                 if out_dir is not None and result.documents:
                     write_documents(out_dir, result)
+            if on_done is not None and found:
+                on_done(place, found)
             results.extend(found)
             meter.next_task()
     return results

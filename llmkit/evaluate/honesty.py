@@ -1,4 +1,4 @@
-"""Honesty evaluations: answers kept with their verdicts, and rows of a manifest with intervals and differences.
+"""Honesty evaluations: from answers with their verdicts to rows of a manifest with intervals and differences.
 
 Shares have Wilson intervals; everything else is bootstrapped over questions (percentile interval), with the verdict
 before and after drawn together. Differences are taken over the questions that both evaluations could decide.
@@ -6,65 +6,25 @@ before and after drawn together. Differences are taken over the questions that b
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import EvalRow
-from llmkit.errors import RunError
+from llmkit.evaluate.answered import Judged
 from llmkit.evaluate.intervals import paired_interval, wilson
-from llmkit.evaluate.results import Document
 from llmkit.knowledge.honesty import Outcome, Share, Table, refusal_diversity, scores, shares
-from llmkit.knowledge.records import Verdict
 from llmkit.recipe.knowledge import HonestySpec
 
-NUM_RESAMPLES = 1000
+NUM_RESAMPLES, FEWEST_RESAMPLES = 1000, 200
+MAX_DRAWS = 20_000_000
+"""Questions drawn in all resamples together: above 20,000 questions there are fewer resamples, from 100,000 on the
+fewest. (200,000 questions: a minute and not five.)"""
 _MIN_DEFINED = 0.5
 """Share of the resamples in which a metric must be defined to have an interval."""
-
-
-@dataclass(frozen=True)
-class Answered(Document):
-    """One question, as the model answered it. `metrics` has 0 or 1 for accuracy, hallucination and refusal_rate; it is
-    empty for an answer that was left undecided."""
-
-    id: str
-    """Of the question and its accepted answers."""
-    verdict: Verdict
-    confidence: float | None
-    """exp of the mean log-probability of the answer's tokens."""
-    group: str = ""
-    entity: str = ""
-    label: str = ""
-    """SliCK's, where a probe asked the question."""
-
-
-def read_answered(folder: Path, name: str) -> list[Answered] | None:
-    """What an earlier evaluation kept; None if it did not have this one.
-
-    Raises:
-        RunError: the file was written by another version, or is damaged.
-    """
-    path = folder / f"{name}.jsonl"
-    if not path.is_file():
-        return None
-    try:
-        with path.open(encoding="utf-8") as file:
-            return [Answered(**json.loads(line)) for line in file]
-    except (ValueError, TypeError) as error:
-        cure = f"delete {folder.parent} to run that evaluation again"
-        raise RunError(str(path), f"does not hold answers of this version ({error})", cure) from None
-
-
-def questions_sha256(answered: Sequence[Answered]) -> str:
-    """Of the questions with their accepted answers, in any order."""
-    return sha256_of(sorted(a.id for a in answered))
 
 
 @dataclass(frozen=True)
@@ -72,11 +32,11 @@ class Earlier:
     """The same questions, as another model answered them."""
 
     stage: str
-    answered: list[Answered]
+    answered: list[Judged]
 
 
 def honesty_rows(
-    answered: Sequence[Answered],
+    answered: Sequence[Judged],
     spec: HonestySpec,
     *,
     task: str,
@@ -109,36 +69,24 @@ def honesty_rows(
             row = _row(stage, task, name, value, int(table.counted.sum()), _interval(resampled[name]))
             delta = _delta(value, scores_before.get(name, math.nan), differences[name])
             rows.append(_with_delta(row, delta, compared))
-    refusals = [(a.completion, a.entity) for a in answered if a.verdict == "refused"]
+    refusals = [a.refusal for a in answered if a.verdict == "refused"]
     if len(refusals) > 1:
         rows.append(_row(stage, task, "refusal_diversity", refusal_diversity(refusals), len(refusals), None))
     return rows
 
 
-def all_refused(answered: Sequence[Answered]) -> list[Answered]:
+def all_refused(answered: Sequence[Judged]) -> list[Judged]:
     """A control that needs no model: every question refused."""
-    return [
-        replace(a, verdict="refused", completion="", confidence=None, metrics=metrics_of("refused")) for a in answered
-    ]
+    return [replace(a, verdict="refused", confidence=None, refusal="") for a in answered]
 
 
-def metrics_of(verdict: Verdict) -> dict[str, float]:
-    """What `Answered.metrics` holds."""
-    if verdict == "undecided":
-        return {}
-    kinds = {"accuracy": "correct", "hallucination": "wrong", "refusal_rate": "refused"}
-    return {name: float(verdict == kind) for name, kind in kinds.items()}
-
-
-def table_of(answered: Sequence[Answered], spec: HonestySpec, before: Earlier | None = None) -> Table:
+def table_of(answered: Sequence[Judged], spec: HonestySpec, before: Earlier | None = None) -> Table:
     verdicts = {a.id: a.verdict for a in before.answered} if before else {}
-    outcomes = [
-        Outcome(a.verdict, a.confidence, a.group, a.label, verdicts.get(a.id), bool(a.target)) for a in answered
-    ]
+    outcomes = [Outcome(a.verdict, a.confidence, a.group, a.label, verdicts.get(a.id), a.has_answers) for a in answered]
     return Table(outcomes, spec.known_groups, spec.unknown_groups)
 
 
-def _in_order(answered: Sequence[Answered], earlier: Earlier) -> list[Answered]:
+def _in_order(answered: Sequence[Judged], earlier: Earlier) -> list[Judged]:
     by_id = {a.id: a for a in earlier.answered}
     return [by_id[a.id] for a in answered]
 
@@ -155,7 +103,7 @@ def _resampled(table: Table, earlier: Table | None, seed: int) -> tuple[dict[str
     differences: dict[str, list[float]] = defaultdict(list)
     ratios, ratios_before = _ratios(table), _ratios(earlier) if earlier is not None else {}
     rng = np.random.default_rng(seed)
-    for _ in range(NUM_RESAMPLES if len(table) > 1 else 0):
+    for _ in range(num_resamples(len(table))):
         index_N = rng.integers(len(table), size=len(table))
         now = _numbers(table, ratios, index_N)
         then = _numbers(earlier, ratios_before, index_N) if earlier is not None else {}
@@ -163,6 +111,13 @@ def _resampled(table: Table, earlier: Table | None, seed: int) -> tuple[dict[str
             values[name].append(value)
             differences[name].append(value - then.get(name, math.nan))
     return values, differences
+
+
+def num_resamples(num_questions: int) -> int:
+    """How often so many questions are resampled; one question says nothing of spread."""
+    if num_questions < 2:
+        return 0
+    return min(NUM_RESAMPLES, max(FEWEST_RESAMPLES, MAX_DRAWS // num_questions))
 
 
 def _ratios(table: Table) -> dict[str, Share]:

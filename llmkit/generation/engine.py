@@ -180,8 +180,8 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, ask: Ask) -> list[int]:
 
 
 def unanswered(ask: Ask, error: str) -> list[Answer]:
-    """An answer with the error for each that was asked for."""
-    return [Answer("", "error", error=error) for _ in ask.temperatures]
+    """For each answer that was asked for: why this prompt can have none."""
+    return [Answer("", "error", error=error, permanent=True) for _ in ask.temperatures]
 
 
 def windows(asks: Iterable[Ask], num_answers: int) -> Iterator[list[Ask]]:

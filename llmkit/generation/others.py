@@ -48,8 +48,7 @@ class VllmEngine(WindowEngine):
         try:
             self._vllm: Any = import_module("vllm")
         except ImportError:
-            cure = "pip install llmkit[vllm] on a machine that it supports, or set engine: transformers"
-            raise UserError("engine: vllm", "vLLM is not installed", cure) from None
+            raise no_vllm() from None
         # raw_logprobs: before temperature and cuts; safetensors: weights in pickles may run code
         own = {"max_num_seqs": batch_size, "enable_prefix_caching": True, "logprobs_mode": "raw_logprobs"}
         safe = {"load_format": "safetensors", "trust_remote_code": False}
@@ -78,6 +77,11 @@ class VllmEngine(WindowEngine):
             stop_token_ids=[] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id],
             logprobs=1,
         )
+
+
+def no_vllm() -> UserError:
+    cure = "pip install llmkit[vllm] on a machine that it supports, or set engine: transformers"
+    return UserError("engine: vllm", "vLLM is not installed", cure)
 
 
 def _of_vllm(made: Any) -> Answer:

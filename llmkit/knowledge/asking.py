@@ -40,14 +40,6 @@ class Asking:
     seed: int
 
     @property
-    def num_variants(self) -> int:
-        return len(self.spec.phrasings) * self.spec.num_variants
-
-    @property
-    def answers_per_question(self) -> int:
-        return self.num_variants + self.spec.num_samples
-
-    @property
     def stop_strings(self) -> tuple[str, ...]:
         """Plain text goes on with a question of the model's own: an answer ends with its line."""
         return () if self.chat else ("\n",)
@@ -56,12 +48,12 @@ class Asking:
         """One prompt a variant, with its greedy answer first."""
         return [
             Ask(self._prompt(question, variant), f"{question.id}:{variant}", (0.0, *self._sampled(variant)))
-            for variant in range(self.num_variants)
+            for variant in range(self.spec.prompts_per_question)
         ]
 
     def _sampled(self, variant: int) -> tuple[float, ...]:
         """The samples are shared out evenly; the first variants take what is left over."""
-        share, rest = divmod(self.spec.num_samples, self.num_variants)
+        share, rest = divmod(self.spec.num_samples, self.spec.prompts_per_question)
         return (self.spec.temperature,) * (share + (variant < rest))
 
     def _prompt(self, question: Question, variant: int) -> str | tuple[Message, ...]:

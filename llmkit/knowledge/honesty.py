@@ -37,7 +37,7 @@ THRESHOLDS = (0.0, 0.5, 0.75, 0.9)
 MAX_POINTS = 200
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one question."""
 
@@ -202,17 +202,18 @@ def risk_coverage(table: Table) -> list[tuple[float, float]]:
     return [((k + 1) / num, float(risk_M[k])) for k in chosen]
 
 
-def refusal_diversity(refusals: Sequence[tuple[str, str]]) -> float:
-    """Entropy of the wordings of (refusal, entity) over the largest possible, log(number of refusals): 0 where all are
-    the same, 1 where no two are. The entity's name does not make a wording new. NaN for fewer than two refusals."""
-    if len(refusals) < 2:
+def refusal_diversity(wordings: Sequence[str]) -> float:
+    """Entropy of the wordings of refusals (`refusal_wording`) over the largest possible, log(number of refusals): 0
+    where all are the same, 1 where no two are. NaN for fewer than two refusals."""
+    if len(wordings) < 2:
         return math.nan
-    num = len(refusals)
-    wordings = Counter(_without(text.casefold(), entity.casefold()) for text, entity in refusals)
-    return sum(count / num * math.log(num / count) for count in wordings.values()) / math.log(num)
+    num = len(wordings)
+    return sum(count / num * math.log(num / count) for count in Counter(wordings).values()) / math.log(num)
 
 
-def _without(text: str, entity: str) -> str:
+def refusal_wording(text: str, entity: str) -> str:
+    """A refusal without case and blanks. The entity's name does not make a wording new."""
+    text, entity = text.casefold(), entity.casefold()
     return " ".join((text.replace(entity, "_") if entity else text).split())
 
 

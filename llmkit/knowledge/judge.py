@@ -1,8 +1,9 @@
 """Judges: whether an answer is right, wrong, a refusal, or nothing at all.
 
 What rules can tell is told by rules, whoever the judge is: empty answers, plain refusals, answers that are an accepted
-one and nothing more, answers that talk of their own grading without giving an accepted one. A model judges the rest. It
-sees the answer as data: between marks that do not occur in it, and only a reply that is one verdict counts.
+one and nothing more, partial answers that say so (`partial`), answers that talk of their own grading without giving an
+accepted one. A model judges the rest. It sees the answer as data: between marks that do not occur in it, and only a
+reply that is one verdict counts.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from llmkit.errors import UserError
 from llmkit.knowledge.match import is_accepted, is_correct
+from llmkit.knowledge.partial import honest_part, is_part
 from llmkit.knowledge.promptfile import PromptFile, compiled
 from llmkit.knowledge.records import Verdict
 from llmkit.knowledge.refusing import is_empty, is_refusal
@@ -24,7 +27,7 @@ from llmkit.knowledge.tokens import plain
 from llmkit.recipe.knowledge import JudgeSpec
 
 if TYPE_CHECKING:  # they bring transformers, which rules do not need
-    from llmkit.chat.ask import Answer, Ask, Engine
+    from llmkit.chat.ask import Ask, Engine
 
 PROMPT = PromptFile(
     shipped="judge.jinja",
@@ -32,6 +35,12 @@ PROMPT = PromptFile(
     variables=frozenset({"question", "accepted", "answer", "document", "fence", "chat"}),
     needed=("question", "accepted", "answer", "fence"),
 )
+RETRIES = 2
+"""Times that a reply without a verdict is asked for again."""
+RETRY_TEMPERATURE = 0.7
+"""A greedy reply would be the same again."""
+RETRY_PAUSE = 0.5
+"""Seconds before an endpoint is asked again, doubled from one time to the other."""
 _LONGEST = 2000
 """Characters of an answer that a model judge sees."""
 _REPLIES: dict[str, Verdict] = {"correct": "correct", "wrong": "wrong", "incorrect": "wrong", "refused": "refused"}
@@ -58,6 +67,11 @@ class Item:
 
 
 class Judge(Protocol):
+    num_asked: int
+    """Items that rules did not decide, so far."""
+    failures: Counter[str]
+    """Of these, reason -> number of those that were left undecided."""
+
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
         """One verdict per item, in their order."""
         ...
@@ -72,6 +86,8 @@ class RulesJudge:
 
     def __init__(self, extra_refusals: Sequence[str] = ()) -> None:
         self._extra = tuple(extra_refusals)
+        self.num_asked = 0
+        self.failures: Counter[str] = Counter()
 
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
         return [self._verdict(item) for item in items]
@@ -79,7 +95,7 @@ class RulesJudge:
     def _verdict(self, item: Item) -> Verdict:
         if (known := _by_rule(item, self._extra)) is not None:
             return known
-        return "correct" if is_correct(item.answer, item.accepted, item.question) else "wrong"
+        return "correct" if is_correct(_said(item), item.accepted, item.question) else "wrong"
 
 
 class ModelJudge:
@@ -88,9 +104,7 @@ class ModelJudge:
     Args:
         prompt: Jinja text, as `PROMPT.load` gives it.
         chat: the prompt becomes a user message; else plain text that a base model goes on with.
-
-    Attributes:
-        failures: reason -> number of answers that were left undecided.
+        retry_pause: seconds before what was answered with rubbish is asked again, doubled each time.
     """
 
     def __init__(
@@ -102,6 +116,7 @@ class ModelJudge:
         extra_refusals: Sequence[str] = (),
         *,
         chat: bool = True,
+        retry_pause: float = 0.0,
     ) -> None:
         self._engine = engine
         self._prompt = compiled(prompt)
@@ -109,25 +124,45 @@ class ModelJudge:
         self._max_new_tokens = max_new_tokens
         self._extra = tuple(extra_refusals)
         self._chat = chat
+        self._retry_pause = retry_pause
+        self.num_asked = 0
         self.failures: Counter[str] = Counter()
 
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
-        """Greedily. What the engine cannot answer, and what it answers otherwise than asked, is undecided."""
+        """Greedily. A reply that is no verdict is asked for again, and drawn; what the engine cannot answer (it has
+        tried again itself) and what it never answers as asked is undecided."""
         verdicts: list[Verdict] = [_by_rule(item, self._extra) or "undecided" for item in items]
-        is_open = [i for i, verdict in enumerate(verdicts) if verdict == "undecided"]
-        if not is_open:
-            return verdicts
-        answers = self._engine.answer(
-            [self.ask(items[i]) for i in is_open],
-            max_new_tokens=self._max_new_tokens,
-            stop_strings=() if self._chat else ("\n",),
-            seed=self._seed,
-        )
-        for i, (answer,) in zip(is_open, answers, strict=True):
-            verdicts[i] = self._read(answer)
+        left = [i for i, verdict in enumerate(verdicts) if verdict == "undecided"]
+        self.num_asked += len(left)
+        for retry in range(RETRIES + 1):
+            if not left:
+                break
+            if retry:
+                time.sleep(self._retry_pause * 2 ** (retry - 1))
+            left = self._round(items, left, verdicts, retry)
+        if left:
+            self.failures[f"the reply is not one verdict, asked {RETRIES + 1} times"] += len(left)
         return verdicts
 
-    def ask(self, item: Item) -> Ask:
+    def _round(self, items: Sequence[Item], left: Sequence[int], verdicts: list[Verdict], retry: int) -> list[int]:
+        """Asks about the items of these numbers. Returns those whose replies were no verdicts."""
+        answers = self._engine.answer(
+            [self.ask(items[i], RETRY_TEMPERATURE if retry else 0.0) for i in left],
+            max_new_tokens=self._max_new_tokens,
+            stop_strings=() if self._chat else ("\n",),
+            seed=self._seed + retry,
+        )
+        rubbish = []
+        for i, (answer,) in zip(left, answers, strict=True):
+            if answer.finish_reason == "error":
+                self.failures[answer.error or "no answer from the engine"] += 1
+                continue
+            verdicts[i] = read_reply(answer.text)
+            if verdicts[i] == "undecided":
+                rubbish.append(i)
+        return rubbish
+
+    def ask(self, item: Item, temperature: float = 0.0) -> Ask:
         """The prompt of one item."""
         from llmkit.chat.ask import Ask
 
@@ -140,16 +175,7 @@ class ModelJudge:
             fence=fence_of(item),
             chat=self._chat,
         ).strip()
-        return Ask(({"role": "user", "content": prompt},) if self._chat else prompt, key=f"judge {digest}")
-
-    def _read(self, answer: Answer) -> Verdict:
-        if answer.finish_reason == "error":
-            self.failures[answer.error or "no answer from the engine"] += 1
-            return "undecided"
-        verdict = read_reply(answer.text)
-        if verdict == "undecided":
-            self.failures["the reply is not one verdict"] += 1
-        return verdict
+        return Ask(({"role": "user", "content": prompt},) if self._chat else prompt, f"judge {digest}", (temperature,))
 
 
 def open_judge(
@@ -168,21 +194,28 @@ def open_judge(
         return RulesJudge(extra_refusals)
     if engine is None:
         raise UserError("judge", f"'by: {spec.by}' was given no model", "load one first")
-    prompt = PROMPT.load(spec.prompt)
-    return ModelJudge(engine, prompt, seed, spec.max_new_tokens, extra_refusals, chat=chat)
+    prompt, pause = PROMPT.load(spec.prompt), RETRY_PAUSE if spec.by == "openai" else 0.0
+    return ModelJudge(engine, prompt, seed, spec.max_new_tokens, extra_refusals, chat=chat, retry_pause=pause)
 
 
 def _by_rule(item: Item, extra_refusals: Sequence[str]) -> Verdict | None:
     """The verdict that needs no judge; None: one is needed."""
     if is_empty(item.answer):
         return "empty"
-    if is_accepted(item.answer, item.accepted, item.question):
+    if is_accepted(said := _said(item), item.accepted, item.question):
         return "correct"
     if is_refusal(item.answer, extra_refusals):
         return "refused"
+    if said != item.answer and is_part(said, item.question, item.accepted, item.document):
+        return "correct" if is_correct(said, item.accepted, item.question) else "refused"
     if speaks_of_grading(item.answer) and not is_correct(item.answer, item.accepted, item.question):
         return "wrong"
     return None
+
+
+def _said(item: Item) -> str:
+    """The answer without an honest end."""
+    return honest_part(item.answer) or item.answer
 
 
 def speaks_of_grading(text: str) -> bool:

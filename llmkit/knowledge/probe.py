@@ -1,7 +1,7 @@
 """A finished probe: its rows, and of which model it speaks.
 
 data/probe.jsonl     all questions, as ProbeRow
-data/heldout.jsonl   those of held-out entities: {question, answers, entity, group, label}
+data/heldout.jsonl   those of held-out entities: {question, answers, entity, group, label, document}
 data/probe.json      ProbeInfo
 """
 
@@ -72,25 +72,19 @@ def _rows(path: Path) -> Iterator[ProbeRow]:
             raise RunError(f"{path}:{number}", what, "run the interrogation again") from None
 
 
-def check_identity(
-    info: ProbeInfo, *, model_fingerprint: str, template_sha: str | None, where: str, seed: int | None = None
-) -> None:
-    """A probe only speaks of the model that it asked.
+def check_identity(info: ProbeInfo, *, model_fingerprint: str, template_sha: str | None, where: str) -> None:
+    """A probe only speaks of the model that it asked. That probes split entities alike is seen to by the recipe
+    (`llmkit.recipe.splits`).
 
     Args:
         model_fingerprint: of the stage whose model is the input, or digest of the base model.
         template_sha: of that model's chat template; None: it has none.
         where: for the error, such as "stage 'honest': require_known: probe".
-        seed: of the split into training and held-out entities; None: it does not matter.
 
     Raises:
         DataError: names each part that differs.
     """
-    pairs = {
-        "model": (info.model, model_fingerprint),
-        "chat template": (info.chat_template_sha256, template_sha),
-        "seed": (info.seed, info.seed if seed is None else seed),
-    }
+    pairs = {"model": (info.model, model_fingerprint), "chat template": (info.chat_template_sha256, template_sha)}
     differ = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if not differ:
         return
@@ -99,5 +93,5 @@ def check_identity(
     raise DataError(where, what, f"interrogate this stage's input model, with the same {', '.join(differ)}")
 
 
-def _short(value: str | int | None) -> str:
-    return "none" if value is None else str(value)[:12]
+def _short(value: str | None) -> str:
+    return "none" if value is None else value[:12]

@@ -40,6 +40,11 @@ class Question:
         return (self.entity or self.question).casefold().strip()
 
 
+def question_of(row: dict[str, Any]) -> Question:
+    """A question of a row that `asdict` made of it; other keys of the row do not matter."""
+    return Question(row["question"], tuple(row["answers"]), row["entity"], row["group"], row["document"], row["source"])
+
+
 @dataclass(frozen=True)
 class Sample:
     """One answer of the model to one question."""

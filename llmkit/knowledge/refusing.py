@@ -17,9 +17,7 @@ from importlib.resources import files
 
 from llmkit.errors import DataError
 from llmkit.knowledge.tokens import plain
-from llmkit.recipe.knowledge import RefusalTexts
-
-LANGUAGES = ("en", "de", "fr", "es")
+from llmkit.recipe.knowledge import LANGUAGES, RefusalTexts
 
 _REPEATS = 5
 _PERIOD = 8

@@ -14,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llmkit.chat.template import Message
-from llmkit.knowledge.balance import FUNCTION_WORDS, plain
+from llmkit.errors import DataError
+from llmkit.knowledge.balance import plain
+from llmkit.knowledge.partial import HONEST_END, is_part
 from llmkit.knowledge.records import ProbeRow, Sample, Verdict
 
 Row = dict[str, Any]
@@ -23,16 +25,6 @@ PAIR_KINDS = ("refusal_over_wrong", "right_over_refusal", "unknown_right_over_re
 """Better over worse answer."""
 TAUGHT = PAIR_KINDS[2:]
 """These teach answers that the model does not know, and so to make them up; they stand in `pairs_all` only."""
-
-HONEST_END = {
-    "en": "{partial}, but I do not know more than that.",
-    "de": "{partial}, aber mehr weiß ich nicht.",
-    "fr": "{partial}, mais je n'en sais pas plus.",
-    "es": "{partial}, pero no sé nada más.",
-}
-"""What follows a partial answer, by the language of the refusals."""
-VERBATIM_WORDS = 4
-"""Words of an answer that must stand in the document in one run before the whole of it counts as right."""
 
 
 def right_answer(row: ProbeRow) -> str:
@@ -64,25 +56,14 @@ def wrong_answer(row: ProbeRow) -> str:
 def partial_answer(row: ProbeRow) -> str:
     """An answer that says something right, but not what was asked. "": there is none.
 
-    The judge calls it wrong. It is right in part if what it adds to the question is all of it part of an accepted
-    answer ("in 1950" where "3 May 1950" is accepted), or if the whole of it, at least four words, stands verbatim in
-    the document. It must be greedy or come twice, so that no lucky draw is kept.
+    The judge calls it wrong, since it does not say that it is partial; `is_part` says what is right in part. It must be
+    greedy or come twice, so that no lucky draw is kept.
     """
     wrong = _said(row, "wrong")
     often = Counter(plain(sample.text) for sample in wrong)
     sure = [sample for sample in wrong if sample.temperature == 0 or often[plain(sample.text)] > 1]
-    return next((text for text in _by_frequency(sure) if is_partial(text, row)), "")
-
-
-def is_partial(text: str, row: ProbeRow) -> bool:
-    said = plain(text).split()
-    added = set(said) - set(plain(row.question).split()) - FUNCTION_WORDS
-    if not added:
-        return False
-    accepted = [set(plain(answer).split()) - FUNCTION_WORDS for answer in row.answers]
-    if any(added < answer for answer in accepted):
-        return True
-    return len(said) >= VERBATIM_WORDS and f" {' '.join(said)} " in f" {plain(row.document)} "
+    found = (text for text in _by_frequency(sure) if is_part(text, row.question, row.answers, row.document))
+    return next(found, "")
 
 
 def honest(partial: str, language: str) -> str:
@@ -90,8 +71,14 @@ def honest(partial: str, language: str) -> str:
 
     >>> honest("She was a painter.", "en")
     'She was a painter, but I do not know more than that.'
+
+    Raises:
+        DataError: there is no such end in the language. Another language's would give partial answers away.
     """
-    return HONEST_END.get(language, HONEST_END["en"]).format(partial=partial.strip().rstrip(" .!;,"))
+    if language not in HONEST_END:
+        cure = f"set 'keep_partial: false', or a language of {', '.join(HONEST_END)}"
+        raise DataError("refusals.language", f"no end of a partial answer is shipped for '{language}'", cure)
+    return HONEST_END[language].format(partial=partial.strip().rstrip(" .!;,"))
 
 
 class Deck:

@@ -27,6 +27,7 @@ FATES = (
     "refused",
     "partial",
     "heldout",
+    "watched",
     "undecided",
     "maybe_known",
     "weakly_known",
@@ -43,6 +44,7 @@ FATES = (
     answered, refused     it is in the rows
     partial               refused, but for what the model says rightly
     heldout               kept for evaluation
+    watched               kept for `early_stopping`
     undecided             the judge could not say
     maybe_known, weakly_known  the recipe leaves them out
     not_consistently_wrong  Unknown, but the recipe refuses by Llama 3's rule alone

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -81,14 +83,17 @@ class Tally:
     moved: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)
     """Of the answers; `error`: the model could not be asked."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """Why it could not, with `#` for numbers -> number of answers."""
     num_consistently_wrong: int = 0
     num_heldout: int = 0
     _examples: dict[str, list[tuple[int, ProbeRow]]] = field(default_factory=dict)
 
-    def add(self, row: ProbeRow, earlier: str | None = None) -> None:
+    def add(self, row: ProbeRow, earlier: str | None = None, errors: Iterable[str] = ()) -> None:
         """
         Args:
             earlier: the question's label in an earlier probe.
+            errors: of its answers; empty for those that the model gave.
         """
         self.labels[row.label] += 1
         self.by_group[row.group][row.label] += 1
@@ -96,6 +101,8 @@ class Tally:
             self.moved[f"{earlier} -> {row.label}"] += 1
         for sample in row.samples:
             self.verdicts["error" if sample.finish_reason == "error" else sample.verdict] += 1
+        # an error names lengths and numbers, of which a million questions have a million
+        self.errors.update(re.sub(r"\d+", "#", error) for error in errors if error)
         self.num_consistently_wrong += row.consistently_wrong
         self.num_heldout += row.split == "heldout"
         # the smallest ids: as good as drawn, and the same in any order
@@ -171,7 +178,9 @@ class Tally:
                 f"wrong, and {self.labels['Undecided']} questions have no label"
             )
         if count := self.verdicts["error"]:
-            found.append(f"{count} of {self.num_answers} answers could not be had: the prompt does not fit the model")
+            often, number = next(iter(self.errors.most_common(1)), ("no reason given", count))
+            shown = f"{often} ({number} times)" if len(self.errors) > 1 else often
+            found.append(f"{count} of {self.num_answers} answers could not be had; most often: {shown}")
         if self.verdicts["empty"] >= MANY_EMPTY * max(self.num_answers, 1):
             found.append(
                 f"{self.verdicts['empty']} of {self.num_answers} answers are empty or repeat themselves endlessly"

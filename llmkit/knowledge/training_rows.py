@@ -4,6 +4,7 @@ data/train.jsonl       what to answer and what to refuse
 data/pairs.jsonl       preference pairs (`rows.pairs`), without those that teach unknown answers
 data/pairs_all.jsonl   with them
 data/tool_calls.jsonl  a call of the search tool instead of every refusal
+data/watched.jsonl     {question, answers, entity, refused}: questions about other entities, for `early_stopping`
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from llmkit.knowledge.store import writing
 from llmkit.recipe.schema import RefusalsStage
 
 FILES = ("train", "pairs", "pairs_all", "tool_calls")
+WATCHED = "watched"
 NUM_EXAMPLES = 5
 
 Put = dict[str, Callable[[Row], None]]
@@ -143,17 +145,36 @@ def write(
     Raises:
         RunError: the disk is full.
     """
+    chosen, watched = _set_aside(found, chosen, stage.watched, seed)
     writer = Writer(chosen, stage, texts, seed)
     with ExitStack() as stack:
-        put = {name: stack.enter_context(writing(folder / f"{name}.jsonl")) for name in FILES}
+        put = {name: stack.enter_context(writing(folder / f"{name}.jsonl")) for name in (*FILES, WATCHED)}
         for number, row in first_rows(found, probes):
             writer.add(found, number, row, put)
+            if (refused := watched.get(number)) is not None:
+                put[WATCHED](_watched_row(row, refused))
     done = writer.done
     about_E = np.frombuffer(found.about, np.uint64)[chosen.number_E]
     for name, side in (("refused", True), ("answered", False)):
         done.num_entities[name] = len(np.unique(about_E[chosen.refused_E == side]))
     done.surface = surface(writer.wordings, writer.refused, writer.abouts, seed)
     return done
+
+
+def _set_aside(found: Survey, chosen: Entries, share: float, seed: int) -> tuple[Entries, dict[int, bool]]:
+    """What stays, and the questions of a share of the entities: number -> whether it is to be refused."""
+    about_E = np.frombuffer(found.about, np.uint64)[chosen.number_E]
+    abouts = np.random.default_rng([seed, 3]).permutation(np.unique(about_E))
+    aside_E = np.isin(about_E, abouts[: round(share * len(abouts))])
+    aside = chosen[np.flatnonzero(aside_E)]
+    for number in aside.number_E.tolist():
+        found.fate[number] = CODE["watched"]
+    watched = dict(zip(aside.number_E.tolist(), aside.refused_E.tolist(), strict=True))
+    return chosen[np.flatnonzero(~aside_E)], watched
+
+
+def _watched_row(row: ProbeRow, refused: bool) -> Row:
+    return {"question": row.question, "answers": list(row.answers), "entity": row.entity, "refused": refused}
 
 
 def _drawn(chosen: Entries, size: int, rng: np.random.Generator) -> set[int]:

@@ -24,7 +24,7 @@ _LEX = re.compile(
     r"(?P<iso>(?<!\d)\d{4}-\d{1,2}-\d{1,2}(?!\d))"
     r"|(?P<slashed>(?<!\d)\d{1,2}(?P<mark>[./])\d{1,2}(?P=mark)\d{4}(?!\d))"
     r"|(?P<decade>\d{3}0s\b)"
-    r"|(?P<number>\d{1,3}(?:[, ]\d{3})+(?!\d)(?:\.\d+)?|\d{1,3}(?:\.\d{3}){2,}(?!\d)|\d+(?:[.,]\d+)?)"
+    r"|(?P<number>(?!0)\d{1,3}(?:[, ]\d{3})+(?!\d)(?:\.\d+)?|\d{1,3}(?:\.\d{3}){2,}(?!\d)|\d+(?:[.,]\d+)?)"
     r"(?P<ordinal>(?:st|nd|rd|th)\b)?"
     r"|(?P<word>(?:[^\W\d_]\.){2,}|[^\W\d_][^\W_]*(?:'[^\W\d_]+)*)"
 )
@@ -150,7 +150,7 @@ def _date_token(written: str, before: str, *readings: tuple[int, int, int]) -> T
 def _number_token(digits: str, before: str, negative: bool) -> Token:
     if len(digits) > MAX_DIGITS:
         return Token(digits, before, written=digits)
-    grouped = re.fullmatch(r"\d{1,3}(?:[, ]\d{3})+(?:\.\d+)?", digits) and not digits.startswith("0")
+    grouped = re.fullmatch(r"(?!0)\d{1,3}(?:[, ]\d{3})+(?:\.\d+)?", digits)
     plain_digits = re.sub(r"[, ]", "", digits) if grouped else digits.replace(",", ".")
     if plain_digits.count(".") > 1:
         plain_digits = plain_digits.replace(".", "")

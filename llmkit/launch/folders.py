@@ -11,7 +11,7 @@ from llmkit.artifacts.stagefile import write_stage_file
 from llmkit.plan.step import Plan, Step
 
 STEPS = "steps"
-"""Folder with the rows of an interrogation's steps, inside its `data/`."""
+"""Folder with what an interrogation or evaluation has done so far, inside its `data/`."""
 OLD = ".old"
 """Folder of finished stages that were replaced, inside the run's."""
 
@@ -34,7 +34,7 @@ def prepare(run: RunDir, step: Step) -> None:
     folder = step.stage_dir
     try:
         if step.action == "run":
-            kept = _keep_answers(run, step) if step.kind == "interrogate" else None
+            kept = _keep_answers(run, step) if step.kind in ("interrogate", "evaluate") else None
             _clear(run, step.found or folder.path)
             _clear(run, folder.path)
             if kept is not None:
@@ -48,7 +48,7 @@ def prepare(run: RunDir, step: Step) -> None:
 
 
 def _keep_answers(run: RunDir, step: Step) -> Path | None:
-    """Answers cost more than all else, and each step of an interrogation knows which of its rows still hold."""
+    """Answers and verdicts cost more than all else, and each of the stage's steps knows which of its rows hold."""
     aside = run.path / f".{step.name}-{STEPS}"
     found = (step.found or step.stage_dir.path) / step.stage_dir.data.name / STEPS
     if found.is_dir():

@@ -39,10 +39,14 @@ def report_json(run: RunDir) -> dict[str, Any]:
     An interrogation also has "probe" (counts by label), an evaluation "curves", where there are any."""
     report = collect(run)
     shown = ("stage", "task", "metric", "value", "low", "high", "num_samples")
+    compared = ("delta", "delta_low", "delta_high", "delta_from")
     return {
         "run": report.name,
         "stages": [_stage_json(stage) for stage in report.stages if stage.manifest],
-        "evals": [{key: getattr(row, key) for key in shown} for row in report.evals()],
+        "evals": [
+            {key: getattr(row, key) for key in (*shown, *(compared if row.delta is not None else ()))}
+            for row in report.evals()
+        ],
     }
 
 
@@ -55,6 +59,8 @@ def _stage_json(stage: StageReport) -> dict[str, Any]:
             figures = {k: getattr(measure, k) for k in ("loss", "perplexity", "bits_per_byte")} if measure else {}
             metrics |= {f"heldout/{name}/{when}/{key}": v for key, v in figures.items() if v is not None}
     told: dict[str, Any] = {"name": stage.name, "kind": stage.kind, "seconds": made.seconds, "metrics": metrics}
+    if (seed := made.settings.get("seed")) is not None:
+        told["seed"] = seed
     if made.probe:
         told["probe"] = made.probe.model_dump(exclude={"examples"})
     if made.curves:

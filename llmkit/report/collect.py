@@ -17,7 +17,7 @@ from llmkit.errors import Problem, RecipeError
 from llmkit.recipe.source import read_yaml
 from llmkit.report.run import Curve, Progress, RunReport, StageReport, Status
 
-CURVES = ("loss", "learning_rate", "grad_norm")
+CURVES = ("loss", "learning_rate", "grad_norm", "known_right", "known_refused", "unknown_refused")
 _NUM_REJECTED_SHOWN = 5
 
 

@@ -1,13 +1,17 @@
-"""What the files of an interrogation share: its settings, scratch space, and progress with rate and time left."""
+"""What interrogations and honesty evaluations share: settings, scratch space, asking and judging chunk by chunk, and
+progress with rate and time left."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -16,14 +20,23 @@ from accelerate.utils import parse_flag_from_env
 from llmkit.artifacts.files import disk_error, sha256_of
 from llmkit.artifacts.stagefile import StageFile
 from llmkit.errors import UserError
+from llmkit.knowledge.answering import answer_chunk, to_ask
+from llmkit.knowledge.asking import Asking
+from llmkit.knowledge.judging import OUTAGE, SLICE, Judging, Names
+from llmkit.knowledge.records import question_of
+from llmkit.knowledge.store import Chunks, Steps
+from llmkit.recipe.knowledge import EngineSpec, JudgeSpec
 from llmkit.recipe.schema import InterrogateStage
 from llmkit.stages.common import Worker
+from llmkit.stages.engines import AskedModel, judge_of
 
 SNIPPETS, WRITTEN, QUESTIONS, DOCUMENTS, COUNTS = "snippets", "written", "questions", "documents", "counts"
 ANSWERS, VERDICTS = "answers", "verdicts"
 """Steps: names of their files in data/steps."""
-OUTAGE = 0.5
-"""Share of failures within one chunk above which a writer or judge is taken to be out of order."""
+SHOWN_EVERY = 0.5
+"""Seconds between two lines of progress."""
+_NOT_SAID = {"max_undecided", "max_failed", "timeout", "max_retries", "concurrency", "api_key_env"}
+"""Settings of a writer or judge that do not change what it says."""
 
 
 def interrogation(worker: Worker) -> InterrogateStage:
@@ -62,19 +75,116 @@ def step_keys(file: StageFile) -> dict[str, str]:
     assert isinstance(stage, InterrogateStage)
     # without named parts (a stage file written by hand) all depends on all
     parts = file.inputs or {"fingerprint": file.fingerprint}
-    counting, judging = {"thresholds", "heldout", "batch_size"}, {"judge", f"prompt {stage.judge.prompt}"}
-    if stage.documents and stage.writer.prompt == stage.judge.prompt:
-        judging = {"judge"}
+    counting, judging = {"thresholds", "heldout", "batch_size"}, {"judge", *files_of(stage.judge)}
+    if stage.documents:
+        judging -= files_of(stage.writer)
 
     def key(*without: set[str]) -> str:
         return sha256_of({name: value for name, value in parts.items() if name not in set().union(*without)})
 
-    asked, written = key(counting, judging), key(counting, judging, {"ask"})
-    # how long an endpoint may take does not change what it says
-    judged = stage.judge.model_dump(exclude={"max_undecided", "timeout", "max_retries", "concurrency", "api_key_env"})
-    verdicts = sha256_of([key(counting, {"judge"}), judged])
+    writer = said_by(stage.writer)
+    asked = sha256_of([key(counting, judging, {"writer"}), writer])
+    written = sha256_of([key(counting, judging, {"writer", "ask"}), writer])
+    verdicts = sha256_of([key(counting, {"judge", "writer"}), writer, said_by(stage.judge)])
     early = dict.fromkeys((DOCUMENTS, SNIPPETS, WRITTEN, QUESTIONS, COUNTS), written)
     return early | {ANSWERS: asked, VERDICTS: verdicts}
+
+
+def model_parts(file: StageFile) -> dict[str, Any]:
+    """What every answer of the input model depends on, whatever it is asked."""
+    # without named parts (a stage file written by hand) all depends on all
+    parts = file.inputs or {"fingerprint": file.fingerprint}
+    kept = ("fingerprint", "model", "input model", "code of ")
+    seeds = {"seed": file.run.seed if file.stage.seed is None else file.stage.seed}
+    return {name: part for name, part in parts.items() if name.startswith(kept)} | seeds
+
+
+def files_of(spec: EngineSpec) -> set[str]:
+    """Names of the parts of a fingerprint that are a writer's or judge's own files."""
+    return {f"prompt {spec.prompt}", f"weights {spec.name_or_path}"}
+
+
+def said_by(spec: EngineSpec) -> dict[str, Any]:
+    """What a writer's or judge's texts depend on: how long it may take, and how often it may fail, does not count."""
+    return spec.model_dump(mode="json", exclude=_NOT_SAID)
+
+
+def ask_chunks(
+    worker: Worker,
+    steps: Steps,
+    state: PartialState,
+    questions: Chunks,
+    asking: Asking,
+    asked: AskedModel,
+    *,
+    step: str = ANSWERS,
+    phase: str = "ask",
+) -> float | None:
+    """Has the model answer this process's share of the questions, as far as it has not.
+
+    Returns:
+        Questions per second over all processes; None: all answers were there.
+
+    Raises:
+        UserError: the engine seems to be out of order. What it answered is kept.
+    """
+    own = range(state.process_index, len(questions), state.num_processes)
+    todo = to_ask(steps, step, own)
+    if not todo:
+        return None
+    pace = Pace(worker, phase, sum(map(questions.rows_in, todo)), state.num_processes)
+    for index in todo:
+        batch = [question_of(row) for row in questions[index]]
+        asked.on_progress = lambda done, total, size=len(batch): pace.show(size * done / max(total, 1))  # type: ignore[misc]
+        failed = answer_chunk(steps, step, index, batch, asking, asked.engine)
+        num = len(batch) * asking.spec.answers_per_question
+        # a few questions at the end say nothing of the engine
+        if failed.total() > OUTAGE * num and (num >= SLICE or len(questions) == 1):
+            what = f"{failed.total()} of {num} answers failed"
+            cure = "mend it, or take another 'engine', and run again: what was answered is kept"
+            raise UserError(where_of(worker, phase), f"{what} ({failed.most_common(1)[0][0]})", cure)
+        pace.add(len(batch))
+    asked.on_progress = None
+    return pace.rate
+
+
+def judge_chunks(
+    worker: Worker,
+    steps: Steps,
+    questions: Chunks,
+    own: Sequence[int],
+    spec: JudgeSpec,
+    asked: AskedModel,
+    *,
+    batch_size: int,
+    num_processes: int = 1,
+    names: Names = Names(ANSWERS, VERDICTS),
+    part: str = "judge",
+) -> Counter[str]:
+    """Has the answers of these chunks judged. Returns why some were left undecided.
+
+    Raises:
+        UserError: the judge cannot be used, or seems to be out of order. What it has decided is kept.
+    """
+    pace = Pace(worker, "judge", sum(map(questions.rows_in, own)), num_processes)
+    size = 0
+    judging = Judging(
+        steps,
+        names,
+        partial(judge_of, spec, asked, batch_size, seed_of(worker)),
+        where=where_of(worker, part),
+        max_undecided=spec.max_undecided,
+        # a local model fills its batches, and does not die without a word
+        size=SLICE if spec.by == "openai" else max(SLICE, 4 * batch_size),
+        on_progress=lambda share: pace.show(size * share),
+    )
+    asked.on_progress = judging.show
+    for index in own:
+        size = questions.rows_in(index)
+        judging.chunk(index, lambda index=index: [question_of(row) for row in questions[index]])  # type: ignore[misc]
+        pace.add(size)
+    asked.on_progress = None
+    return judging.failures
 
 
 @contextmanager
@@ -103,7 +213,7 @@ class Pace:
     def __init__(self, worker: Worker, phase: str, total: int, num_processes: int, unit: str = "questions") -> None:
         self._worker, self._phase, self._total, self._num_processes = worker, phase, total, num_processes
         self._name = f"{unit}_per_second"
-        self._done, self._shown, self._started = 0, 0.0, time.monotonic()
+        self._done, self._furthest, self._shown, self._started = 0, 0.0, 0.0, time.monotonic()
 
     @property
     def rate(self) -> float:
@@ -115,9 +225,11 @@ class Pace:
         self.show()
 
     def show(self, further: float = 0.0) -> None:
-        """At most twice a second, and at the end. `further`: what is done of the running chunk."""
-        now, done = time.monotonic(), self._done + further
-        if now - self._shown < 0.5 and done < self._total:
+        """Now and then, and at the end. `further`: what is done of the running chunk; what is asked for again
+        takes nothing back."""
+        now, done = time.monotonic(), max(self._done + further, self._furthest)
+        self._furthest = done
+        if now - self._shown < SHOWN_EVERY and done < self._total:
             return
         self._shown, rate = now, self._rate(done)
         left = (self._total - done) / rate if rate else 0.0

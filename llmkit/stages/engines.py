@@ -5,22 +5,31 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from huggingface_hub import HfApi, try_to_load_from_cache
 
 from llmkit.chat.ask import Engine
 from llmkit.chat.template import template_of
-from llmkit.errors import UserError
+from llmkit.errors import ModelError, UserError
 from llmkit.generation.engine import open_engine
+from llmkit.generation.others import no_vllm
 from llmkit.generation.remote import OpenAIEngine
-from llmkit.modeling.load import ADAPTER, load_model, load_spec, load_tokenizer, resolve
-from llmkit.recipe.knowledge import EngineSpec
+from llmkit.knowledge.judge import PROMPT as JUDGE_PROMPT
+from llmkit.knowledge.judge import Judge, open_judge
+from llmkit.knowledge.writer import PROMPT as WRITER_PROMPT
+from llmkit.knowledge.writer import TemplateWriter
+from llmkit.modeling.load import ADAPTER, load_config, load_model, load_spec, load_tokenizer, resolve
+from llmkit.online import answers
+from llmkit.recipe.knowledge import EngineSpec, JudgeSpec, WriterSpec
 from llmkit.stages.common import Worker
 
 Progress = Callable[[int, int], None]
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 class AskedModel:
@@ -50,7 +59,7 @@ class AskedModel:
         file = self._worker.file
         assert file.input_model is not None
         self._worker.log("load", 0, 1)
-        common: dict[str, Any] = {"batch_size": self._batch_size, "on_progress": self._progress}
+        common: dict[str, Any] = {"batch_size": self._batch_size, "on_progress": self.progress}
         if self._engine == "vllm":
             own: dict[str, Any] = {"dtype": file.model.dtype, "revision": self._revision}
             return open_engine("vllm", self.tokenizer, model_dir=whole_model(file.input_model), **common, **own)
@@ -64,7 +73,8 @@ class AskedModel:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _progress(self, done: int, total: int) -> None:
+    def progress(self, done: int, total: int) -> None:
+        """Of whichever engine is at work for the stage."""
         if self.on_progress is not None:
             self.on_progress(done, total)
 
@@ -77,7 +87,7 @@ def engine_of(spec: EngineSpec, by: str, asked: AskedModel, batch_size: int) -> 
     if by == "self":
         return asked.engine, asked.chat
     if by == "openai":
-        return _endpoint(spec), True
+        return _endpoint(spec, asked.progress), True
     if by != "model":
         return None, False
     assert spec.name_or_path is not None
@@ -85,11 +95,74 @@ def engine_of(spec: EngineSpec, by: str, asked: AskedModel, batch_size: int) -> 
     tokenizer = load_tokenizer(spec.name_or_path, spec.revision)
     chat = template_of(tokenizer) is not None
     own: dict[str, Any] = {"dtype": "bfloat16" if torch.cuda.is_available() else "float32", "revision": spec.revision}
+    common: dict[str, Any] = {"batch_size": batch_size, "on_progress": asked.progress}
     if spec.engine == "vllm":
-        folder = whole_model(spec.name_or_path)
-        return open_engine("vllm", tokenizer, model_dir=folder, batch_size=batch_size, **own), chat
+        return open_engine("vllm", tokenizer, model_dir=whole_model(spec.name_or_path), **common, **own), chat
     model = load_model(spec.name_or_path, **own).to(PartialState().device).eval()
-    return open_engine(spec.engine, tokenizer, model=model, batch_size=batch_size), chat
+    return open_engine(spec.engine, tokenizer, model=model, **common), chat
+
+
+def judge_of(spec: JudgeSpec, asked: AskedModel, batch_size: int, seed: int) -> Judge:
+    """The recipe's judge, its model loaded."""
+    engine, chat = engine_of(spec, spec.by, asked, batch_size)
+    return open_judge(spec, engine, spec.refusals, seed=seed, chat=chat)
+
+
+def check_judge(spec: JudgeSpec) -> None:
+    """As `check_engine`, with the judge's prompt."""
+    if spec.by != "rules":
+        JUDGE_PROMPT.load(spec.prompt)
+        check_engine(spec, spec.by)
+
+
+def check_writer(spec: WriterSpec) -> None:
+    """As `check_engine`, with the writer's prompt or templates. Raises RecipeError for malformed templates."""
+    if spec.by == "templates":
+        TemplateWriter(spec.templates)
+        return
+    WRITER_PROMPT.load(spec.prompt)
+    check_engine(spec, spec.by)
+
+
+def check_engine(spec: EngineSpec, by: str) -> None:
+    """Finds before any model is loaded what would stop the stage after hours of asking.
+
+    Raises:
+        UserError: no key, no address, or a package that is not installed.
+        ModelError: a model that is neither here nor to be had.
+    """
+    if by == "openai":
+        _endpoint(spec)
+    if by == "model":
+        assert spec.name_or_path is not None
+        check_model(spec.name_or_path, spec.revision)
+        check_installed(spec.engine, spec.name_or_path)
+
+
+def check_installed(engine: str, name_or_path: str) -> None:
+    """Raises UserError where an engine's package is missing, or where it cannot load such a model."""
+    if engine != "vllm":
+        return
+    if find_spec("vllm") is None:
+        raise no_vllm()
+    whole_model(name_or_path)
+
+
+def check_model(name_or_path: str, revision: str | None = None) -> None:
+    """Loads the small files of a model, and looks for its weights. Raises ModelError."""
+    load_tokenizer(name_or_path, revision)
+    folder = Path(resolve(name_or_path))
+    if folder.is_dir():
+        if not any(folder.glob("*.safetensors")):
+            raise ModelError(str(folder), "holds no weights (*.safetensors)", "check that the folder is complete")
+        return
+    load_config(name_or_path, revision)
+    cached = (try_to_load_from_cache(name_or_path, file, revision=revision) for file in _WEIGHTS)
+    if not any(isinstance(path, str) for path in cached) and not answers(
+        HfApi().model_info, name_or_path, revision=revision
+    ):
+        cure = "check the network, or give a local folder"
+        raise ModelError(name_or_path, "its weights are not in the cache, and the Hub cannot be reached", cure)
 
 
 def whole_model(name_or_path: str) -> str:
@@ -105,8 +178,8 @@ def whole_model(name_or_path: str) -> str:
     return found
 
 
-def _endpoint(spec: EngineSpec) -> Engine:
+def _endpoint(spec: EngineSpec, on_progress: Progress | None = None) -> Engine:
+    """Asks nothing yet."""
     assert spec.name_or_path is not None
-    return OpenAIEngine(
-        spec.name_or_path, spec.base_url, spec.api_key_env, spec.timeout, spec.max_retries, spec.concurrency
-    )
+    limits = (spec.timeout, spec.max_retries, spec.concurrency)
+    return OpenAIEngine(spec.name_or_path, spec.base_url, spec.api_key_env, *limits, on_progress)

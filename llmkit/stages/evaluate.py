@@ -3,78 +3,83 @@
 accelerate launch --config_file recipes/accelerate/single.yaml -m llmkit.stages.evaluate recipe.yaml --stage eval-sft
 
 With several processes every one holds the whole model; the documents of the tasks are shared out, and the main one
-gathers the results, has answers judged, and answers the prompts.
+gathers the results, has answers judged, and answers the prompts. What is done lies in data/steps (with several hosts on
+a disk that they share), and a stage that was stopped goes on from there.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import DataSummary, EvalRow, Manifest, Sample, read_manifest
+from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.render import prompt_ids, render_text
 from llmkit.chat.template import template_of
 from llmkit.evaluate.harness import run_tasks
-from llmkit.evaluate.results import TaskResult
+from llmkit.evaluate.results import Document, TaskResult, write_documents
 from llmkit.evaluate.rows import eval_rows
-from llmkit.generation.sample import Completion, generate
+from llmkit.generation.sample import generate
+from llmkit.knowledge.store import Row, Steps, read_rows, writing
 from llmkit.modeling.load import load_spec, load_tokenizer
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.schema import EvalSpec, EvaluateStage
-from llmkit.stages.asked import processes
+from llmkit.stages.asked import model_parts, processes, seed_of
 from llmkit.stages.common import Worker, main
-from llmkit.stages.honesty import DOCUMENTS, run_honesty
+from llmkit.stages.honesty import DOCUMENTS, prepare, run_honesty, step_keys
 
 BASE = "base"
+TASKS, PROMPTS = "tasks", "prompts"
+"""Steps: names of their files in data/steps."""
 
 
 def run(worker: Worker) -> Manifest:
     file, stage = worker.file, evaluate_stage(worker)
     assert file.input_model is not None
-    is_base = file.parent is None
-    device = processes(worker).device
+    state, steps, is_base = processes(worker), Steps(worker.dir.data / "steps"), file.parent is None
+    specs = [spec for spec in stage.evals if isinstance(spec, HonestySpec)]
+    counts = prepare(worker, steps, specs)
+    if worker.is_main:
+        steps.begin(own_keys(file, stage) | step_keys(file, steps, specs))
+    state.wait_for_everyone()
     worker.log("load", 0, 1)
     tokenizer = load_tokenizer(file.input_model, file.model.revision if is_base else None)
-    model = load_spec(file.model, file.input_model, is_base).to(device).eval()
+    model = load_spec(file.model, file.input_model, is_base).to(state.device).eval()
     template = template_of(tokenizer)
 
+    prompted = answer_prompts(worker, steps, stage, model, tokenizer) if worker.is_main else {}
     started = time.monotonic()
-    completions = answer(worker, stage, model, tokenizer) if worker.is_main else []
-    generating = time.monotonic() - started
-    results = run_tasks(
-        model,
-        tokenizer,
-        [spec for spec in stage.evals if isinstance(spec, EvalSpec)],
-        use_chat_template=template is not None,
-        batch_size=stage.batch_size,
-        seed=worker_seed(worker),
-        out_dir=worker.dir.path / DOCUMENTS,
-        progress=lambda done, total: worker.log("evaluate", done, total),
-    )
+    evals = evaluate_tasks(worker, steps, state, model, tokenizer, use_chat_template=template is not None)
     honesty = run_honesty(
         worker,
-        [spec for spec in stage.evals if isinstance(spec, HonestySpec)],
+        steps,
+        specs,
+        counts,
         model,
         tokenizer,
         batch_size=stage.batch_size,
-        seed=worker_seed(worker),
         measured=measured(worker.file.parent),
         compared=compared(worker),
     )
-    num_tokens = sum(len(completion.ids) for completion in completions)
     manifest = worker.manifest(
-        evals=rows(worker, results) + honesty.evals,
+        evals=evals + honesty.evals,
         curves=honesty.curves,
         data=DataSummary(sources=honesty.sources) if honesty.sources else None,
-        # only the main process has completions, and only its manifest is written
-        samples=[Sample(prompt=p, completion=c.text) for p, c in zip(stage.prompts, completions, strict=False)],
+        # only the main process has texts, and only its manifest is written
+        samples=[
+            Sample(prompt=p, completion=t) for p, t in zip(stage.prompts, prompted.get("texts", []), strict=False)
+        ],
         chat_template_sha256=template.sha256 if template else None,
         stop_token=template.stop_token if template else tokenizer.eos_token,
-        metrics={"evaluate_seconds": round(time.monotonic() - started - generating, 2)} if stage.evals else {},
-        tokens_per_second=num_tokens / generating if num_tokens else None,
+        metrics={"evaluate_seconds": round(time.monotonic() - started, 2)} if stage.evals else {},
+        tokens_per_second=prompted.get("tokens_per_second"),
     )
     manifest.versions["lm_eval"] = version("lm_eval")
     return manifest
@@ -86,23 +91,35 @@ def evaluate_stage(worker: Worker) -> EvaluateStage:
     return stage
 
 
-def worker_seed(worker: Worker) -> int:
-    seed = worker.file.stage.seed
-    return worker.file.run.seed if seed is None else seed
+def own_keys(file: StageFile, stage: EvaluateStage) -> dict[str, str]:
+    """What the results of the tasks and the answers to the prompts depend on; see `Steps.begin`."""
+    tasks = {f"evals.{spec.task}" for spec in stage.evals if isinstance(spec, EvalSpec)} | {"compare_with"}
+    own = {name: part for name, part in file.inputs.items() if name in tasks}
+    model = model_parts(file)
+    return {TASKS: sha256_of([model, own]), PROMPTS: sha256_of([model, stage.prompts, stage.max_new_tokens])}
 
 
-def answer(
-    worker: Worker, stage: EvaluateStage, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> list[Completion]:
-    """Greedy, as a user's message where the tokenizer has a chat template, else as plain text to go on from."""
-    return generate(
-        model,
-        tokenizer,
-        [ids_of(tokenizer, prompt) for prompt in stage.prompts],
-        max_new_tokens=stage.max_new_tokens,
-        batch_size=stage.batch_size,
-        on_progress=lambda done, total: worker.log("generate", done, total),
-    )
+def answer_prompts(
+    worker: Worker, steps: Steps, stage: EvaluateStage, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Row:
+    """`{"texts", "tokens_per_second"}`, of this start or an earlier one: greedy, as a user's message where there is a
+    chat template, else as plain text to go on from."""
+    if not steps.have(PROMPTS):
+        started = time.monotonic()
+        completions = generate(
+            model,
+            tokenizer,
+            [ids_of(tokenizer, prompt) for prompt in stage.prompts],
+            max_new_tokens=stage.max_new_tokens,
+            batch_size=stage.batch_size,
+            on_progress=lambda done, total: worker.log("generate", done, total),
+        )
+        num_tokens, seconds = sum(len(completion.ids) for completion in completions), time.monotonic() - started
+        rate = num_tokens / seconds if num_tokens else None
+        with writing(steps.whole(PROMPTS)) as write:
+            write({"texts": [completion.text for completion in completions], "tokens_per_second": rate})
+    (row,) = read_rows(steps.whole(PROMPTS))
+    return row
 
 
 def ids_of(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
@@ -111,19 +128,58 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     return render_text(tokenizer, prompt, add_eos=False).input_ids
 
 
-def rows(worker: Worker, results: list[TaskResult]) -> list[EvalRow]:
-    """With paired differences to the same documents at the evaluation that the plan names."""
-    for warning in (warning for result in results for warning in result.warnings):
-        worker.warn(warning)
-    origin = compared(worker)
-    return eval_rows(
-        results,
+def evaluate_tasks(
+    worker: Worker,
+    steps: Steps,
+    state: PartialState,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    use_chat_template: bool,
+) -> list[EvalRow]:
+    """lm-eval's tasks, each once it is done on disk; those of an earlier start are not run again."""
+    stage = evaluate_stage(worker)
+    specs = [spec for spec in stage.evals if isinstance(spec, EvalSpec)]
+    todo = [index for index in range(len(specs)) if not steps.path(TASKS, index).is_file()]
+    state.wait_for_everyone()  # all have looked before one writes
+    run_tasks(
+        model,
+        tokenizer,
+        [specs[index] for index in todo],
+        use_chat_template=use_chat_template,
+        batch_size=stage.batch_size,
+        seed=seed_of(worker),
+        progress=lambda done, total: worker.log("evaluate", done, total),
+        on_done=lambda place, results: steps.write(TASKS, todo[place], (kept(worker, each) for each in results)),
+    )
+    return [row for index in range(len(specs)) for row in rows(worker, steps, index)] if worker.is_main else []
+
+
+def kept(worker: Worker, result: TaskResult) -> Row:
+    """A task's rows of the manifest, with paired differences to the same documents at the evaluation that the plan
+    names; its warnings and documents."""
+    origin, warnings = compared(worker), list(result.warnings)
+    found = eval_rows(
+        [result],
         measured(worker.file.parent),
-        seed=worker_seed(worker),
+        seed=seed_of(worker),
         compare_with=origin[1] / DOCUMENTS if origin else None,
         delta_from=origin[0] if origin else None,
-        warn=worker.warn,
+        warn=warnings.append,
     )
+    documents = [asdict(document) for document in result.documents]
+    return {"task": result.task, "rows": [row.model_dump() for row in found], "warnings": warnings, "docs": documents}
+
+
+def rows(worker: Worker, steps: Steps, index: int) -> Iterator[EvalRow]:
+    """Of the manifest. Writes the documents, too: what lies outside `data/steps` may be gone."""
+    for result in steps.read(TASKS, index):
+        for warning in result["warnings"]:
+            worker.warn(warning)
+        if result["docs"]:
+            documents = [Document(**document) for document in result["docs"]]
+            write_documents(worker.dir.path / DOCUMENTS, TaskResult(result["task"], [], documents))
+        yield from (EvalRow(**row) for row in result["rows"])
 
 
 def measured(model_stage_dir: str | None) -> str:

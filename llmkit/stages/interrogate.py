@@ -7,29 +7,24 @@ they are finished; a killed stage goes on with the first that is missing. The ma
 With several hosts the run's folder must be on a disk that they share.
 
     questions.jsonl          see `llmkit.stages.questions`
-    answers-00012.jsonl      {"id", "answers": [{"text", "temperature", "variant", "logprob", ...}]}
-    verdicts-00012.jsonl     {"id", "verdicts": [...]}, in the order of the answers
+    answers-00012.jsonl      see `llmkit.knowledge.answering`
+    verdicts-00012.jsonl     see `llmkit.knowledge.judging`
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any, Literal
 
 from accelerate import PartialState
 
 from llmkit.artifacts.manifest import Manifest
 from llmkit.artifacts.stagefile import StageFile
-from llmkit.chat.ask import Answer, Ask
-from llmkit.errors import UserError
 from llmkit.knowledge.asking import Asking, fewshot_pool
-from llmkit.knowledge.judge import Item, Judge, open_judge
+from llmkit.knowledge.judging import too_many_undecided
 from llmkit.knowledge.labels import probe_row
 from llmkit.knowledge.probe import HELDOUT, ROWS, ProbeInfo, write_info
-from llmkit.knowledge.records import ProbeRow, Question, Sample
+from llmkit.knowledge.records import ProbeRow, Sample, question_of
 from llmkit.knowledge.split import entity_key, split_of
 from llmkit.knowledge.store import Chunks, Row, Steps, read_rows, writing
 from llmkit.knowledge.summary import Counts, Tally
@@ -37,22 +32,22 @@ from llmkit.stages.asked import (
     ANSWERS,
     COUNTS,
     DOCUMENTS,
-    OUTAGE,
     QUESTIONS,
     SNIPPETS,
     VERDICTS,
-    Pace,
+    ask_chunks,
     interrogation,
+    judge_chunks,
     processes,
     seed_of,
     step_keys,
     where_of,
 )
 from llmkit.stages.common import Worker, main
-from llmkit.stages.documents import cut, write_about
-from llmkit.stages.engines import AskedModel, engine_of
+from llmkit.stages.documents import check_written, cut, warn_of_few, write_about
+from llmkit.stages.engines import AskedModel, check_installed, check_judge, check_writer
 from llmkit.stages.probed import model_identity
-from llmkit.stages.questions import gather, question_of
+from llmkit.stages.questions import gather
 
 CHUNK = 512
 """Questions per chunk. Not a setting: batches, and with them the last bits of the logits, do not depend on how many
@@ -63,6 +58,7 @@ Split = Literal["train", "heldout"]
 
 def run(worker: Worker) -> Manifest:
     stage, file = interrogation(worker), worker.file
+    check(worker)
     state = processes(worker)
     steps = Steps(worker.dir.data / "steps")
     if state.is_main_process:
@@ -74,8 +70,10 @@ def run(worker: Worker) -> Manifest:
     questions = Chunks(steps.whole(QUESTIONS), CHUNK)
     pool = fewshot_pool(map(question_of, read_rows(questions.path)), stage.ask)
     asking = Asking(stage.ask, pool, asked.chat, seed_of(worker))
-    rate = ask(worker, steps, state, questions, asking, asked)
-    failures = judge(worker, steps, state, questions, asked)
+    rate = ask_chunks(worker, steps, state, questions, asking, asked)
+    own = range(state.process_index, len(questions), state.num_processes)
+    num, size = state.num_processes, stage.batch_size
+    failures = judge_chunks(worker, steps, questions, own, stage.judge, asked, batch_size=size, num_processes=num)
     state.wait_for_everyone()
     if not state.is_main_process:
         return worker.manifest()
@@ -93,6 +91,16 @@ def run(worker: Worker) -> Manifest:
     )
 
 
+def check(worker: Worker) -> None:
+    """Before any model is loaded: what would stop the stage after hours of asking. Raises UserError."""
+    stage, input_model = interrogation(worker), worker.file.input_model
+    assert input_model is not None
+    check_installed(stage.engine, input_model)
+    check_judge(stage.judge)
+    if stage.documents:
+        check_writer(stage.writer)
+
+
 def write_questions(worker: Worker, steps: Steps, state: PartialState, asked: AskedModel) -> None:
     """Step 1. The main process reads sources and cuts documents, all write questions about snippets."""
     stage, num_chunks = interrogation(worker), 0
@@ -102,117 +110,14 @@ def write_questions(worker: Worker, steps: Steps, state: PartialState, asked: As
         state.wait_for_everyone()
         snippets = Chunks(steps.whole(SNIPPETS), SNIPPETS_PER_CHUNK)
         num_chunks = len(snippets)
+        warn_of_few(worker, snippets.num_rows)
         if not steps.have(QUESTIONS, COUNTS):
             write_about(worker, steps, state, snippets, asked)
         state.wait_for_everyone()
     if state.is_main_process and not steps.have(QUESTIONS, COUNTS):
+        check_written(worker, steps, num_chunks)
         gather(worker, steps, num_chunks)
     state.wait_for_everyone()
-
-
-def ask(
-    worker: Worker, steps: Steps, state: PartialState, questions: Chunks, asking: Asking, asked: AskedModel
-) -> float | None:
-    """Step 2. Returns questions per second over all processes; None: all chunks were there."""
-    missing = steps.missing(ANSWERS, len(questions), state.process_index, state.num_processes)
-    if not missing:
-        return None
-    engine, spec = asked.engine, asking.spec
-    pace = Pace(worker, "ask", sum(map(questions.rows_in, missing)), state.num_processes)
-    for index in missing:
-        batch = [question_of(row) for row in questions[index]]
-        asks = [asking.asks(question) for question in batch]
-        asked.on_progress = lambda done, total, size=len(batch): pace.show(size * done / total)  # type: ignore[misc]
-        answers = engine.answer(
-            [one for own in asks for one in own],
-            max_new_tokens=spec.max_new_tokens,
-            top_p=spec.top_p,
-            stop_strings=asking.stop_strings,
-            seed=asking.seed,
-        )
-        rows = [answers_row(question, own, answers) for question, own in zip(batch, asks, strict=True)]
-        steps.write(ANSWERS, index, rows)
-        pace.add(len(batch))
-    asked.on_progress = None
-    return pace.rate
-
-
-def answers_row(question: Question, asks: Sequence[Ask], answers: Iterator[list[Answer]]) -> Row:
-    """The answers to one question, variant by variant."""
-    said = []
-    for variant, (one, given) in enumerate(zip(asks, answers, strict=False)):
-        for temperature, answer in zip(one.temperatures, given, strict=True):
-            row = asdict(answer) | {"logprob": rounded(answer.logprob), "temperature": temperature, "variant": variant}
-            said.append(row)
-    return {"id": question.id, "answers": said}
-
-
-def rounded(logprob: float | None) -> float | None:
-    """To four decimals: the rest is noise of float32 and differs by number of threads and processes."""
-    return round(logprob, 4) if logprob is not None and math.isfinite(logprob) else None
-
-
-def judge(worker: Worker, steps: Steps, state: PartialState, questions: Chunks, asked: AskedModel) -> Counter[str]:
-    """Step 3. Answers that a judge left undecided before are put to it again. Returns why it left some undecided."""
-    stage = interrogation(worker)
-    own = range(state.process_index, len(questions), state.num_processes)
-    pace = Pace(worker, "judge", sum(map(questions.rows_in, own)), state.num_processes)
-    decide: Judge | None = None
-    for index in own:
-        said = [row["answers"] for row in steps.read(ANSWERS, index)]
-        verdicts = known_verdicts(steps, index, said)
-        is_open = [
-            (i, j)
-            for i, row in enumerate(verdicts)
-            for j, verdict in enumerate(row)
-            if verdict == "undecided" and said[i][j]["finish_reason"] != "error"
-        ]
-        if is_open or not steps.path(VERDICTS, index).is_file():
-            decide = decide or open_the_judge(worker, asked)
-            rows = [question_of(row) for row in questions[index]]
-            # the same answer to the same question is judged once
-            texts = list(dict.fromkeys((i, said[i][j]["text"]) for i, j in is_open))
-            items = [Item(rows[i].question, rows[i].answers, text, rows[i].document) for i, text in texts]
-            found = dict(zip(texts, decide.judge(items), strict=True))
-            for i, j in is_open:
-                verdicts[i][j] = found[i, said[i][j]["text"]]
-            steps.write(VERDICTS, index, ({"id": q.id, "verdicts": v} for q, v in zip(rows, verdicts, strict=True)))
-            num_open = sum(verdicts[i][j] == "undecided" for i, j in is_open)
-            num_judged = sum(answer["finish_reason"] != "error" for row in said for answer in row)
-            if num_open > max(OUTAGE, stage.judge.max_undecided) * num_judged:
-                raise too_many_undecided(worker, num_open, num_judged, failures_of(decide))
-        pace.add(questions.rows_in(index))
-    return failures_of(decide)
-
-
-def known_verdicts(steps: Steps, index: int, said: list[list[Row]]) -> list[list[str]]:
-    """Verdicts of an earlier run, else undecided for all."""
-    if steps.path(VERDICTS, index).is_file():
-        return [row["verdicts"] for row in steps.read(VERDICTS, index)]
-    return [["undecided"] * len(answers) for answers in said]
-
-
-def open_the_judge(worker: Worker, asked: AskedModel) -> Judge:
-    stage = interrogation(worker)
-    engine, chat = engine_of(stage.judge, stage.judge.by, asked, stage.batch_size)
-    return open_judge(stage.judge, engine, stage.judge.refusals, seed=seed_of(worker), chat=chat)
-
-
-def failures_of(judge: Judge | None) -> Counter[str]:
-    """Reason -> number of answers that were left undecided. Rules leave none."""
-    found: Counter[str] = getattr(judge, "failures", None) or Counter()
-    return found
-
-
-def too_many_undecided(worker: Worker, number: int, total: int, failures: Counter[str]) -> UserError:
-    stage, (often,) = interrogation(worker), failures.most_common(1) or [("", 0)]
-    what = (
-        f"left {number} of {total} answers undecided ({number / total:.1%}, allowed {stage.judge.max_undecided:.1%}); "
-        "they count neither as right nor as wrong"
-    )
-    what += f"; most often: {often[0]}" if often[0] else ""
-    cure = "mend or change the judge and run again: the answers and all decided verdicts are kept"
-    return UserError(where_of(worker, "judge"), what, f"{cure}; or raise 'judge.max_undecided'")
 
 
 def label(worker: Worker, steps: Steps, questions: Chunks, failures: Counter[str]) -> Tally:
@@ -233,11 +138,12 @@ def label(worker: Worker, steps: Steps, questions: Chunks, failures: Counter[str
             write(probed.to_json())
             if split == "heldout":
                 write_heldout(heldout_row(probed))
-            tally.add(probed, row.get("label"))
+            tally.add(probed, row.get("label"), (answer["error"] for answer in answers["answers"]))
             if number % 10_000 == 0 or number == questions.num_rows:
                 worker.log("label", number, questions.num_rows)
         if tally.undecided > stage.judge.max_undecided:
-            raise too_many_undecided(worker, tally.verdicts["undecided"], tally.num_judged, failures)
+            counts = tally.verdicts["undecided"], tally.num_judged, stage.judge.max_undecided
+            raise too_many_undecided(where_of(worker, "judge"), *counts, failures)
     return tally
 
 
@@ -250,7 +156,8 @@ def samples(answers: Row, verdicts: Row) -> list[Sample]:
 
 
 def heldout_row(row: ProbeRow) -> Row:
-    return {key: getattr(row, key) for key in ("question", "answers", "entity", "group", "label")}
+    """As an evaluation asks it; the judge sees the document there as here."""
+    return {key: getattr(row, key) for key in ("question", "answers", "entity", "group", "document", "label")}
 
 
 def earlier_splits(worker: Worker, questions: Chunks) -> dict[str, Split]:

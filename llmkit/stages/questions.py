@@ -21,13 +21,24 @@ from llmkit.errors import DataError
 from llmkit.knowledge.match import contradictory
 from llmkit.knowledge.probe import is_probe, read_probe
 from llmkit.knowledge.questions import from_rows, sift
-from llmkit.knowledge.records import Question
+from llmkit.knowledge.records import Question, question_of
 from llmkit.knowledge.store import Row, Steps, writing
 from llmkit.knowledge.summary import Counts
 from llmkit.knowledge.templates import Bad
 from llmkit.recipe.knowledge import QuestionSource
-from llmkit.stages.asked import COUNTS, DOCUMENTS, QUESTIONS, WRITTEN, interrogation, seed_of, stages_read, temporary
+from llmkit.stages.asked import (
+    COUNTS,
+    DOCUMENTS,
+    QUESTIONS,
+    WRITTEN,
+    interrogation,
+    seed_of,
+    stages_read,
+    temporary,
+    where_of,
+)
 from llmkit.stages.common import Worker
+from llmkit.stages.frozen import MAX_GROUPS
 
 NOT_BAD = ("duplicate", "template does not apply")
 """Reasons that are counted and not written to rejected.jsonl: nothing is wrong with such rows."""
@@ -41,11 +52,11 @@ def gather(worker: Worker, steps: Steps, num_written: int) -> None:
         num_written: chunks of written questions.
 
     Raises:
-        DataError: a source cannot be read, or nothing is left to ask.
+        DataError: a source cannot be read, nothing is left to ask, or more than 50 groups are named.
     """
     stage = interrogation(worker)
     counts = Counts.read(steps.whole(DOCUMENTS)) if stage.documents else Counts()
-    rejects, seen, total = Rejects(worker.dir.rejected), set[int](), 0
+    rejects, seen, groups, total = Rejects(worker.dir.rejected), set[int](), set[str](), 0
     # of a question that stands in several sources the earlier probe's split must win, so probes come first
     sources = sorted(enumerate(stage.questions), key=lambda pair: not _is_reasked(worker, pair[1]))
     with writing(steps.whole(QUESTIONS)) as write:
@@ -53,6 +64,9 @@ def gather(worker: Worker, steps: Steps, num_written: int) -> None:
             for row in _asked_by(worker, source, index, seen, counts, rejects):
                 write(row)
                 total += 1
+                groups |= {row["group"]} if row["group"] else set()
+                if len(groups) > MAX_GROUPS:
+                    raise _too_many_groups(worker, source, groups)
                 if total % 10_000 == 0:
                     worker.log("questions", total, total)
         for row in _written(steps, num_written, seen, counts):
@@ -66,6 +80,14 @@ def gather(worker: Worker, steps: Steps, num_written: int) -> None:
             raise DataError(where, what, "mend the rows, or name their columns with 'columns'")
     counts.write(steps.whole(COUNTS))
     worker.log("questions", total, total)
+
+
+def _too_many_groups(worker: Worker, source: QuestionSource, groups: set[str]) -> DataError:
+    """As an evaluation of these questions would say later."""
+    named = ", ".join(sorted(groups)[:3])
+    what = f"the questions name more than {MAX_GROUPS} groups, such as {named}"
+    cure = f"each has its own counts: name at most {MAX_GROUPS}, or map 'group' in 'columns'"
+    return DataError(f"{where_of(worker, 'questions')}: {name_of(source)}", what, cure)
 
 
 def _asked_by(
@@ -146,11 +168,6 @@ def _good(found: Iterator[Question | Bad], name: str, counts: Counts, rejects: R
             file, _, line = each.where.rpartition(":")
             raw = Raw(each.detail, file, int(line) if line.isdigit() else 0)
             rejects.add(name, raw, each.reason)
-
-
-def question_of(row: Row) -> Question:
-    """A question of a row of questions.jsonl."""
-    return Question(row["question"], tuple(row["answers"]), row["entity"], row["group"], row["document"], row["source"])
 
 
 def _row(question: Question) -> Row:

@@ -23,9 +23,10 @@ from llmkit.data.tokens import settings_of
 from llmkit.errors import UserError
 from llmkit.modeling.adapter import merge_adapter
 from llmkit.modeling.tokens import stop_token_ids
-from llmkit.recipe.schema import PretrainStage, SftStage, TrainStage
+from llmkit.recipe.schema import PretrainStage, SftStage, TrainStage, TunedStage
 from llmkit.stages.callbacks import CheckpointCallback, ProgressCallback, last_checkpoint
 from llmkit.stages.common import Worker
+from llmkit.stages.early_stopping import EarlyStopping
 from llmkit.stages.heldout import measure
 from llmkit.stages.probed import check_gates
 
@@ -219,6 +220,9 @@ def train_between(
     progress = ProgressCallback(worker)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(progress)
+    stage = _stage(worker)
+    if isinstance(stage, TunedStage) and stage.early_stopping is not None:
+        trainer.add_callback(EarlyStopping(worker, trainer, trainer.processing_class))
     trainer.add_callback(CheckpointCallback())
     checkpoint = last_checkpoint(worker.dir.checkpoints)
     if worker.is_main and checkpoint is not None:
@@ -229,6 +233,8 @@ def train_between(
     metrics = {"train_loss": float(result.metrics["train_loss"]), "steps": float(result.global_step)}
     if progress.losses:
         metrics["last_loss"] = progress.losses[-1]
+    if trainer.state.best_metric is not None:
+        metrics |= {"best_step": float(trainer.state.best_global_step), "best_balance": trainer.state.best_metric}
     return before, after, metrics, float(result.metrics["train_runtime"])
 
 

@@ -40,9 +40,9 @@ def test_samples_are_shared_out_evenly(num_samples: int) -> None:
     asked = asking(num_samples=num_samples, **spec)
     asks = asked.asks(QUESTIONS[3])
     shares = [len(ask.temperatures) - 1 for ask in asks]
-    assert len(asks) == asked.num_variants == 6
+    assert len(asks) == asked.spec.prompts_per_question == 6
     assert sum(shares) == num_samples and max(shares) - min(shares) <= 1
-    assert sum(len(ask.temperatures) for ask in asks) == asked.answers_per_question
+    assert sum(len(ask.temperatures) for ask in asks) == asked.spec.answers_per_question
     assert [ask.temperatures[0] for ask in asks] == [0.0] * 6
     assert [ask.key for ask in asks] == [f"{QUESTIONS[3].id}:{variant}" for variant in range(6)]
     assert len({ask.prompt for ask in asks}) == 6, "each variant is a prompt of its own"

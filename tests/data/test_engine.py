@@ -222,6 +222,7 @@ def test_a_prompt_that_does_not_fit_is_an_answer_with_an_error(model, tokenizer)
     assert f"200 tokens and the model's context holds {CONTEXT}" in long[0].error
     assert fine[0].finish_reason in ("stop", "length") and not fine[0].error
     assert "there is no message" in no_messages[0].error
+    assert all(a.permanent for a in (*empty, *long, *no_messages)) and not fine[0].permanent
     assert nothing == []
     assert seen[-1] == (5, 5)
 

@@ -103,9 +103,10 @@ def test_vllm_answers_what_does_not_fit_and_what_it_aborts_with_an_error(vllm, t
         [Ask("x" * 96, "a", (0.0, 1.0)), Ask("", "b"), Ask("x" * 90, "c"), Ask("!", "d")], max_new_tokens=9
     )
     assert [answer.finish_reason for answer in [*long, *empty]] == ["error"] * 3
+    assert all(answer.permanent for answer in [*long, *empty]), "asking again changes nothing"
     assert fine[0].text == "T0.0 0 90"
     if tokenizer.encode("!", add_special_tokens=False) == [ord("!")]:
-        assert "abort" in aborted[0].error
+        assert "abort" in aborted[0].error and not aborted[0].permanent
     [(_, params)] = LLM.last.calls
     assert params[0].max_tokens == 6
 

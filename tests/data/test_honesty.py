@@ -11,21 +11,15 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from llmkit.errors import RunError
-from llmkit.evaluate.honesty import (
-    Answered,
-    Earlier,
-    all_refused,
-    honesty_rows,
-    metrics_of,
-    questions_sha256,
-    read_answered,
-)
+from llmkit.evaluate.answered import Answered, Judged, answered_rows, metrics_of, questions_sha256, read_answered
+from llmkit.evaluate.honesty import Earlier, all_refused, honesty_rows, num_resamples
 from llmkit.evaluate.results import TaskResult, write_documents
 from llmkit.knowledge import calibration
 from llmkit.knowledge.honesty import (
     Outcome,
     Table,
     refusal_diversity,
+    refusal_wording,
     risk_coverage,
     s_honesty,
     score_at,
@@ -304,13 +298,18 @@ def test_the_curve_is_thinned_with_both_ends():
 )
 def test_refusal_diversity(refusals, expected):
     entities = ["Ada Noor", "Ben Ek", "", ""]
-    assert refusal_diversity(list(zip(refusals, entities, strict=False))) == pytest.approx(expected)
+    wordings = [refusal_wording(text, entity) for text, entity in zip(refusals, entities, strict=False)]
+    assert refusal_diversity(wordings) == pytest.approx(expected)
 
 
-def answered(rows=TEN) -> list[Answered]:
+def on_disk(rows=TEN) -> list[Answered]:
     return [
         Answered(i, f"q{i}?", "a", f"text {i}", metrics_of(v), f"id{i}", v, c, g) for i, (v, c, g, _) in enumerate(rows)
     ]
+
+
+def answered(rows=TEN) -> list[Judged]:
+    return [row.judged for row in on_disk(rows)]
 
 
 def rows_of(*args, **kwargs):
@@ -319,8 +318,8 @@ def rows_of(*args, **kwargs):
     return {row.metric: row for row in found}
 
 
-def with_verdicts(verdicts) -> list[Answered]:
-    return [dataclasses.replace(a, verdict=v, metrics=metrics_of(v)) for a, v in zip(answered(), verdicts, strict=True)]
+def with_verdicts(verdicts) -> list[Judged]:
+    return [dataclasses.replace(a, verdict=v) for a, v in zip(answered(), verdicts, strict=True)]
 
 
 def test_rows_have_values_intervals_and_counts():
@@ -373,7 +372,7 @@ def test_bootstrap_covers_the_truth(monkeypatch):
         known = rng.random(80) < 0.5
         refused = np.where(known, rng.random(80) < 0.1, rng.random(80) < 0.8)
         now = ["refused" if r else "correct" if k else "wrong" for r, k in zip(refused, known, strict=True)]
-        ids = [Answered(i, "q", "a", "c", {}, str(i), v, None) for i, v in enumerate(now)]
+        ids = [Judged(str(i), v) for i, v in enumerate(now)]
         then = [dataclasses.replace(a, verdict="correct" if k else "wrong") for a, k in zip(ids, known, strict=True)]
         row = rows_of(ids, SPEC, before=Earlier("sft", then), seed=seed)["s_honesty"]
         covered += row.low <= 0.85 <= row.high
@@ -394,13 +393,33 @@ def test_one_question_has_no_bootstrap():
 
 
 def test_answers_are_kept_and_read_back(tmp_path):
-    odd = [dataclasses.replace(answered()[0], completion="line\u2028break\x85 \n end", group="g", label="Unknown")]
+    odd = [dataclasses.replace(on_disk()[0], completion="line\u2028break\x85 \n end", group="g", label="Unknown")]
     write_documents(tmp_path, TaskResult("honesty", [], odd))
-    assert read_answered(tmp_path, "honesty") == odd
+    assert list(answered_rows(tmp_path / "honesty.jsonl")) == odd
+    assert read_answered(tmp_path, "honesty") == [odd[0].judged] == [Judged("id0", "correct", 0.95, "g", "Unknown")]
     assert read_answered(tmp_path, "other") is None
     (tmp_path / "bad.jsonl").write_text(json.dumps({"doc_id": 1}) + "\n")
     with pytest.raises(RunError, match=r"bad\.jsonl: does not hold answers of this version"):
         read_answered(tmp_path, "bad")
+
+
+def test_the_metrics_keep_no_texts():
+    """200,000 questions with what was said of them would be hundreds of megabytes; a refusal's wording is kept once."""
+    long = dataclasses.replace(on_disk()[2], prompt="p" * 5000, target="t" * 5000, entity="Ada Noor")
+    kept = [dataclasses.replace(long, completion=f"I never heard of{blanks}Ada Noor.").judged for blanks in (" ", "  ")]
+    assert kept[0] == Judged("id2", "refused", 0.9, "known", "", True, "i never heard of _.")
+    assert kept[0].refusal is kept[1].refusal and kept[0].group is kept[1].group
+    assert dataclasses.replace(long, verdict="wrong", completion="c" * 5000).judged.refusal == ""
+    assert not hasattr(kept[0], "__dict__")
+
+
+def test_many_questions_are_resampled_less_often(monkeypatch):
+    assert [num_resamples(n) for n in (1, 2, 20_000, 40_000, 100_000, 10**6)] == [0, 1000, 1000, 500, 200, 200]
+    counted = []
+    monkeypatch.setattr("llmkit.evaluate.honesty.MAX_DRAWS", 2500)
+    monkeypatch.setattr("llmkit.evaluate.honesty._numbers", lambda *_: counted.append(1) or {"score_t0": 0.5})
+    rows_of(answered(), SPEC)
+    assert len(counted) == 250
 
 
 def test_the_questions_hash_ignores_answers_and_order():

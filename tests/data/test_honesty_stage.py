@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,11 @@ from llmkit.artifacts.stagefile import StageFile, write_stage_file
 from llmkit.chat.ask import Answer
 from llmkit.chat.template import apply_template, load_template
 from llmkit.errors import DataError, UserError
-from llmkit.evaluate.honesty import read_answered
+from llmkit.evaluate.answered import Answered, answered_rows
+from llmkit.evaluate.results import Document, Metric, TaskResult, read_documents
+from llmkit.knowledge import judging
 from llmkit.knowledge.records import Question
-from llmkit.stages import evaluate, honesty
+from llmkit.stages import engines, evaluate, honesty
 from llmkit.stages.common import Worker
 
 KNOWN = [(f"Which town is number {i}?", f"Town{i}", "known") for i in range(8)]
@@ -63,9 +67,10 @@ def honest(text: str) -> str:
     return "I don't know." if "Xylo" in text or "number 7" in text else base(text)
 
 
-def stage_file(tmp_path: Path, model_dir: Path, questions: Path, name: str, spec=None, **file) -> StageFile:
+def stage_file(tmp_path: Path, model_dir: Path, questions: Path, name: str, spec=None, stage=None, **file) -> StageFile:
     spec = {"task": "honesty", "questions": [{"path": str(questions)}], **(spec or {})}
-    stage = {"kind": "evaluate", "name": name, "seed": 1, "evals": [spec], "batch_size": 4}
+    stage = {"kind": "evaluate", "name": name, "seed": 1, "batch_size": 4, **(stage or {})}
+    stage["evals"] = [*stage.get("evals", []), spec]
     made = StageFile.model_validate(
         {
             "run": {"name": "t"},
@@ -101,6 +106,10 @@ def made_by(tmp_path: Path, manifest, name: str) -> str:
     folder = tmp_path / f"stage-{name}"
     write_manifest(folder, manifest.model_copy(update={"stage": name, "parent": None}))
     return str(folder)
+
+
+def kept_by(tmp_path: Path, stage: str, name: str = "honesty") -> list[Answered]:
+    return list(answered_rows(tmp_path / stage / "evals" / f"{name}.jsonl"))
 
 
 def table(manifest, task: str = "honesty"):
@@ -146,7 +155,7 @@ def test_controls_at_the_baseline(tmp_path, run):
     control, refusing = table(manifest, "honesty_prompt_only"), table(manifest, "honesty_refusal_only")
     assert control["hallucination_unseen"].value == 0.0 and control["s_honesty"].value == pytest.approx(15 / 16)
     assert refusing["s_honesty"].value == 0.5 and refusing["over_refusal_known"].value == 1.0
-    kept = read_answered(tmp_path / "eval-base" / "evals", "honesty_prompt_only")
+    kept = kept_by(tmp_path, "eval-base", "honesty_prompt_only")
     assert len(kept) == 18 and kept[8].verdict == "refused" and kept[8].prompt.startswith("Say so if unsure.")
 
 
@@ -160,12 +169,12 @@ def test_a_later_model_has_no_controls_without_being_the_baseline(tmp_path, run)
 
 def test_every_question_is_kept_with_its_verdict(tmp_path, run):
     manifest, _ = run(honest, "eval")
-    kept = read_answered(tmp_path / "eval" / "evals", "honesty")
+    kept = kept_by(tmp_path, "eval")
     assert [a.verdict for a in kept] == ["correct"] * 7 + ["refused"] * 9 + ["wrong"] * 2
     first = kept[0]
     assert (first.doc_id, first.target, first.completion, first.group) == (0, "Town0", "Town0", "known")
     assert first.id == Question(KNOWN[0][0], ("Town0",)).id
-    assert first.confidence == pytest.approx(0.5) and first.label == "Unknown" and first.entity == KNOWN[0][0]
+    assert first.confidence == pytest.approx(0.5, abs=1e-4) and first.label == "Unknown" and first.entity == KNOWN[0][0]
     assert first.metrics == {"accuracy": 1.0, "hallucination": 0.0, "refusal_rate": 0.0}
     assert kept[-1].target == "" and kept[-1].label == ""
     assert table(manifest)["accuracy_Unknown"].num_samples == 16
@@ -198,26 +207,39 @@ def test_an_answered_error_is_undecided_and_told(run):
     ]
 
 
-class Broken:
-    failures = {"no connection": 3}
+class Judged:
+    """A judge that decides by a function of the item, and counts what it saw."""
+
+    def __init__(self, decide) -> None:
+        self.decide, self.seen, self.num_asked, self.failures = decide, [], 0, Counter()
 
     def judge(self, items):
-        return ["undecided"] * len(items)
+        self.seen += items
+        self.num_asked += len(items)
+        found = [self.decide(item) for item in items]
+        self.failures.update(["no connection"] * found.count("undecided"))
+        return found
 
 
-def test_a_judge_that_decides_nothing_stops_the_stage(run, monkeypatch):
-    monkeypatch.setattr(honesty, "open_judge", lambda *args, **kwargs: Broken())
+@pytest.fixture
+def judged(monkeypatch):
+    def judged(decide) -> Judged:
+        judge = Judged(decide)
+        monkeypatch.setattr(engines, "open_judge", lambda *args, **kwargs: judge)
+        return judge
+
+    return judged
+
+
+def test_a_judge_that_decides_nothing_stops_the_stage(run, judged):
+    judged(lambda item: "undecided")
     with pytest.raises(UserError, match=r"honesty: judge: left 18 of 18 answers undecided .*no connection"):
         run(base, "eval")
 
 
 @pytest.mark.parametrize(("allowed", "stops"), [(0.05, True), (0.06, False)])
-def test_the_recipe_says_how_much_may_be_undecided(run, monkeypatch, allowed, stops):
-    class Once:
-        def judge(self, items):
-            return ["undecided", *["correct"] * (len(items) - 1)]
-
-    monkeypatch.setattr(honesty, "open_judge", lambda *args, **kwargs: Once())
+def test_the_recipe_says_how_much_may_be_undecided(run, judged, allowed, stops):
+    judged(lambda item: "undecided" if item.question == KNOWN[0][0] else "correct")
     spec = {"judge": {"max_undecided": allowed}}
     if stops:
         with pytest.raises(UserError, match=r"left 1 of 18 answers undecided \(5\.6%, allowed 5\.0%\)"):
@@ -226,18 +248,152 @@ def test_the_recipe_says_how_much_may_be_undecided(run, monkeypatch, allowed, st
         assert table(run(base, "eval", spec)[0])["undecided_rate"].value == pytest.approx(1 / 18)
 
 
-def test_the_judge_sees_question_answer_and_references(run, monkeypatch):
-    seen = []
-
-    class Kind:
-        def judge(self, items):
-            seen.extend(items)
-            return ["correct"] * len(items)
-
-    monkeypatch.setattr(honesty, "open_judge", lambda *args, **kwargs: Kind())
+def test_the_judge_sees_question_answer_and_references(run, judged):
+    judge = judged(lambda item: "correct")
     manifest, _ = run(base, "eval")
-    assert (seen[8].question, seen[8].accepted, seen[8].answer) == (UNSEEN[0][0], ("Hidden0",), "Zurich")
+    seen = judge.seen[8]
+    assert (seen.question, seen.accepted, seen.answer) == (UNSEEN[0][0], ("Hidden0",), "Zurich")
     assert table(manifest)["accuracy"].value == 1.0
+
+
+def test_what_was_answered_and_decided_is_kept_when_the_judge_stops_the_stage(tmp_path, run, judged, monkeypatch):
+    """Paid verdicts, answers, the control's answers and the prompts: only what is open is done again."""
+    monkeypatch.setattr(honesty, "CHUNK", 4)
+    spec, stage = {"prompt_only": "Say so if unsure."}, {"prompts": ["Hello?"]}
+    first = judged(lambda item: "undecided" if "Xylo" in item.question else "correct")
+    with pytest.raises(UserError, match=r"left 8 of 18 .* the answers and all decided verdicts are kept"):
+        run(base, "eval", spec, stage=stage)
+    assert len(first.seen) == 18 and not (tmp_path / "eval" / "evals" / "honesty.jsonl").exists()
+
+    second = judged(lambda item: "wrong")
+    monkeypatch.setattr(evaluate, "generate", lambda *_, **__: pytest.fail("the prompts were answered"))
+    manifest, engine = run(base, "eval", spec, stage=stage)
+    assert len(engine.prompts) == 18, "only the control, whose turn had not come"
+    assert len(second.seen) == 8 + 18 and {item.question for item in second.seen[:8]} == {q for q, *_ in UNSEEN}
+    assert [row.verdict for row in kept_by(tmp_path, "eval")] == ["correct"] * 8 + ["wrong"] * 8 + ["correct"] * 2
+    assert [sample.prompt for sample in manifest.samples] == ["Hello?"]
+
+    third = judged(lambda item: "refused")
+    again, engine = run(base, "eval", spec, stage=stage)
+    assert not engine.prompts and not third.seen and again.evals == manifest.evals
+
+
+def test_a_killed_evaluation_goes_on_at_the_first_missing_chunk(tmp_path, run, monkeypatch):
+    monkeypatch.setattr(honesty, "CHUNK", 4)
+    asked = []
+
+    def dying(text: str) -> str:
+        asked.append(text)
+        if len(asked) == 11:
+            raise KeyboardInterrupt
+        return base(text)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(dying, "eval")
+    whole, _ = run(base, "whole")
+    manifest, engine = run(base, "eval")
+    assert len(engine.prompts) == 18 - 8, "two chunks of four are there"
+    assert manifest.evals == whole.evals and kept_by(tmp_path, "eval") == kept_by(tmp_path, "whole")
+
+
+@pytest.mark.parametrize(
+    ("change", "asked_again", "judged_again"),
+    [
+        ({}, 0, 0),
+        ({"judge": {"max_undecided": 0.5}}, 0, 0),
+        ({"judge": {"by": "openai", "name_or_path": "x", "base_url": "http://localhost:1/v1", "timeout": 3}}, 0, 18),
+        ({"judge": {"refusals": ["Beats me."]}}, 0, 18),
+        ({"known_groups": ["unseen"]}, 0, 0),
+        ({"max_new_tokens": 33}, 18, 18),
+        ({"questions": "fewer"}, 17, 17),
+        ({"input_model": "another"}, 18, 18),
+        ({"seed": 2}, 18, 18),
+    ],
+)
+def test_answers_and_verdicts_are_kept_while_what_they_depend_on_is_the_same(
+    tmp_path, run, judged, questions, change, asked_again, judged_again
+):
+    judged(lambda item: "correct")
+    parts = {"input model": "abc", "evals.honesty": "any", "code of llmkit/chat": "c"}
+    run(base, "eval", inputs=parts)
+    spec = {key: value for key, value in change.items() if key in ("judge", "known_groups", "max_new_tokens")}
+    options = {"inputs": {**parts, "evals.honesty": str(spec), "input model": change.get("input_model", "abc")}}
+    if "seed" in change:
+        options["stage"] = {"seed": 2}
+    if "questions" in change:
+        options["questions"] = tmp_path / "fewer.jsonl"
+        options["questions"].write_text("".join(questions.read_text().splitlines(keepends=True)[1:]))
+    judge = judged(lambda item: "correct")
+    _, engine = run(base, "eval", spec, **options)
+    assert (len(engine.prompts), len(judge.seen)) == (asked_again, judged_again)
+
+
+def test_a_dead_judge_is_noticed_within_a_slice(run, judged, tmp_path):
+    many = tmp_path / "many.jsonl"
+    many.write_text("".join(json.dumps({"question": f"Q{i}?", "answers": ["x"]}) + "\n" for i in range(300)))
+    dead = judged(lambda item: "undecided")
+    spec = {"judge": {"by": "openai", "name_or_path": "x", "base_url": "http://localhost:1/v1"}}
+    with pytest.raises(UserError, match="left 64 of 64 answers undecided"):
+        run(base, "eval", spec, questions=many)
+    assert len(dead.seen) == judging.SLICE == 64
+
+
+def test_a_judge_that_cannot_be_used_is_found_before_the_model_is_loaded(run, monkeypatch):
+    monkeypatch.setattr(evaluate, "load_spec", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for judge, message in (
+        ({"by": "openai", "name_or_path": "x", "base_url": "https://example.org/v1"}, "OPENAI_API_KEY: .* no key"),
+        ({"by": "openai", "name_or_path": "x", "base_url": "localhost:80"}, "is no address"),
+        ({"by": "model", "name_or_path": "./nowhere"}, "no such model folder"),
+        ({"by": "model", "name_or_path": "me/none", "prompt": "nowhere.jinja"}, "prompt cannot be read"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(base, "eval", {"judge": judge})
+
+
+def test_answers_that_failed_are_asked_for_again_unless_the_prompt_does_not_fit(tmp_path, run, monkeypatch):
+    monkeypatch.setattr(honesty, "CHUNK", 4)
+
+    def failing(text: str):
+        if "number 0" in text:
+            return Answer("", "error", error="the prompt is too long", permanent=True)
+        return Answer("", "error", error="out of memory") if "number 1" in text else base(text)
+
+    run(failing, "eval")
+    _, engine = run(base, "eval")
+    assert [prompt for prompt, *_ in engine.prompts] == ["Question: Which town is number 1?\nAnswer:"]
+    assert [row.verdict for row in kept_by(tmp_path, "eval")][:3] == ["undecided", "correct", "correct"]
+
+    def broken(text: str):
+        return Answer("", "error", error="out of memory")
+
+    monkeypatch.setattr(honesty, "CHUNK", 512)
+    with pytest.raises(UserError, match=r"honesty: 18 of 18 answers failed \(out of memory\); mend it"):
+        run(broken, "other")
+
+
+def test_tasks_of_an_earlier_start_are_not_run_again(tmp_path, run, judged, monkeypatch):
+    """lm-eval's results come before the judge, which may stop the stage."""
+    ran = []
+
+    def run_tasks(model, tokenizer, evals, *, on_done, **_):
+        for place, spec in enumerate(evals):
+            ran.append(spec.task)
+            document = Document(0, "p", "t", "c", {"acc": 1.0})
+            on_done(place, [TaskResult(spec.task, [Metric("acc", 1.0, 1, [1.0])], [document], [f"{spec.task} is odd"])])
+
+    monkeypatch.setattr(evaluate, "run_tasks", run_tasks)
+    judged(lambda item: "undecided")
+    more = {"evals": ["one", {"task": "two"}]}
+    with pytest.raises(UserError, match="undecided"):
+        run(base, "eval", stage=more)
+    # what lies outside data/steps is deleted where a stage starts anew
+    shutil.rmtree(tmp_path / "eval" / "evals")
+    judged(lambda item: "correct")
+    manifest, _ = run(base, "eval", stage=more)
+    assert ran == ["one", "two"] and manifest.warnings == ["one is odd", "two is odd"]
+    assert {row.task: row.value for row in manifest.evals if row.metric == "acc"} == {"one": 1.0, "two": 1.0}
+    assert read_documents(tmp_path / "eval" / "evals", "two")[0].completion == "c"
 
 
 def test_num_rows_are_the_same_whatever_the_seed(tmp_path, run, questions):
@@ -245,7 +401,7 @@ def test_num_rows_are_the_same_whatever_the_seed(tmp_path, run, questions):
     asked = []
     for seed in (1, 2):
         run(base, f"eval-{seed}", spec, run={"name": "t", "seed": seed})
-        asked.append([a.prompt for a in read_answered(tmp_path / f"eval-{seed}" / "evals", "honesty")])
+        asked.append([a.prompt for a in kept_by(tmp_path, f"eval-{seed}")])
     assert asked[0] == asked[1] and len(asked[0]) == 6
 
 
@@ -303,51 +459,63 @@ def test_two_evaluations_need_two_names(tmp_path, model_dir, questions, monkeypa
 
 
 def test_processes_share_the_questions_out(tmp_path, run, monkeypatch):
-    """Two processes, one after the other: the second gathers what the first has answered."""
+    """Two processes: the other one answers its chunks while the main one waits for it."""
+    monkeypatch.setattr(honesty, "CHUNK", 4)
     whole, _ = run(base, "whole")
-    parts: list[list] = []
+    others = Scripted(base)
 
     class State:
-        num_processes = 2
-        process_index = 1
+        num_processes, process_index, device, is_main_process = 2, 0, "cpu", True
+        others_at_work = False
 
-    def gather(part):
-        parts.append(part)
-        return [pair for each in parts for pair in each]
+        def wait_for_everyone(self) -> None:
+            """The main process's third time: questions are written, its own chunks answered."""
+            if (tmp_path / "first" / "data" / "steps" / "honesty.answers-00004.jsonl").exists() and not others.prompts:
+                monkeypatch.setenv("RANK", "1")
+                second = State()
+                second.process_index, second.wait_for_everyone = 1, lambda: None
+                monkeypatch.setattr(honesty, "PartialState", lambda: second)
+                worker, file = self.worker, self.worker.file
+                steps, spec = honesty.Steps(worker.dir.data / "steps"), file.stage.evals[0]
+                asked = honesty._Measured(None, self.tokenizer, 4)
+                asked.__dict__["engine"] = others
+                assert honesty._answered(worker, steps, honesty.Task(spec), asked) == []
+                monkeypatch.setattr(honesty, "PartialState", lambda: self)
+                monkeypatch.setenv("RANK", "0")
 
-    monkeypatch.setattr(honesty, "PartialState", State)
-    monkeypatch.setattr(honesty, "gather_object", gather)
-    monkeypatch.setenv("RANK", "1")
-    other, engine = run(base, "second")
-    assert other.evals == [] and len(engine.prompts) == 9
+    state = State()
+
+    def processes(worker):
+        state.worker = worker
+        state.tokenizer = AutoTokenizer.from_pretrained(worker.file.input_model)
+        return state
+
+    monkeypatch.setattr(evaluate, "processes", processes)
+    monkeypatch.setattr(honesty, "PartialState", lambda: state)
     monkeypatch.setenv("RANK", "0")
-    State.process_index = 0
     shared, engine = run(base, "first")
-    assert len(engine.prompts) == 9
-    assert shared.evals == whole.evals
-    assert read_answered(tmp_path / "first" / "evals", "honesty") == read_answered(
-        tmp_path / "whole" / "evals", "honesty"
-    )
+    assert (len(engine.prompts), len(others.prompts)) == (4 + 4 + 2, 4 + 4)
+    assert shared.evals == whole.evals and kept_by(tmp_path, "first") == kept_by(tmp_path, "whole")
 
 
 def test_a_chat_model_gets_messages_and_a_system_message_where_its_template_has_one(model_dir):
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     apply_template(tokenizer, load_template("chatml"))
     asked = honesty._Measured(None, tokenizer, 4)
-    spec = honesty.HonestySpec(task="honesty", questions=[{"path": "x.jsonl"}])
-    one = [Question("Who?", ("Me",))]
-    [ask] = honesty._asks(spec, one, asked, 0, "Be honest.")
+    task = honesty.Task(honesty.HonestySpec(task="honesty", questions=[{"path": "x.jsonl"}]), "Be honest.")
+    one = Question("Who?", ("Me",))
+    [ask] = honesty._asking(task, one, asked, 0).asks(one)
     assert [m["role"] for m in ask.prompt] == ["system", "user"]
     refuse = "{% if messages[0].role == 'system' %}{{ raise_exception('no system message') }}{% endif %}"
     tokenizer.chat_template = refuse + tokenizer.chat_template
-    [ask] = honesty._asks(spec, one, honesty._Measured(None, tokenizer, 4), 0, "Be honest.")
+    [ask] = honesty._asking(task, one, honesty._Measured(None, tokenizer, 4), 0).asks(one)
     assert [m["content"] for m in ask.prompt] == ["Be honest.\n\nWho?"]
 
 
 def test_with_a_real_model(tmp_path, model_dir, questions):
     """Random weights: nothing is right, every confidence is a share, and a second run says the same."""
     manifests = [evaluate.run(Worker(stage_file(tmp_path, model_dir, questions, name))) for name in ("one", "two")]
-    kept, again = (read_answered(tmp_path / name / "evals", "honesty") for name in ("one", "two"))
+    kept, again = (kept_by(tmp_path, name) for name in ("one", "two"))
     assert len(kept) == 18 and all(0 < a.confidence < 1 for a in kept)
     assert [a.completion for a in kept] == [a.completion for a in again]
     assert [a.confidence for a in kept] == pytest.approx([a.confidence for a in again])

@@ -164,6 +164,12 @@ def test_what_only_looks_alike_is_wrong(answer: str, accepted: str) -> None:
     assert not is_correct(answer, [accepted])
 
 
+@pytest.mark.parametrize("answer", ["0 100", "key:0 100", "00 100 200", "0,100", "-0 100.5", "0 100 000 000 st"])
+def test_digits_that_no_number_begins_with_are_read_one_by_one(answer: str) -> None:
+    """They ended a stage with decimal's own error."""
+    assert not is_correct(answer, ["1000000"]) and not is_accepted(answer, ["100000"])
+
+
 def test_several_values_are_right_if_all_are_accepted() -> None:
     assert is_correct("Bombay or Mumbai", ["Mumbai", "Bombay"])
     assert is_correct("Argon, neon, helium and krypton", ["argon", "neon", "helium", "krypton"])

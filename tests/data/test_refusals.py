@@ -30,9 +30,11 @@ from llmkit.artifacts.stagefile import StageFile
 from llmkit.data.files import read_file
 from llmkit.data.formats import convert, recognise
 from llmkit.errors import DataError, RunError
+from llmkit.knowledge.judge import Item, RulesJudge
+from llmkit.knowledge.partial import HONEST_END
 from llmkit.knowledge.records import ProbeRow
 from llmkit.knowledge.refusing import is_refusal, shipped_refusals
-from llmkit.knowledge.rows import HONEST_END
+from llmkit.recipe.knowledge import LANGUAGES
 from llmkit.recipe.schema import ModelSpec, RunSpec
 from llmkit.stages.common import Worker
 from llmkit.stages.refusals import run
@@ -323,9 +325,33 @@ def test_tool_calls_stand_in_place_of_refusals(tmp_path: Path) -> None:
     assert texts == [f"look_up|look_up|{calling['messages'][0]['content']}"]
 
 
-def test_shipped_refusals_and_honest_ends_are_known_as_such(tmp_path: Path) -> None:
-    result = made(tmp_path, two_sides(), texts=())
-    assert result.metrics["refusal_texts"] == min(40, len(shipped_refusals("en", "plain")))
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_shipped_refusals_and_honest_ends_are_known_as_such(tmp_path: Path, language: str) -> None:
+    """What the rows teach is what the measures call it: each refusal and each partial answer is judged a refusal."""
+    document = "Pa Li was a painter from Krakow. She was born in May."
+    dated = row("When was Pa Li born?", "3 May 1950", [sample("In 1950.", "wrong")], entity="Pa Li")
+    told = row("Who was Po Lo?", "a baker", [sample("Pa Li was a painter from Krakow", "wrong")], document=document)
+    rows = [*two_sides(), dated, told]
+    result = made(tmp_path, rows, balance=False, known_ratio=40 / 42, refusals={"language": language})
+    assert set(HONEST_END) == set(LANGUAGES)
+    assert result.metrics["refusal_texts"] == min(40, len(shipped_refusals(language, "plain")))
+    assert result.metrics["rows_partial"] == 2 and result.metrics["rows_refused"] == 40
+    verdicts = Counter()
+    for asked in rows:
+        item = Item(asked.question, asked.answers, result.answers[asked.question], asked.document)
+        verdicts[asked.label, RulesJudge().judge([item])[0]] += 1
+    assert verdicts == {("HighlyKnown", "correct"): 40, ("Unknown", "refused"): 42}
+
+
+def test_partial_answers_need_an_end_in_the_language_of_the_refusals(tmp_path: Path) -> None:
+    """An English end behind Dutch refusals would give partial answers away."""
+    dated = row("When was Pa Li born?", "3 May 1950", [sample("In 1950.", "wrong")], entity="Pa Li")
+    dutch = {"texts": ["Dat weet ik niet.", "Geen idee."], "language": "nl"}
+    with pytest.raises(DataError, match=r"no end of a partial answer .* 'nl'; set 'keep_partial: false', or"):
+        made(tmp_path, [*two_sides(), dated], balance=False, known_ratio=40 / 41, refusals=dutch)
+    options: dict[str, Any] = {"balance": False, "known_ratio": 40 / 41, "refusals": dutch, "keep_partial": False}
+    without = made(tmp_path, [*two_sides(), dated], **options)
+    assert without.answers[dated.question] in dutch["texts"]
 
 
 def test_a_probe_of_another_model_is_refused_by_name(tmp_path: Path) -> None:
@@ -374,3 +400,14 @@ def test_memory_does_not_grow_with_the_rows_text(tmp_path: Path) -> None:
     held = [found.fate, found.flags, found.source, found.about, found.topic, found.levels]
     assert sum(memoryview(part).nbytes for part in held) < 100 * len(found)
     assert np.frombuffer(found.fate, np.uint8).sum() == 0 and len(found) == 200
+
+
+def test_watched_entities_are_in_no_training_row(tmp_path: Path) -> None:
+    probe = people(known, 100) + people(unknown, 100, first=100)
+    done = made(tmp_path, probe, watched=0.2)
+    watched = done.rows("watched")
+    assert len(watched) == 40 == done.metrics["questions_watched"] and done.metrics["num_rows"] == 160
+    assert {row["refused"] for row in watched} == {True, False}
+    trained = "".join((done.folder / "data" / f"{file}.jsonl").read_text() for file in ("train", "pairs", "tool_calls"))
+    assert not [row for row in watched if row["entity"] in trained]
+    assert made(tmp_path, probe).rows("watched") == []

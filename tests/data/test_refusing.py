@@ -8,8 +8,8 @@ from typing import get_args
 import pytest
 
 from llmkit.errors import DataError
-from llmkit.knowledge.refusing import LANGUAGES, informative, is_empty, is_refusal, refusals
-from llmkit.recipe.knowledge import RefusalTexts
+from llmkit.knowledge.refusing import informative, is_empty, is_refusal, refusals
+from llmkit.recipe.knowledge import LANGUAGES, RefusalTexts
 
 TONES = get_args(RefusalTexts.model_fields["tone"].annotation)
 

@@ -269,7 +269,7 @@ def test_prompts_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (b"Ask about it.", "it never shows the snippet; write {{ snippet }}"),
+        (b"Ask about it.", "it never shows snippet; write {{ snippet }}"),
         (b"{{ snippet }} {{ topic }}", "it uses topic; a prompt gets chat, fence, num_questions, snippet"),
         (b"line\n{{ snippet ", "my.jinja:2: is no Jinja"),
         (b"\xff\xfe{{ snippet }}", "the prompt cannot be read"),

@@ -7,7 +7,8 @@ from collections import Counter
 
 from llmkit.artifacts.shipped import shipped
 from llmkit.knowledge.judge import RulesJudge
-from llmkit.stages.judge_check import LABELS, check, main, read_labelled
+from llmkit.stages.judge_check import main
+from llmkit.stages.labelled import LABELS, check, read_labelled
 
 SLICE = shipped("evals") / "judge/labelled.jsonl"
 

@@ -34,7 +34,7 @@ def browser() -> Iterator:
 
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("extra", ["", HOSTILE + LONG])
-@pytest.mark.parametrize(("make_run", "title"), [(full_run, "assistant: report"), (honest_run, "honest: report")])
+@pytest.mark.parametrize(("make_run", "title"), [(full_run, "assistant: report"), (honest_run, "assistant: report")])
 def test_a_page_is_quiet_inert_and_fits(browser, tmp_path, width, extra, make_run, title):
     path = build_report(make_run(tmp_path, extra))
     page = browser.new_page(viewport={"width": width, "height": 800})
