@@ -51,6 +51,11 @@ class StageFile(BaseModel):
     world_size: int = 1
 
     @property
+    def seed(self) -> int:
+        """Also where a stage file was written by hand, without one."""
+        return self.run.seed if self.stage.seed is None else self.stage.seed
+
+    @property
     def dir(self) -> StageDir:
         return StageDir(Path(self.stage_dir))
 

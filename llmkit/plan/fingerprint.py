@@ -9,6 +9,7 @@ machine runs it (`launch`), and how often progress is saved and shown.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
@@ -29,7 +30,7 @@ from llmkit.plan.files import (
 from llmkit.recipe import reads
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.parts import ModelSpec
-from llmkit.recipe.schema import EvalSpec, EvaluateStage
+from llmkit.recipe.schema import EvalSpec, EvaluateStage, TunedStage
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _ROOMS = {
@@ -47,7 +48,7 @@ _SHARED_FILES = {
     "refusals": ("common", "probed"),
     "dpo": ("common", "training", "callbacks", "heldout_pairs"),
 }
-_TRAINING_FILES = ("common", "training", "callbacks", "early_stopping")
+_TRAINING_FILES = ("common", "training", "callbacks")
 # of these the content counts, not the names; how many questions are asked at once changes no answer
 _NOT_SETTINGS = {"name", "from", "launch", "data", "evals", "questions", "documents", "probes", "batch_size"}
 NOT_RESULTS = frozenset(
@@ -95,6 +96,8 @@ def inputs_of(stage: Any, model: ModelSpec, base: str | None, upstream: Upstream
         parts |= {f"evals.{spec.task}": _evaluation(spec) for spec in stage.evals if isinstance(spec, EvalSpec)}
         parts |= _honesty(stage, upstream)
         parts["compare_with"] = upstream.compare_with or ""
+    if isinstance(stage, TunedStage) and stage.early_stopping is not None:
+        parts |= _sources(("early_stopping",), ("knowledge", "generation"))
     if upstream.parent is not None:
         parts["input model"] = upstream.parent
     parts |= _model(model, base, stage.kind)
@@ -143,9 +146,7 @@ def _honesty(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:
         return {}
     parts = {f"evals.{spec.name}": spec.model_dump_json(exclude={"questions"}) for spec in specs}
     parts |= {f"baseline {name}": fingerprint for name, fingerprint in upstream.baselines.items()}
-    files = ("honesty", "frozen", "asked", "engines")
-    parts |= {f"code of llmkit/stages/{name}.py": digest(_PACKAGE / "stages" / f"{name}.py") for name in files}
-    return parts | {f"code of llmkit/{room}": digest_of_sources(_PACKAGE / room) for room in ("knowledge", "data")}
+    return parts | _sources(("honesty", "frozen", "asked", "engines"), ("knowledge", "data"))
 
 
 def _model(model: ModelSpec, base: str | None, kind: str) -> dict[str, str]:
@@ -175,6 +176,10 @@ def _lm_eval() -> str:
 
 def _code(kind: str) -> dict[str, str]:
     """Source files of the rooms that compute a stage."""
-    files = [*_SHARED_FILES.get(kind, _TRAINING_FILES), kind]
+    return _sources((*_SHARED_FILES.get(kind, _TRAINING_FILES), kind), _ROOMS.get(kind, ()))
+
+
+def _sources(files: Iterable[str], rooms: Iterable[str]) -> dict[str, str]:
+    """Of `stages/` the named files; of other rooms all."""
     parts = {f"code of llmkit/stages/{name}.py": digest(_PACKAGE / "stages" / f"{name}.py") for name in files}
-    return parts | {f"code of llmkit/{room}": digest_of_sources(_PACKAGE / room) for room in _ROOMS.get(kind, ())}
+    return parts | {f"code of llmkit/{room}": digest_of_sources(_PACKAGE / room) for room in rooms}

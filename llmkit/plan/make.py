@@ -93,18 +93,16 @@ def _problems(recipe: Recipe, stage: Any) -> list[Found]:
         batch = derive(stage, stage.launch.num_processes)
         here += [batch] if isinstance(batch, tuple) else []
     here += problems_of_data(stage)
-    if (
-        isinstance(stage, TunedStage)
-        and stage.early_stopping
-        and not isinstance(config, tuple)
-        and config.shards_weights
-    ):
-        here.append(
-            (("early_stopping",), "cannot ask a model whose weights are sharded", "use zero2 or ddp, or leave it out")
-        )
+    if isinstance(stage, TunedStage) and stage.early_stopping and _shards_weights(config):
+        what = "cannot ask a model whose weights are sharded"
+        here.append((("early_stopping",), what, "use zero2 or ddp, or leave it out"))
     if isinstance(stage, EvaluateStage) and not (stage.evals or stage.prompts):
         here.append(((), "has nothing to measure", "give 'evals' or 'prompts', here or for the whole recipe"))
     return [(("stages", index, *loc), what, cure) for loc, what, cure in here]
+
+
+def _shards_weights(config: AccelerateConfig | Found) -> bool:
+    return isinstance(config, AccelerateConfig) and config.shards_weights
 
 
 def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, before: dict[str, Step]) -> Step:

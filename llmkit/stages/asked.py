@@ -59,11 +59,6 @@ def processes(worker: Worker) -> PartialState:
     return state
 
 
-def seed_of(worker: Worker) -> int:
-    seed = worker.file.stage.seed
-    return worker.file.run.seed if seed is None else seed
-
-
 def stages_read(worker: Worker) -> dict[str, Path]:
     return {name: Path(path) for name, path in worker.file.data_stages.items()}
 
@@ -95,8 +90,7 @@ def model_parts(file: StageFile) -> dict[str, Any]:
     # without named parts (a stage file written by hand) all depends on all
     parts = file.inputs or {"fingerprint": file.fingerprint}
     kept = ("fingerprint", "model", "input model", "code of ")
-    seeds = {"seed": file.run.seed if file.stage.seed is None else file.stage.seed}
-    return {name: part for name, part in parts.items() if name.startswith(kept)} | seeds
+    return {name: part for name, part in parts.items() if name.startswith(kept)} | {"seed": file.seed}
 
 
 def files_of(spec: EngineSpec) -> set[str]:
@@ -171,7 +165,7 @@ def judge_chunks(
     judging = Judging(
         steps,
         names,
-        partial(judge_of, spec, asked, batch_size, seed_of(worker)),
+        partial(judge_of, spec, asked, batch_size, worker.file.seed),
         where=where_of(worker, part),
         max_undecided=spec.max_undecided,
         # a local model fills its batches, and does not die without a word

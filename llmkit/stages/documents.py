@@ -26,7 +26,6 @@ from llmkit.stages.asked import (
     WRITTEN,
     Pace,
     interrogation,
-    seed_of,
     stages_read,
     temporary,
     where_of,
@@ -45,7 +44,7 @@ def cut(worker: Worker, steps: Steps) -> None:
     with temporary(worker) as folder:
         mixture = mix(
             list(stage.documents),
-            seed=seed_of(worker),
+            seed=worker.file.seed,
             folder=folder,
             data_stages=stages_read(worker),
             accept=("text",),
@@ -71,7 +70,7 @@ def cut(worker: Worker, steps: Steps) -> None:
             for placed in mixture
             for text in snippets(placed.row["text"], stage.snippet_chars)
         )
-        drawn = reservoir(range(total), stage.num_snippets, seed_of(worker)) if stage.num_snippets else range(total)
+        drawn = reservoir(range(total), stage.num_snippets, worker.file.seed) if stage.num_snippets else range(total)
         wanted = iter(drawn)
         with writing(steps.whole(SNIPPETS)) as write:
             following = next(wanted)
@@ -154,4 +153,4 @@ def open_writer(worker: Worker, asked: AskedModel) -> Writer:
     prompt = PROMPT.load(spec.prompt)
     engine, chat = engine_of(spec, spec.by, asked, stage.batch_size)
     assert engine is not None
-    return ModelWriter(engine, prompt, spec.num_questions, seed_of(worker), spec.max_new_tokens, chat=chat)
+    return ModelWriter(engine, prompt, spec.num_questions, worker.file.seed, spec.max_new_tokens, chat=chat)

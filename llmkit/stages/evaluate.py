@@ -31,7 +31,7 @@ from llmkit.knowledge.store import Row, Steps, read_rows, writing
 from llmkit.modeling.load import load_spec, load_tokenizer
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.schema import EvalSpec, EvaluateStage
-from llmkit.stages.asked import model_parts, processes, seed_of
+from llmkit.stages.asked import model_parts, processes
 from llmkit.stages.common import Worker, main
 from llmkit.stages.honesty import DOCUMENTS, prepare, run_honesty, step_keys
 
@@ -148,7 +148,7 @@ def evaluate_tasks(
         [specs[index] for index in todo],
         use_chat_template=use_chat_template,
         batch_size=stage.batch_size,
-        seed=seed_of(worker),
+        seed=worker.file.seed,
         progress=lambda done, total: worker.log("evaluate", done, total),
         on_done=lambda place, results: steps.write(TASKS, todo[place], (kept(worker, each) for each in results)),
     )
@@ -162,7 +162,7 @@ def kept(worker: Worker, result: TaskResult) -> Row:
     found = eval_rows(
         [result],
         measured(worker.file.parent),
-        seed=seed_of(worker),
+        seed=worker.file.seed,
         compare_with=origin[1] / DOCUMENTS if origin else None,
         delta_from=origin[0] if origin else None,
         warn=warnings.append,

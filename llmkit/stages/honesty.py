@@ -40,7 +40,7 @@ from llmkit.knowledge.judging import Names, too_many_undecided
 from llmkit.knowledge.records import Question, question_of
 from llmkit.knowledge.store import Chunks, Steps, read_rows, writing
 from llmkit.recipe.knowledge import CONTROLS, AskSpec, HonestySpec
-from llmkit.stages.asked import ask_chunks, files_of, judge_chunks, model_parts, said_by, seed_of, where_of
+from llmkit.stages.asked import ask_chunks, files_of, judge_chunks, model_parts, said_by, where_of
 from llmkit.stages.common import Worker
 from llmkit.stages.engines import AskedModel, check_judge
 from llmkit.stages.frozen import frozen_questions
@@ -185,7 +185,7 @@ def _report(
     if not _is_baseline(spec, measured) and (folder := worker.file.baselines.get(str(spec.baseline))):
         before = _earlier(worker, spec, answered, str(spec.baseline), Path(folder))
     other = _earlier(worker, spec, answered, *compared) if compared else None
-    rows_of = partial(honesty_rows, spec=spec, stage=measured, seed=seed_of(worker))
+    rows_of = partial(honesty_rows, spec=spec, stage=measured, seed=worker.file.seed)
     found.evals += rows_of(answered, task=spec.name, before=before, compared=other or before)
     if points := risk_coverage(table_of(answered, spec)):
         name = "risk_coverage" if spec.name == spec.task else f"risk_coverage {spec.name}"
@@ -215,7 +215,7 @@ def _earlier(worker: Worker, spec: HonestySpec, answered: list[Judged], stage: s
 def _answered(worker: Worker, steps: Steps, task: Task, asked: AskedModel) -> list[Judged]:
     """Every question with its answer and verdict, written to the stage's folder; in other processes nothing."""
     state, questions = PartialState(), Chunks(task.questions(steps), CHUNK)
-    asking = _asking(task, question_of(questions[0][0]), asked, seed_of(worker))
+    asking = _asking(task, question_of(questions[0][0]), asked, worker.file.seed)
     ask_chunks(worker, steps, state, questions, asking, asked, step=task.names.answers, phase=task.name)
     state.wait_for_everyone()
     if not worker.is_main:

@@ -39,7 +39,6 @@ from llmkit.stages.asked import (
     interrogation,
     judge_chunks,
     processes,
-    seed_of,
     step_keys,
     where_of,
 )
@@ -69,7 +68,7 @@ def run(worker: Worker) -> Manifest:
     write_questions(worker, steps, state, asked)
     questions = Chunks(steps.whole(QUESTIONS), CHUNK)
     pool = fewshot_pool(map(question_of, read_rows(questions.path)), stage.ask)
-    asking = Asking(stage.ask, pool, asked.chat, seed_of(worker))
+    asking = Asking(stage.ask, pool, asked.chat, worker.file.seed)
     rate = ask_chunks(worker, steps, state, questions, asking, asked)
     own = range(state.process_index, len(questions), state.num_processes)
     num, size = state.num_processes, stage.batch_size
@@ -133,7 +132,7 @@ def label(worker: Worker, steps: Steps, questions: Chunks, failures: Counter[str
     with writing(worker.dir.data / ROWS) as write, writing(worker.dir.data / HELDOUT) as write_heldout:
         for number, (row, answers, verdicts) in enumerate(rows, start=1):
             question = question_of(row)
-            split = splits.get(entity_key(question.about)) or split_of(question.about, stage.heldout, seed_of(worker))
+            split = splits.get(entity_key(question.about)) or split_of(question.about, stage.heldout, worker.file.seed)
             probed = probe_row(question, samples(answers, verdicts), stage.thresholds, split)
             write(probed.to_json())
             if split == "heldout":
@@ -166,7 +165,7 @@ def earlier_splits(worker: Worker, questions: Chunks) -> dict[str, Split]:
     for row in read_rows(questions.path):
         if "split" in row:
             about = question_of(row).about
-            if split_of(about, stage.heldout, seed_of(worker)) != row["split"]:
+            if split_of(about, stage.heldout, worker.file.seed) != row["split"]:
                 splits[entity_key(about)] = row["split"]
     return splits
 
@@ -177,7 +176,7 @@ def identity(file: StageFile, asked: AskedModel, ask: dict[str, Any], judge: dic
         model=model_identity(file),
         input_model=file.input_model,
         chat_template_sha256=asked.template.sha256 if asked.template else None,
-        seed=file.run.seed if file.stage.seed is None else file.stage.seed,
+        seed=file.seed,
         ask=ask,
         judge=judge,
         fingerprint=file.fingerprint,

@@ -32,7 +32,6 @@ from llmkit.stages.asked import (
     QUESTIONS,
     WRITTEN,
     interrogation,
-    seed_of,
     stages_read,
     temporary,
     where_of,
@@ -98,7 +97,7 @@ def _asked_by(
     reasked = _is_reasked(worker, source)
     with temporary(worker) as folder:
         pool = _pool(worker, source, folder, reasked, counts, rejects)
-        order = choose_rows(pool, slice_rows(pool), np.random.default_rng([seed_of(worker), index]))
+        order = choose_rows(pool, slice_rows(pool), np.random.default_rng([worker.file.seed, index]))
         if reasked:
             yield from _again((pool[i].row for i in sorted(order.tolist())), seen, counts)
             return
@@ -120,7 +119,7 @@ def _pool(
 ) -> Pool:
     """The readable rows of a source, on disk."""
     pool, stages = Pool(source, folder), stages_read(worker)
-    raws = _probed(stages[str(source.from_)]) if reasked else read_source(source, stages, seed_of(worker))
+    raws = _probed(stages[str(source.from_)]) if reasked else read_source(source, stages, worker.file.seed)
 
     def reject(raw: Raw) -> None:
         counts.questions["unreadable row"] += 1

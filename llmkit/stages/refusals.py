@@ -36,7 +36,7 @@ def run(worker: Worker) -> Manifest:
     stage = refusals_stage(worker)
     if not worker.is_main:
         return worker.manifest()
-    seed = worker.file.run.seed if stage.seed is None else stage.seed
+    seed = worker.file.seed
     texts = refusals(stage.refusals)
     folders = probe_folders(worker, stage)
     check_probes(worker, [read_probe(folder)[0] for folder in folders], f"stage '{stage.name}': probes")

@@ -12,6 +12,7 @@ from llmkit.plan import fingerprint
 from llmkit.plan.files import WHOLE, digest, digest_of_package
 from llmkit.plan.make import make
 from llmkit.recipe.load import load
+from llmkit.recipe.schema import ModelSpec, SftStage
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +160,15 @@ def test_code_of_the_rooms_that_do_the_work(recipe: Path, tmp_path: Path, monkey
     (package / "stages" / "sft.py").unlink()
     (package / "stages" / "common.py").write_text("x = 1")
     assert changed(recipe, before=before) == ALL
+
+
+def test_code_that_early_stopping_asks_and_judges_with() -> None:
+    data, rooms = [{"path": "org/chats"}], {f"code of llmkit/{room}" for room in ("knowledge", "generation")}
+    plain = SftStage(kind="sft", data=data)
+    stopped = SftStage(kind="sft", data=data, early_stopping={"from": "idk"})
+    found = [set(fingerprint.inputs_of(s, ModelSpec(), None, fingerprint.Upstream())) for s in (plain, stopped)]
+    assert not rooms & found[0] and rooms < found[1]
+    assert "code of llmkit/stages/early_stopping.py" in found[1] - found[0]
 
 
 def test_large_files_are_told_apart_by_ends_size_and_time(tmp_path: Path) -> None:
