@@ -34,6 +34,8 @@ class Answer:
     """With `finish_reason: error`: why there is no answer."""
     permanent: bool = False
     """With `finish_reason: error`: the prompt itself cannot be answered (it is empty, or does not fit the model)."""
+    ids: tuple[int, ...] = ()
+    """Its tokens, with the stop token if there was one; empty where the engine does not tell."""
 
 
 class Engine(Protocol):

@@ -168,6 +168,41 @@ def judge_check(context: typer.Context) -> None:
     become("judge_check", context.args)
 
 
+_rewards = typer.Typer(no_args_is_help=False, help="List the rewards that a recipe may name, or check a recipe's.")
+app.add_typer(_rewards, name="rewards")
+
+
+@_rewards.callback(invoke_without_command=True)
+def rewards(context: typer.Context) -> None:
+    """List the rewards that a recipe may name, with their options; `check` has them score gold solutions.
+
+    Examples:
+
+        llmkit rewards
+
+        llmkit rewards check recipe.yaml
+    """
+    if context.invoked_subcommand is None:
+        from llmkit.cli.rewards import list_rewards
+
+        list_rewards()
+
+
+@_rewards.command("check", context_settings=_PASS_ON)
+def check_rewards(context: typer.Context) -> None:
+    """Score the gold solutions of a recipe's problems, which must be right, and corrupted ones, which must be wrong.
+
+    Examples:
+
+        llmkit rewards check recipe.yaml
+
+        llmkit rewards check recipe.yaml --stage grpo --json
+    """
+    from llmkit.cli.worker import become
+
+    become("rewards_check", context.args)
+
+
 @app.command()
 def report(
     run_folders: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs.", show_default=False)],

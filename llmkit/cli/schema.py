@@ -9,8 +9,14 @@ from llmkit.recipe.schema import Recipe
 from llmkit.recipe.trainer_keys import CONFIG_CLASSES, check_trainer, declared, resolved_trainer
 
 _TYPES = {bool: "boolean", int: "number", float: "number"}
-_STAGES = {"pretrain": "PretrainStage", "sft": "SftStage", "dpo": "DpoStage"}
-_HONESTY = {"const": "honesty"}
+_STAGES = {
+    "pretrain": "PretrainStage",
+    "sft": "SftStage",
+    "dpo": "DpoStage",
+    "grpo": "GrpoStage",
+    "rloo": "RlooStage",
+}
+_OWN = {"enum": ["honesty", "problems"]}
 
 
 def schema() -> dict[str, Any]:
@@ -22,6 +28,9 @@ def schema() -> dict[str, Any]:
         trainer |= {"properties": _trainer(kind), "additionalProperties": False}
     for part in (made, definitions["EvaluateStage"]):
         part["properties"]["evals"]["items"] = _evaluation()
+    for part in (definitions[name] for name in ("GrpoStage", "RlooStage", "BestOfNStage", "ProblemsSpec")):
+        # a name alone is short for `{name: ...}`, or with a colon for `{path: ...}`
+        part["properties"]["rewards"]["items"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/RewardSpec"}]}
     gate = definitions["TrainSource"]["properties"]["require_known"]
     gate["anyOf"].append({"type": "string"})  # `require_known: probe` is short for `{probe: probe}`
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "llmkit recipe"}
@@ -29,9 +38,11 @@ def schema() -> dict[str, Any]:
 
 
 def _evaluation() -> dict[str, Any]:
-    """`task: honesty` has its own fields, which a name alone does not give; of every other task the name is enough."""
-    other = {"$ref": "#/$defs/EvalSpec", "not": {"properties": {"task": _HONESTY}}}
-    return {"anyOf": [{"type": "string", "not": _HONESTY}, other, {"$ref": "#/$defs/HonestySpec"}]}
+    """`honesty` and `problems` have their own fields, which a name alone does not give; of every other task the name is
+    enough."""
+    other = {"$ref": "#/$defs/EvalSpec", "not": {"properties": {"task": _OWN}}}
+    own = [{"$ref": "#/$defs/HonestySpec"}, {"$ref": "#/$defs/ProblemsSpec"}]
+    return {"anyOf": [{"type": "string", "not": _OWN}, other, *own]}
 
 
 def _trainer(kind: str) -> dict[str, Any]:

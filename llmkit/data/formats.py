@@ -68,7 +68,7 @@ def convert(row: Any, format: str, columns: dict[str, str]) -> Row:
     """One raw row -> its canonical row. Raises BadRow with the reason if it cannot be trained on."""
     if not isinstance(row, dict):
         raise BadRow(f"a row must be an object with columns, this is {type(row).__name__}")
-    row = _renamed(row, columns)
+    row = renamed(row, columns)
     if missing := [key for key in _required(format) if key not in row]:
         raise BadRow(f"missing column {', '.join(missing)} (has {', '.join(map(str, row))})")
     result = CONVERTERS[format](row)
@@ -77,7 +77,8 @@ def convert(row: Any, format: str, columns: dict[str, str]) -> Row:
     return result
 
 
-def _renamed(row: Row, columns: dict[str, str]) -> Row:
+def renamed(row: Row, columns: dict[str, str]) -> Row:
+    """The row with the columns that a map names under their new names. Raises BadRow where one is missing."""
     if not columns:
         return row
     if missing := [name for name in columns.values() if name not in row]:

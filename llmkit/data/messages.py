@@ -67,18 +67,24 @@ def _content(content: Any, where: str, may_be_empty: bool) -> str:
     return content
 
 
-def check_dialogue(messages: list[Message], alternating: bool = False) -> None:
-    """BadRow unless a model could learn an answer from it.
-
-    System messages stand first; no question and no answer is empty; at least one message is the assistant's.
-    With `alternating`, the user begins, user and assistant take turns, and the assistant has the last word.
-    """
+def check_turns(messages: list[Message]) -> list[Message]:
+    """All but the system's messages. BadRow unless those stand first, and no question and no answer is empty."""
     talk = [message for message in messages if message["role"] != "system"]
     if any(message["role"] == "system" for message in messages[len(messages) - len(talk) :]):
         raise BadRow("a system message stands behind the first turn")
     for message in talk:
         if not message["content"].strip() and not message.get("tool_calls"):
             raise BadRow(f"the {message['role']}'s message is empty")
+    return talk
+
+
+def check_dialogue(messages: list[Message], alternating: bool = False) -> None:
+    """BadRow unless a model could learn an answer from it.
+
+    Besides what `check_turns` asks, at least one message is the assistant's. With `alternating`, the user begins, user
+    and assistant take turns, and the assistant has the last word.
+    """
+    talk = check_turns(messages)
     if not any(message["role"] == "assistant" for message in talk):
         raise BadRow("no message is the assistant's")
     spoken = [message["role"] for message in talk if message["role"] != "tool"]

@@ -20,8 +20,9 @@ import numpy as np
 from datasets import ReadInstruction
 
 from llmkit.artifacts.manifest import SourceCount
+from llmkit.data.canonical import training_rows
 from llmkit.data.gate import Documents, Gate, gate_of, gates, held_out, sift
-from llmkit.data.pool import Placed, Pool, Rejects, read_pool
+from llmkit.data.pool import Opener, Placed, Pool, Rejects, read_pool
 from llmkit.data.sources import is_function, is_local
 from llmkit.errors import DataError
 from llmkit.recipe.parts import DataSource
@@ -49,6 +50,10 @@ class Mixture:
     def __len__(self) -> int:
         return len(self.row_of)
 
+    def __getitem__(self, index: int) -> Placed:
+        pool, row = int(self.pool_of[index]), int(self.row_of[index])
+        return self.pools[pool][row]
+
     def __iter__(self) -> Iterator[Placed]:
         for pool, row in zip(self.pool_of.tolist(), self.row_of.tolist(), strict=True):
             yield self.pools[pool][row]
@@ -62,6 +67,7 @@ def mix(
     data_stages: dict[str, Path],
     accept: tuple[str, ...] = ALL_SHAPES,
     stage_kind: str = "",
+    opener: Opener | None = None,
     max_rejected: float = 0.01,
     dedup: bool = True,
     rejected_file: Path | None = None,
@@ -72,6 +78,7 @@ def mix(
     Args:
         folder: where rows are kept while the mixture is used (temporary files).
         accept: shapes of rows that fit.
+        opener: how raw rows become rows; None: rows to train on, of a shape in `accept`.
         max_rejected: share of a source's rows that may be bad.
         rejected_file: where bad rows go.
         gated_file: where rows go that `require_known: {unknown: pretrain}` keeps out; None: nowhere.
@@ -80,6 +87,7 @@ def mix(
         DataError: a source is missing, empty, too bad or too small for what is asked of it.
     """
     rejects, pools = Rejects(rejected_file), []
+    opener = opener or training_rows(accept, stage_kind)
     if rejected_file is not None:
         rejected_file.unlink(missing_ok=True)
     try:
@@ -87,8 +95,7 @@ def mix(
             pools.append(
                 read_pool(
                     source,
-                    accept=accept,
-                    stage_kind=stage_kind,
+                    opener=opener,
                     data_stages=data_stages,
                     seed=seed,
                     dedup=dedup,

@@ -12,14 +12,11 @@ import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmkit.artifacts.files import disk_error
-from llmkit.data import trees
 from llmkit.data.files import Raw
-from llmkit.data.formats import check_columns, convert, recognise
 from llmkit.data.messages import BadRow, Row
 from llmkit.data.sources import name_of, read_source
 from llmkit.errors import DataError
@@ -44,11 +41,28 @@ class Placed(NamedTuple):
         return f"{self.file}:{self.line}"
 
 
-def shape_of(row: Row) -> str:
-    """`text`, `messages`, `prompt_completion` or `preference`."""
-    if "chosen" in row:
-        return "preference"
-    return "prompt_completion" if "prompt" in row else next(key for key in ("messages", "text") if key in row)
+def whole(row: Row, data: bytes) -> bytes:
+    """A row is a repeat where all of it is the same."""
+    return data
+
+
+class Opened(NamedTuple):
+    """A source whose rows are about to be converted.
+
+    Attributes:
+        raws: its rows, from the first on.
+        convert: a raw row without `error` -> its row, of JSON values. Raises BadRow for a row that cannot be used, and
+            DataError where the source as a whole does not fit.
+        same: (row, row as JSON) -> what repeats have in common.
+    """
+
+    raws: Iterable[Raw]
+    convert: Callable[[Raw], Row]
+    same: Callable[[Row, bytes], bytes] = whole
+
+
+Opener = Callable[[DataSource, Iterator[Raw]], Opened]
+"""Says how the rows of a source are converted. Raises DataError where its settings do not fit."""
 
 
 @dataclass
@@ -64,8 +78,7 @@ class Rejects:
             self.first.append(f"{raw.file}:{raw.line}: {reason}")
         if self.path is None:
             return
-        excerpt = raw.value if isinstance(raw.value, str) else json.dumps(raw.value, ensure_ascii=False, default=repr)
-        line = {"source": source, "file": raw.file, "line": raw.line, "reason": reason, "row": excerpt[:EXCERPT]}
+        line = {"source": source, "file": raw.file, "line": raw.line, "reason": reason, "row": _excerpt(raw.value)}
         try:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +94,15 @@ class Rejects:
             return None
         self._file.close()
         return str(self.path)
+
+
+def _excerpt(value: Any) -> str:
+    """The beginning of a bad row; nothing of one that cannot be written down at all."""
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
+    except (TypeError, ValueError, RecursionError):
+        return ""
+    return text[:EXCERPT]
 
 
 class Pool:
@@ -152,8 +174,7 @@ def fill(pool: Pool, raws: Iterable[Raw], reject: Callable[[Raw], None]) -> None
 def read_pool(
     source: DataSource,
     *,
-    accept: tuple[str, ...],
-    stage_kind: str,
+    opener: Opener,
     data_stages: dict[str, Path],
     seed: int,
     dedup: bool,
@@ -164,20 +185,20 @@ def read_pool(
     """Read, convert, deduplicate.
 
     Args:
-        accept: shapes of rows that the stage can train on.
+        opener: how raw rows become rows.
         max_rejected: share of this source's rows that may be bad.
 
     Raises:
-        DataError: the source is missing or empty, its format is unknown or does not fit, or too many rows are bad.
+        DataError: the source is missing or empty, it does not fit, or too many rows are bad.
     """
     pool, seen = Pool(source, folder), set[bytes]()
     mine = Rejects(None)
-    format, raws = _recognised(source, pool.name, read_source(source, data_stages, seed))
-    for raw in raws:
+    opened = opener(source, read_source(source, data_stages, seed))
+    for raw in opened.raws:
         pool.num_read += 1
         try:
-            row = _checked(raw, format, source)
-            data = _packed(row)
+            row = _converted(raw, opened)
+            data = packed(row)
         except BadRow as bad:
             pool.num_rejected += 1
             mine.add(pool.name, raw, str(bad))
@@ -185,10 +206,7 @@ def read_pool(
             if pool.num_rejected == pool.num_read == HOPELESS:
                 break
             continue
-        if not len(pool) and shape_of(row) not in accept:
-            what = f"holds {shape_of(row)} rows, and a '{stage_kind}' stage takes {' or '.join(accept)}"
-            raise DataError(f"{raw.file}:{raw.line}", what, "choose another source, or name its 'format' and 'columns'")
-        digest = hashlib.blake2b(data, digest_size=16).digest() if dedup else b""
+        digest = hashlib.blake2b(opened.same(row, data), digest_size=16).digest() if dedup else b""
         if dedup and digest in seen:
             pool.num_duplicates += 1
             continue
@@ -201,35 +219,19 @@ def read_pool(
     return pool
 
 
-def _recognised(source: DataSource, name: str, raws: Iterator[Raw]) -> tuple[str, Iterable[Raw]]:
-    """The format, read off the first good row unless the recipe names it, and the rows from the first on."""
-    format = check_columns(name, source.columns, source.format)
-    read: list[Raw] = []
-    while format is None and (raw := next(raws, None)) is not None:
-        read.append(raw)
-        if raw.error or not isinstance(raw.value, dict):
-            continue
-        format = recognise(set(raw.value))
-        if format is None:
-            columns = ", ".join(map(str, raw.value))
-            cure = "name its 'format', or map its columns, such as columns: {prompt: question, completion: answer}"
-            raise DataError(f"{raw.file}:{raw.line}", f"the columns {columns} fit no known format", cure)
-    rows: Iterable[Raw] = chain(read, raws)
-    return format or "text", trees.conversations(rows, source.columns) if format == "oasst" else rows
-
-
-def _checked(raw: Raw, format: str, source: DataSource) -> Row:
+def _converted(raw: Raw, opened: Opened) -> Row:
     if raw.error:
         raise BadRow(raw.error)
-    return convert(raw.value, format, {} if format == "oasst" else source.columns)
+    return opened.convert(raw)
 
 
-def _packed(row: Row) -> bytes:
+def packed(row: Any) -> bytes:
+    """As JSON. Raises BadRow for what JSON or UTF-8 cannot hold."""
     try:
         return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     except UnicodeEncodeError:
         raise BadRow("it holds a lone surrogate, which is no character (invalid UTF-16 in a JSON escape)") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise BadRow(f"it holds a value that JSON cannot ({error})") from None
 
 

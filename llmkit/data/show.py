@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
+from llmkit.data.canonical import shape_of
 from llmkit.data.encode import IGNORE, Encoded, at, encode, sides
-from llmkit.data.pool import Placed, shape_of
+from llmkit.data.pool import Placed
 from llmkit.data.tokens import Settings, quantiles
 from llmkit.errors import DataError, TemplateError
 

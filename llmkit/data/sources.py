@@ -4,6 +4,7 @@ Where a source lies is read off its `path`:
 
 - it exists on this machine, or looks like a file (a suffix of `llmkit.data.files`, with or without `.gz`; one of
   `* ? [`; `.`, `/` or `~` in front): files here, relative to the current folder;
+- it begins with `reasoning_gym:`: a task of reasoning-gym (`llmkit.data.reasoning_gym`);
 - it holds a `:`: a Python function, called with `args`, that yields rows;
 - anything else: a data set on the Hugging Face Hub.
 """
@@ -24,6 +25,7 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError, Repository
 
 from llmkit.artifacts.rundir import StageDir
 from llmkit.data.files import READERS, Raw, kind_of, read_file
+from llmkit.data.reasoning_gym import is_reasoning_gym, made_up
 from llmkit.errors import DataError
 from llmkit.online import answers, cache_only
 from llmkit.recipe.parts import DataSource
@@ -69,6 +71,8 @@ def read_source(source: DataSource, data_stages: dict[str, Path], seed: int) -> 
     assert source.path is not None
     if is_local(source.path):
         return _read_files(_local_files(source.path))
+    if is_reasoning_gym(source.path):
+        return made_up(source)
     if is_function(source.path):
         return _read_function(source.path, source.args)
     return _read_hub(source, seed)

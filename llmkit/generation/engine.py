@@ -216,4 +216,4 @@ def _batches(jobs: list[_Job], batch_size: int) -> Iterator[list[Row]]:
 
 def _answer(row: Row, finder: StopStrings) -> Answer:
     assert row.finish_reason is not None
-    return Answer(finder.text(row.ids), row.finish_reason, math.fsum(row.logprobs), len(row.ids))
+    return Answer(finder.text(row.ids), row.finish_reason, math.fsum(row.logprobs), len(row.ids), ids=tuple(row.ids))

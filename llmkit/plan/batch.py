@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from llmkit.artifacts.stagefile import Batch
-from llmkit.recipe.schema import TrainStage
+from llmkit.recipe.schema import GrpoStage, RlooStage, TrainStage
 from llmkit.recipe.source import Loc
+from llmkit.recipe.trainer_keys import declared
 
 KEY = "per_device_train_batch_size"
 LARGEST = 8
@@ -22,6 +23,8 @@ def derive(stage: TrainStage, world_size: int) -> Batch | Found:
     if total % world_size:
         what = f"{total} rows cannot be shared by {world_size} processes"
         return ("global_batch_size",), what, _nearest(total, world_size)
+    if isinstance(stage, (GrpoStage, RlooStage)) and (problem := _groups(stage, world_size)) is not None:
+        return problem
     rows = total // world_size
     given = stage.trainer.get(KEY)
     if given is None:
@@ -41,6 +44,23 @@ def derive(stage: TrainStage, world_size: int) -> Batch | Found:
         gradient_accumulation_steps=rows // given,
         world_size=world_size,
     )
+
+
+def _groups(stage: GrpoStage | RlooStage, world_size: int) -> Found | None:
+    """The answers to a prompt are compared with one another, so a process samples whole groups of them."""
+    options = {**declared(stage.kind), **stage.trainer}
+    size, total, generated = options["num_generations"], stage.global_batch_size, options["generation_batch_size"]
+    if not isinstance(size, int) or size < 2:
+        return ("trainer", "num_generations"), f"must be a whole number above 1, got {size!r}", ""
+    unit = size * world_size
+    shared = f" on {world_size} processes" if world_size > 1 else ""
+    if total % unit:
+        what = f"{total} answers are no whole number of groups of {size} (num_generations){shared}"
+        return ("global_batch_size",), what, _nearest(total, unit)
+    if generated is not None and (generated % unit or (generated % total and total % generated)):
+        what = f"{generated} must hold whole groups of {size}{shared}, and be a multiple or a part of {total}"
+        return ("trainer", "generation_batch_size"), what, f"use {total} or {2 * total}"
+    return None
 
 
 def _nearest(total: int, unit: int, name: str = "") -> str:

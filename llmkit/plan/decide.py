@@ -42,10 +42,12 @@ def _decision(step: Step, found: StageDir | None, before: dict[str, Step]) -> tu
         return "run", "it was made from other settings or inputs"
     if told is None:
         return "run", "it did not finish"
-    if step.kind in ("interrogate", "evaluate") and any((found.data / "steps").glob("*.jsonl")):
+    if step.kind in ("interrogate", "evaluate", "best_of_n") and any((found.data / "steps").glob("*.jsonl")):
         # chunks of answers do not depend on the number of processes
         return "resume", "it did not finish; goes on from the answers that it has"
     checkpoint = _last_checkpoint(found)
+    if checkpoint is None and any((found.data / "steps").glob("*.jsonl")):
+        return "resume", "it did not finish; goes on from the problems that it has tried"
     if checkpoint is None:
         return "run", "it did not finish, and left no checkpoint"
     if (told.batch, told.stage.launch) != (step.batch, step.stage.launch):

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 from glob import glob, has_magic
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +21,8 @@ WHOLE = 64 * 2**20
 """Files up to this size are hashed whole; of larger ones the ends, the size and the time of change."""
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".txt")
 _MODEL_FILES = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt")
+# Package that makes rows up -> the distribution whose version says how.
+_GENERATORS = {"reasoning_gym": "reasoning-gym"}
 Found = tuple[Loc, str, str]
 
 
@@ -106,10 +109,21 @@ def digest_of_source(source: DataSource) -> str:
     """Content of a data source: file hashes, a function's package, or the Hub id with its revision."""
     path = source.path or ""
     if is_function(path):
-        return digest_of_package(path.partition(":")[0])
+        package = path.partition(":")[0]
+        return _release(package) + digest_of_package(package)
     if is_local(path):
         return digest_of(local_files(path))
     return f"hub:{path}@{source.revision or 'main'}"
+
+
+def _release(package: str) -> str:
+    """Version of a package that makes rows up: its data files count as well."""
+    if package not in _GENERATORS:
+        return ""
+    try:
+        return f"{_GENERATORS[package]}=={version(_GENERATORS[package])}:"
+    except PackageNotFoundError:
+        return ""
 
 
 @cache

@@ -22,6 +22,7 @@ from llmkit.plan.files import (
     digest,
     digest_of,
     digest_of_model,
+    digest_of_package,
     digest_of_source,
     digest_of_sources,
     resolve_model,
@@ -30,6 +31,7 @@ from llmkit.plan.files import (
 from llmkit.recipe import reads
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.parts import ModelSpec
+from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.schema import EvalSpec, EvaluateStage, TunedStage
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -37,16 +39,26 @@ _ROOMS = {
     "pretrain": ("data", "chat", "modeling"),
     "sft": ("data", "chat", "modeling"),
     "dpo": ("data", "chat", "modeling"),
+    "grpo": ("data", "chat", "modeling", "generation", "rewards"),
+    "rloo": ("data", "chat", "modeling", "generation", "rewards"),
+    "best_of_n": ("data", "chat", "modeling", "generation", "rewards"),
     "interrogate": ("knowledge", "generation", "data", "chat", "modeling"),
     "refusals": ("knowledge",),
     "evaluate": ("evaluate", "generation", "chat", "modeling"),
 }
 _EVAL_FILES = (".yaml", ".yml", ".jsonl", ".json", ".py")
+_PRACTICE_FILES = (
+    "common", "training", "callbacks", "practising", "practice", "prompts", "rollouts", "measuring", "monitors",
+    "solving", "scoring",
+)  # fmt: skip
 _SHARED_FILES = {
     "evaluate": ("common",),
     "interrogate": ("common", "asked", "documents", "engines", "probed", "questions"),
     "refusals": ("common", "probed"),
     "dpo": ("common", "training", "callbacks", "heldout_pairs"),
+    "grpo": _PRACTICE_FILES,
+    "rloo": _PRACTICE_FILES,
+    "best_of_n": ("common", "asked", "engines", "solving"),
 }
 _TRAINING_FILES = ("common", "training", "callbacks")
 # of these the content counts, not the names; how many questions are asked at once changes no answer
@@ -94,12 +106,13 @@ def inputs_of(stage: Any, model: ModelSpec, base: str | None, upstream: Upstream
     parts = {**_settings(stage), **_code(stage.kind), **_read(stage, upstream), **_engines(stage)}
     if isinstance(stage, EvaluateStage):
         parts |= {f"evals.{spec.task}": _evaluation(spec) for spec in stage.evals if isinstance(spec, EvalSpec)}
-        parts |= _honesty(stage, upstream)
+        parts |= _honesty(stage, upstream) | _problems(stage)
         parts["compare_with"] = upstream.compare_with or ""
     if isinstance(stage, TunedStage) and stage.early_stopping is not None:
         parts |= _sources(("early_stopping",), ("knowledge", "generation"))
     if upstream.parent is not None:
         parts["input model"] = upstream.parent
+    parts |= _rewards(stage)
     parts |= _model(model, base, stage.kind)
     return parts
 
@@ -137,6 +150,21 @@ def _engines(stage: Any) -> dict[str, str]:
             folder = Path(resolve_model(engine.name_or_path))
             parts |= {f"weights {engine.name_or_path}": digest_of_model(folder)} if folder.is_dir() else {}
     return parts
+
+
+def _rewards(stage: Any) -> dict[str, str]:
+    """Content of the packages that hold reward functions of one's own."""
+    own = {spec.path for _, spec in reads.rewards(stage) if spec.path is not None}
+    return {f"code of {path}": digest_of_package(path.partition(":")[0]) for path in sorted(own)}
+
+
+def _problems(stage: EvaluateStage) -> dict[str, str]:
+    """Settings of the evaluations on problems, and the code that runs them."""
+    specs = [spec for spec in stage.evals if isinstance(spec, ProblemsSpec)]
+    if not specs:
+        return {}
+    parts = {f"evals.{spec.name}": spec.model_dump_json(exclude={"problems"}) for spec in specs}
+    return parts | _sources(("solving", "scoring"), ("rewards", "data"))
 
 
 def _honesty(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:

@@ -23,8 +23,11 @@ from llmkit.plan.memory import BYTES, Memory
 from llmkit.plan.shape import Shape, read_config, shape_of
 from llmkit.recipe.knowledge import EngineSpec, HonestySpec
 from llmkit.recipe.parts import ModelSpec
-from llmkit.recipe.schema import EvaluateStage, InterrogateStage
+from llmkit.recipe.practice import ProblemsSpec
+from llmkit.recipe.schema import BestOfNStage, EvaluateStage, InterrogateStage
 
+PROBLEM = 256
+"""Tokens of a problem, with what a chat template puts around it."""
 PROMPT, EXAMPLE = 64, 48
 """Tokens of a question with what a chat template puts around it, and of an answered question in front of it."""
 JUDGING, WRITING = 700, 500
@@ -49,7 +52,7 @@ class Pass:
 
 
 def estimate(
-    stage: InterrogateStage | EvaluateStage, model: ModelSpec, shape: Shape, config: AccelerateConfig
+    stage: InterrogateStage | EvaluateStage | BestOfNStage, model: ModelSpec, shape: Shape, config: AccelerateConfig
 ) -> Memory:
     """Of the stage's own model at its most demanding, with a judge beside it where one stays; others take its place."""
     each = BYTES[model.dtype]
@@ -78,8 +81,11 @@ def _terms(shape: Shape, each: int, one: Pass) -> dict[str, int]:
     }
 
 
-def _passes(stage: InterrogateStage | EvaluateStage) -> Iterator[Pass]:
+def _passes(stage: InterrogateStage | EvaluateStage | BestOfNStage) -> Iterator[Pass]:
     """What the stage's own model does."""
+    if isinstance(stage, BestOfNStage):
+        yield Pass(stage.batch_size, PROBLEM, stage.max_new_tokens, min(stage.num_samples, stage.batch_size))
+        return
     if isinstance(stage, InterrogateStage):
         yield _asking(stage)
         if stage.documents and stage.writer.by == "self":
@@ -93,12 +99,16 @@ def _passes(stage: InterrogateStage | EvaluateStage) -> Iterator[Pass]:
         if isinstance(spec, HonestySpec):
             system = len(spec.prompt_only or "") // CHARACTERS
             yield Pass(stage.batch_size, PROMPT + system, spec.max_new_tokens)
+        elif isinstance(spec, ProblemsSpec):
+            yield Pass(stage.batch_size, PROBLEM, spec.max_new_tokens, spec.num_samples + 1)
         else:
             yield Pass(stage.batch_size, PROMPT + (spec.num_fewshot or 0) * EXAMPLE, TASK_ANSWER)
 
 
-def _others(stage: InterrogateStage | EvaluateStage) -> Iterator[tuple[str, EngineSpec, Pass]]:
+def _others(stage: InterrogateStage | EvaluateStage | BestOfNStage) -> Iterator[tuple[str, EngineSpec, Pass]]:
     """Judges and writers that are local models of their own."""
+    if isinstance(stage, BestOfNStage):
+        return
     if isinstance(stage, InterrogateStage):
         if stage.documents and stage.writer.by == "model":
             yield "writer", stage.writer, _writing(stage)

@@ -30,8 +30,10 @@ from llmkit.recipe.checks import BASE
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.load import Loaded, problem_at
 from llmkit.recipe.schema import (
+    BestOfNStage,
     EvaluateStage,
     InterrogateStage,
+    PracticeStage,
     PretrainStage,
     Recipe,
     RefusalsStage,
@@ -93,12 +95,21 @@ def _problems(recipe: Recipe, stage: Any) -> list[Found]:
         batch = derive(stage, stage.launch.num_processes)
         here += [batch] if isinstance(batch, tuple) else []
     here += problems_of_data(stage)
-    if isinstance(stage, TunedStage) and stage.early_stopping and _shards_weights(config):
+    if _shards_weights(config):
         what = "cannot ask a model whose weights are sharded"
-        here.append((("early_stopping",), what, "use zero2 or ddp, or leave it out"))
+        here += [(loc, what, "use zero2 or ddp, or leave it out") for loc in _asks_while_training(stage)]
     if isinstance(stage, EvaluateStage) and not (stage.evals or stage.prompts):
         here.append(((), "has nothing to measure", "give 'evals' or 'prompts', here or for the whole recipe"))
     return [(("stages", index, *loc), what, cure) for loc, what, cure in here]
+
+
+def _asks_while_training(stage: Any) -> list[Loc]:
+    """Settings that need llmkit's own decoding in a training stage."""
+    if isinstance(stage, TunedStage):
+        return [("early_stopping",)] if stage.early_stopping else []
+    if isinstance(stage, PracticeStage):
+        return [("sampling", name) for name in ("resample", "filter") if getattr(stage.sampling, name)]
+    return []
 
 
 def _shards_weights(config: AccelerateConfig | Found) -> bool:
@@ -156,7 +167,7 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
 
 def _rows(stage: Any, before: dict[str, Step]) -> int | None:
     """Training rows, or questions."""
-    if isinstance(stage, TrainStage):
+    if isinstance(stage, (TrainStage, BestOfNStage)):
         return count(stage)
     if not isinstance(stage, (InterrogateStage, EvaluateStage)):
         return None
@@ -189,7 +200,7 @@ def _shape(stage: Any, parent: Step | None, model: str | None, recipe: Recipe) -
 def _memory(recipe: Recipe, stage: Any, shape: Shape | None, config: AccelerateConfig, batch: Any) -> Memory | None:
     if shape is None or isinstance(stage, RefusalsStage):
         return None
-    if isinstance(stage, (InterrogateStage, EvaluateStage)):
+    if isinstance(stage, (InterrogateStage, EvaluateStage, BestOfNStage)):
         return inference.estimate(stage, recipe.model, shape, config)
     trained = num_trained(stage, shape)
     return None if trained is None else estimate(stage, recipe.model, shape, config, batch, trained)

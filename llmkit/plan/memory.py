@@ -10,6 +10,8 @@ size, vocabulary, layers; Q, K: sizes of a token's queries and of its keys; W: w
 - autocast keeps 16-bit copies of float32 weights until the backward pass (torch.autocast's weight cache).
 - activations: what autograd saves in a Llama block with sdpa, counted tensor by tensor: `_per_token`. With gradient
   checkpointing (Chen 2016): the input of each block, and one block recomputed.
+- grpo and rloo read a prompt (taken as 256 tokens) and an answer of `max_completion_length`; with `beta` they hold a
+  frozen copy as dpo does; their KV cache is that of a whole generation batch. vLLM's memory is not counted.
 - dpo holds a frozen copy of the weights (none with an adapter: it is switched off) and reads two answers a row.
 - logits: float32 logits, their log-softmax and the gradient, 12 * T * V; for `sft` TRL's fused head works on tiles
   of 4096 x 32768 and accumulates gradients of the head in float32.
@@ -24,7 +26,7 @@ from llmkit.artifacts.stagefile import Batch
 from llmkit.plan.command import AccelerateConfig
 from llmkit.plan.shape import Shape
 from llmkit.recipe.parts import ModelSpec
-from llmkit.recipe.schema import DpoStage, PretrainStage, TrainStage
+from llmkit.recipe.schema import DpoStage, GrpoStage, PretrainStage, RlooStage, TrainStage
 from llmkit.recipe.trainer_keys import declared
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -32,6 +34,8 @@ _NF4_BYTES = 0.5 + 0.127 / 8
 _STATES = {"adafactor": 0.0, "sgd": 0.0, "lion": 1.0, "rmsprop": 1.0, "adagrad": 1.0}
 """Optimizer states a trained weight, of the weight's type, by the start of `optim`; AdamW: 2."""
 _MAX_LENGTH = 1024
+_PROMPT = 256
+"""Tokens of a problem, with what a chat template puts around it: a guess."""
 _TILE = (4096, 32768)
 _TOKEN_ROWS = 4
 """Rows of chat tokens that LoRA trains whole."""
@@ -80,6 +84,7 @@ def estimate(
         "autocast copies": _copies(stage, shape, setting),
         "activations": _activations(shape, setting),
         "logits": _logits(stage, shape, setting),
+        "KV cache": _cache(stage, shape, setting, batch),
     }
     rounded = {name: int(value) for name, value in terms.items() if value}
     return Memory(rounded, shape.num_parameters, num_trained)
@@ -95,9 +100,29 @@ def num_trained(stage: TrainStage, shape: Shape) -> int | None:
 
 def tokens_per_pass(stage: TrainStage, batch: Batch) -> int:
     """Tokens of one forward pass: rows are at most, and packed rows nearly, `max_length` long."""
+    if isinstance(stage, (GrpoStage, RlooStage)):
+        return batch.per_device_train_batch_size * _practised(stage)
     length = stage.trainer.get("max_length") or _MAX_LENGTH
     answers = 2 if isinstance(stage, DpoStage) else 1
     return batch.per_device_train_batch_size * int(length) * answers
+
+
+def _practised(stage: GrpoStage | RlooStage) -> int:
+    """Tokens of a prompt and its longest answer."""
+    return _PROMPT + int(_options(stage)["max_completion_length"])
+
+
+def _options(stage: GrpoStage | RlooStage) -> dict[str, Any]:
+    return {**declared(stage.kind), **stage.trainer}
+
+
+def _cache(stage: TrainStage, shape: Shape, setting: _Setting, batch: Batch) -> float:
+    """Keys and values of the answers that a process samples at a time: a whole generation batch."""
+    if not isinstance(stage, (GrpoStage, RlooStage)) or stage.trainer.get("use_vllm"):
+        return 0
+    rows = (stage.trainer.get("generation_batch_size") or batch.global_batch_size) // batch.world_size
+    each = 2 if setting.autocast else setting.weight_bytes
+    return 2 * rows * _practised(stage) * shape.num_layers * shape.key_size * each
 
 
 def _setting(stage: Any, model: ModelSpec, config: AccelerateConfig, batch: Batch) -> _Setting:
@@ -125,7 +150,11 @@ def _weights(stage: TrainStage, shape: Shape, setting: _Setting) -> float:
 
 
 def _reference(stage: TrainStage, weights: float) -> float:
-    frozen = isinstance(stage, DpoStage) and stage.peft is None and not stage.trainer.get("precompute_ref_log_probs")
+    if stage.peft is not None:
+        return 0
+    if isinstance(stage, (GrpoStage, RlooStage)):
+        return weights if _options(stage)["beta"] else 0
+    frozen = isinstance(stage, DpoStage) and not stage.trainer.get("precompute_ref_log_probs")
     return weights if frozen else 0
 
 

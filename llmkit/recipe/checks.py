@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llmkit.recipe import reads, templates
+from llmkit.recipe import reads, reward_keys, templates
 from llmkit.recipe.knowledge import LANGUAGES, HonestySpec
+from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.rows import unfit_rows
 from llmkit.recipe.schema import (
+    BestOfNStage,
     DpoStage,
     EvaluateStage,
     InterrogateStage,
@@ -46,6 +48,7 @@ def check(recipe: Recipe) -> list[Found]:
         *_watched(recipe),
         *_honesty(recipe),
         *_templates(recipe),
+        *_rewards(recipe),
         *trainers,
     ]
 
@@ -182,6 +185,25 @@ def _templates(recipe: Recipe) -> Iterator[Found]:
             yield from ((("stages", index, *loc, field), what, "") for field, what in templates.problems(template))
 
 
+def _rewards(recipe: Recipe) -> Iterator[Found]:
+    """Names and options of the shipped rewards, and problems that would be measured under one name."""
+    for index, stage in enumerate(recipe.stages):
+        for loc, spec in reads.rewards(stage):
+            yield from ((("stages", index, *loc, *key), what, cure) for key, what, cure in reward_keys.check(spec))
+    lists: list[tuple[Loc, Any]] = [(("evals",), recipe.evals)]
+    lists += [(("stages", i, "evals"), s.evals) for i, s in enumerate(recipe.stages) if isinstance(s, EvaluateStage)]
+    for loc, evals in lists:
+        found = [(place, each) for place, each in enumerate(evals) if isinstance(each, ProblemsSpec)]
+        names = [each.name for _, each in found]
+        for place, each in found:
+            if names.count(each.name) > 1:
+                yield (*loc, place), f"two evaluations on problems are called '{each.name}'", "give each its own 'name'"
+            if loc[0] == "evals":
+                for number, reward in enumerate(each.rewards):
+                    for key, what, cure in reward_keys.check(reward):
+                        yield (*loc, place, "rewards", number, *key), what, cure
+
+
 def _model(recipe: Recipe) -> Iterator[Found]:
     scratch = {s.name for s in recipe.stages if isinstance(s, PretrainStage) and s.init == "scratch"}
     if recipe.model.name_or_path is not None:
@@ -197,7 +219,7 @@ def _model(recipe: Recipe) -> Iterator[Found]:
 
 def _mixtures(recipe: Recipe) -> Iterator[Found]:
     for index, stage in enumerate(recipe.stages):
-        if not isinstance(stage, TrainStage):
+        if not isinstance(stage, (TrainStage, BestOfNStage)):
             continue
         total = sum(source.fraction or 0 for source in stage.data)
         rest = [source for source in stage.data if source.fraction is None]

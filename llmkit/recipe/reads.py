@@ -6,10 +6,13 @@ from collections.abc import Iterator
 
 from llmkit.recipe.knowledge import HonestySpec, JudgeSpec, TemplateSpec, WriterSpec
 from llmkit.recipe.parts import DataSource
+from llmkit.recipe.practice import ProblemsSpec, RewardSpec
 from llmkit.recipe.schema import (
+    BestOfNStage,
     Evals,
     EvaluateStage,
     InterrogateStage,
+    PracticeStage,
     RefusalsStage,
     StageBase,
     TrainSource,
@@ -21,8 +24,9 @@ from llmkit.recipe.source import Loc
 
 def sources(stage: StageBase) -> Iterator[tuple[Loc, DataSource]]:
     """Every data source of a stage, and where it stands."""
-    if isinstance(stage, TrainStage):
+    if isinstance(stage, (TrainStage, BestOfNStage)):
         yield from ((("data", index), source) for index, source in enumerate(stage.data))
+    if isinstance(stage, TrainStage):
         for name, held in stage.heldout.items():
             yield from ((("heldout", name, index), source) for index, source in enumerate(held))
     if isinstance(stage, InterrogateStage):
@@ -33,10 +37,22 @@ def sources(stage: StageBase) -> Iterator[tuple[Loc, DataSource]]:
 
 
 def eval_sources(evals: Evals) -> Iterator[tuple[Loc, DataSource]]:
-    """Of the honesty evaluations among `evals`."""
+    """Of the evaluations among `evals` that llmkit runs itself."""
     for place, spec in enumerate(evals):
         if isinstance(spec, HonestySpec):
             yield from ((("evals", place, "questions", index), source) for index, source in enumerate(spec.questions))
+        if isinstance(spec, ProblemsSpec):
+            yield from ((("evals", place, "problems", index), source) for index, source in enumerate(spec.problems))
+
+
+def rewards(stage: StageBase) -> Iterator[tuple[Loc, RewardSpec]]:
+    """Every reward of a stage, and where it stands."""
+    if isinstance(stage, (PracticeStage, BestOfNStage)):
+        yield from ((("rewards", index), spec) for index, spec in enumerate(stage.rewards))
+    if isinstance(stage, EvaluateStage):
+        for place, spec in enumerate(stage.evals):
+            if isinstance(spec, ProblemsSpec):
+                yield from ((("evals", place, "rewards", index), reward) for index, reward in enumerate(spec.rewards))
 
 
 def stages(stage: StageBase) -> Iterator[tuple[Loc, str]]:

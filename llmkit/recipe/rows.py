@@ -9,13 +9,17 @@ from llmkit.recipe import reads
 from llmkit.recipe.knowledge import QuestionSource
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.schema import (
+    BestOfNStage,
     DpoStage,
     Evals,
     EvaluateStage,
+    GrpoStage,
     InterrogateStage,
+    PracticeStage,
     PretrainStage,
     Recipe,
     RefusalsStage,
+    RlooStage,
     SftStage,
     StageBase,
     TrainSource,
@@ -33,6 +37,8 @@ REFUSALS = {
     "pairs": "pairs",
     "pairs_all": "pairs",
 }
+SOLVED = {"train": "conversations", "attempts": "rollouts"}
+ROLLOUTS = {"rollouts": "rollouts"}
 WATCHED = {"watched": "questions"}
 GATED = {"pretrain": "documents"}
 """Name of rows -> what they are. The first is what `from` alone means."""
@@ -40,6 +46,9 @@ _READERS: dict[type[StageBase], tuple[str, tuple[str, ...]]] = {
     PretrainStage: ("a 'pretrain' stage", ("documents",)),
     SftStage: ("an 'sft' stage", ("conversations", "documents")),
     DpoStage: ("a 'dpo' stage", ("pairs",)),
+    GrpoStage: ("a 'grpo' stage", ("questions", "conversations")),
+    RlooStage: ("an 'rloo' stage", ("questions", "conversations")),
+    BestOfNStage: ("a 'best_of_n' stage", ("questions", "conversations")),
 }
 
 
@@ -49,6 +58,10 @@ def left_by(stage: StageBase) -> dict[str, str]:
         return PROBED
     if isinstance(stage, RefusalsStage):
         return REFUSALS | WATCHED if stage.watched else REFUSALS
+    if isinstance(stage, BestOfNStage):
+        return SOLVED
+    if isinstance(stage, PracticeStage):
+        return ROLLOUTS
     sources = stage.data if isinstance(stage, TrainStage) else []
     gates = [source.require_known for source in sources if isinstance(source, TrainSource)]
     return GATED if any(gate is not None and gate.unknown == "pretrain" for gate in gates) else {}
@@ -88,7 +101,10 @@ def _evaluated(evals: Evals, by_name: Mapping[str, StageBase]) -> Iterator[Found
 def _unfit(loc: Loc, source: DataSource, made: StageBase, reader: str, takes: tuple[str, ...]) -> Iterator[Found]:
     have = left_by(made)
     if not have:
-        cure = "name an 'interrogate' or 'refusals' stage, or one whose 'require_known' has 'unknown: pretrain'"
+        cure = (
+            "name an 'interrogate', 'refusals' or 'best_of_n' stage, or one whose 'require_known' has "
+            "'unknown: pretrain'"
+        )
         yield (*loc, "from"), f"'{made.name}' leaves no rows", cure
     elif source.name is not None and source.name not in have:
         near = get_close_matches(source.name, have, n=1)

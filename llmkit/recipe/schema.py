@@ -6,6 +6,7 @@ Anything that is not named here is refused.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -32,6 +33,7 @@ from llmkit.recipe.parts import (
     RunSpec,
     TokenizerSpec,
 )
+from llmkit.recipe.practice import Limits, MeasureSpec, ProblemSource, ProblemsSpec, Rewards, SamplingSpec
 
 
 class StageBase(Part):
@@ -58,10 +60,8 @@ class TrainSource(DataSource):
 
 
 class TrainStage(StageBase):
-    data: list[TrainSource] = Field(min_length=1)
-    """Training rows: one or more sources, mixed."""
-    heldout: dict[str, list[DataSource]] = {}
-    """Named held-out sets; loss on each is measured before and after."""
+    data: Sequence[DataSource]
+    heldout: Mapping[str, Sequence[DataSource]]
     global_batch_size: int = Field(default=32, gt=0)
     """Rows (packed rows when packing) per optimizer step, over all processes and accumulation steps."""
     trainer: dict[str, Any] = {}
@@ -70,13 +70,22 @@ class TrainStage(StageBase):
     """Train an adapter instead of all weights."""
     max_rejected: float = Field(default=0.01, ge=0, le=1)
     """Share of bad rows above which the stage stops."""
-    max_truncated: float = Field(default=0.0, ge=0, le=1)
-    """Share of rows that may lose tokens to `max_length` before the stage stops."""
     dedup: bool = True
     """Drop exact repeats of a row within a source (they are counted)."""
 
 
-class PretrainStage(TrainStage):
+class RowsStage(TrainStage):
+    """Training on rows that are there before it begins."""
+
+    data: list[TrainSource] = Field(min_length=1)
+    """Training rows: one or more sources, mixed."""
+    heldout: dict[str, list[DataSource]] = {}
+    """Named held-out sets; loss on each is measured before and after."""
+    max_truncated: float = Field(default=0.0, ge=0, le=1)
+    """Share of rows that may lose tokens to `max_length` before the stage stops."""
+
+
+class PretrainStage(RowsStage):
     """Next-token loss on documents, packed without attention across documents."""
 
     kind: Literal["pretrain"]
@@ -101,7 +110,7 @@ class PretrainStage(TrainStage):
         return self
 
 
-class TunedStage(TrainStage):
+class TunedStage(RowsStage):
     """Training of a model that answers."""
 
     early_stopping: EarlyStoppingSpec | None = None
@@ -118,6 +127,73 @@ class DpoStage(TunedStage):
     """Direct preference optimisation on pairs of a better and a worse answer."""
 
     kind: Literal["dpo"]
+
+
+class PracticeStage(TrainStage):
+    """Reinforcement learning on problems with checkable answers: sample answers, score them, make the better ones of a
+    group more likely."""
+
+    data: list[ProblemSource] = Field(min_length=1)
+    """Problems: one or more sources, mixed."""
+    heldout: dict[str, list[ProblemSource]] = {}
+    """Named sets of problems that are never trained on: accuracy on each is measured before, while and after."""
+    rewards: Rewards
+    """Functions that score an answer; their weighted sum is what training raises."""
+    global_batch_size: int = Field(default=64, gt=0)
+    """Answers per optimizer step, over all processes and accumulation steps: prompts times `num_generations`."""
+    max_truncated: float = Field(default=0.0, ge=0, le=1)
+    """Share of problems whose prompt may leave no room for an answer before the stage stops; they are left out."""
+    sampling: SamplingSpec = SamplingSpec()
+    """Which prompts are practised."""
+    measure: MeasureSpec = MeasureSpec()
+    """What is measured on the held-out problems."""
+    monitors: dict[str, Limits] = {}
+    """Curve -> range in which it should stay; laid over llmkit's own ranges, which `llmkit show` lists."""
+
+
+class GrpoStage(PracticeStage):
+    """Group relative policy optimisation, by TRL's GRPOTrainer."""
+
+    kind: Literal["grpo"]
+
+
+class RlooStage(PracticeStage):
+    """REINFORCE with the other answers of a group as baseline (leave one out), by TRL's RLOOTrainer."""
+
+    kind: Literal["rloo"]
+
+
+class BestOfNStage(StageBase):
+    """Rejection sampling: many answers to every problem, of which the right ones become training rows. With an `sft`
+    stage behind it, it is one round of expert iteration."""
+
+    kind: Literal["best_of_n"]
+    data: list[ProblemSource] = Field(min_length=1)
+    """Problems: one or more sources, mixed."""
+    rewards: Rewards
+    """Functions that score an answer; one that is right by every reward on correctness may be kept."""
+    num_samples: int = Field(default=8, gt=0)
+    """Answers per problem."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of the answers."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Of the answers."""
+    max_new_tokens: int = Field(default=512, gt=0)
+    """Longest answer, in tokens; one that is cut off is wrong."""
+    num_kept: int = Field(default=1, gt=0)
+    """Right answers that are kept of one problem, at most. Answers whose numbers and words are the same count once."""
+    prefer: Literal["shortest", "reward", "any"] = "shortest"
+    """Which of the right answers: the shortest, those of the highest sum of rewards, or any."""
+    skip_easy: float = Field(default=1.0, gt=0, le=1)
+    """Problems of which a larger share of answers is right give no row. 1: all problems do."""
+    engine: Literal["transformers", "continuous", "vllm"] = "transformers"
+    """What runs the model: llmkit's decoding loop, Transformers' continuous batching, or vLLM (when installed)."""
+    batch_size: int = Field(default=256, gt=0)
+    """Answers that are written at a time."""
+    max_rejected: float = Field(default=0.01, ge=0, le=1)
+    """Share of bad rows above which the stage stops."""
+    dedup: bool = True
+    """Drop repeats of a prompt within a source (they are counted)."""
 
 
 class InterrogateStage(StageBase):
@@ -204,13 +280,16 @@ def _task_names(value: Any) -> Any:
     return [{"task": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
 
 
-def _is_honesty(value: Any) -> str:
+def _own_task(value: Any) -> str:
     task = value.get("task") if isinstance(value, dict) else value.task
-    return "honesty" if task == "honesty" else "task"
+    return task if task in ("honesty", "problems") else "task"
 
 
 AnyEval = Annotated[
-    Annotated[HonestySpec, Tag("honesty")] | Annotated[EvalSpec, Tag("task")], Discriminator(_is_honesty)
+    Annotated[HonestySpec, Tag("honesty")]
+    | Annotated[ProblemsSpec, Tag("problems")]
+    | Annotated[EvalSpec, Tag("task")],
+    Discriminator(_own_task),
 ]
 Evals = Annotated[list[AnyEval], BeforeValidator(_task_names)]
 
@@ -230,7 +309,15 @@ class EvaluateStage(StageBase):
 
 
 Stage = Annotated[
-    PretrainStage | SftStage | DpoStage | InterrogateStage | RefusalsStage | EvaluateStage,
+    PretrainStage
+    | SftStage
+    | DpoStage
+    | GrpoStage
+    | RlooStage
+    | BestOfNStage
+    | InterrogateStage
+    | RefusalsStage
+    | EvaluateStage,
     Field(discriminator="kind"),
 ]
 

@@ -18,11 +18,17 @@ _TRAINING_ARGUMENTS = ("transformers", "training_args.py", "TrainingArguments")
 _TRL_BASE = ("trl", "trainer/base_config.py", "_BaseConfig")
 _SFT = ("trl", "trainer/sft_config.py", "SFTConfig")
 _DPO = ("trl", "trainer/dpo_config.py", "DPOConfig")
+_GRPO = ("trl", "trainer/grpo_config.py", "GRPOConfig")
+_RLOO = ("trl", "trainer/rloo_config.py", "RLOOConfig")
 CONFIG_CLASSES = {
     "pretrain": (_SFT, _TRL_BASE, _TRAINING_ARGUMENTS),
     "sft": (_SFT, _TRL_BASE, _TRAINING_ARGUMENTS),
     "dpo": (_DPO, _TRL_BASE, _TRAINING_ARGUMENTS),
+    "grpo": (_GRPO, _TRL_BASE, _TRAINING_ARGUMENTS),
+    "rloo": (_RLOO, _TRL_BASE, _TRAINING_ARGUMENTS),
 }
+PRACTICE = ("grpo", "rloo")
+"""Kinds whose trainer samples what it trains on."""
 
 # Keys that llmkit derives or owns -> where each is set instead.
 _HOMES = {
@@ -61,6 +67,24 @@ _HOMES = {
     ),
 }
 OWNED = {key: cure for cure, keys in _HOMES.items() for key in keys.split()}
+# The same, of the trainers that sample.
+_PRACTICE_HOMES = {
+    "set 'generation_batch_size': it does not change with per_device_train_batch_size": "steps_per_generation",
+    "set the 'weight' of a reward": "reward_weights",
+    "set the stage's 'heldout' and 'measure'": "num_generations_eval",
+    "rollouts are always kept in the stage's data/, and the report shows some": (
+        "log_completions log_completions_hub_repo log_multimodal log_unique_prompts num_completions_to_print"
+    ),
+    "prompts are rendered as in training": "chat_template_kwargs",
+    "llmkit calls no tools while it samples": "max_tool_calling_iterations",
+    "set 'use_transformers_continuous_batching'": "use_transformers_paged",
+    "set 'vllm_importance_sampling_clip_max'": "vllm_importance_sampling_cap",
+}
+_PRACTICE_OWNED = {key: cure for cure, keys in _PRACTICE_HOMES.items() for key in keys.split()}
+# Options of generation that llmkit's own decoding does not have; vLLM and continuous batching read them.
+_ENGINES_ONLY = ("generation_kwargs", "cache_implementation", "repetition_penalty")
+# Options of transformers' trainer that losses over sampled answers do not read.
+_NOT_PRACTICE = ("label_smoothing_factor", "average_tokens_across_devices")
 # Options of TRL's SFT trainer that next-token loss on documents does not read.
 _SFT_ONLY = ("assistant_only_loss", "completion_only_loss", "loss_type", "packing_strategy", "packing")
 # Options of transformers' trainer that TRL's DPO loss does not read.
@@ -75,12 +99,35 @@ _DPO_BESIDE: dict[str, tuple[str, tuple[Any, ...]]] = {
     "precompute_ref_batch_size": ("precompute_ref_log_probs", (True,)),
 }
 
+_SAPO, _VESPO = ("sapo",), ("vespo",)
+_PRACTICE_BESIDE: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "sapo_temperature_neg": ("loss_type", _SAPO),
+    "sapo_temperature_pos": ("loss_type", _SAPO),
+    "vespo_k_pos": ("loss_type", _VESPO),
+    "vespo_lambda_pos": ("loss_type", _VESPO),
+    "vespo_k_neg": ("loss_type", _VESPO),
+    "vespo_lambda_neg": ("loss_type", _VESPO),
+    "entropy_coef_min": ("use_adaptive_entropy", (True,)),
+    "entropy_coef_max": ("use_adaptive_entropy", (True,)),
+    "entropy_coef_delta": ("use_adaptive_entropy", (True,)),
+    "entropy_target": ("use_adaptive_entropy", (True,)),
+    "ref_model_mixup_alpha": ("sync_ref_model", (True,)),
+    "ref_model_sync_steps": ("sync_ref_model", (True,)),
+    "transformers_continuous_batching_config": ("use_transformers_continuous_batching", (True,)),
+}
+
+_BESIDE = {"dpo": _DPO_BESIDE, "grpo": _PRACTICE_BESIDE, "rloo": _PRACTICE_BESIDE}
+
 # Where llmkit's default differs from upstream's.
 _CHECKPOINTS = {"save_steps": 0.1, "save_total_limit": 2}
+# An answer that was cut off teaches nothing; dropout would make what is sampled differ from what is trained.
+_PRACTISED = {"mask_truncated_completions": True, "disable_dropout": True, "logging_steps": 1, **_CHECKPOINTS}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "pretrain": {"learning_rate": 1e-5, "lr_scheduler_type": "cosine", "warmup_steps": 0.03, **_CHECKPOINTS},
     "sft": {"packing": True, "packing_strategy": "bfd", "assistant_only_loss": True, **_CHECKPOINTS},
     "dpo": {**_CHECKPOINTS},
+    "grpo": {**_PRACTISED, "scale_rewards": "none"},
+    "rloo": {**_PRACTISED, "num_generations": 8, "beta": 0.0},
 }
 
 
@@ -121,28 +168,66 @@ def _default(node: ast.expr | None) -> Any:
 
 def check_trainer(kind: str, trainer: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """(key, what, cure) for every key that the trainer of `kind` does not take."""
-    options = declared(kind)
+    options, owned = declared(kind), {**OWNED, **(_PRACTICE_OWNED if kind in PRACTICE else {})}
     for key in trainer:
-        if key in OWNED:
-            yield key, "is set by llmkit", OWNED[key]
+        if key in owned:
+            yield key, "is set by llmkit", owned[key]
         elif kind == "pretrain" and key in _SFT_ONLY:
             yield key, "has no effect in a 'pretrain' stage: documents are always packed and every token is trained", ""
         elif kind == "dpo" and key in _NOT_DPO:
             yield key, "has no effect in a 'dpo' stage: its loss is taken over pairs", _NOT_DPO[key]
         elif key not in options:
-            near = get_close_matches(key, [k for k in options if k not in OWNED], n=1)
+            near = get_close_matches(key, [k for k in options if k not in owned], n=1)
             yield key, f"unknown option of {CONFIG_CLASSES[kind][0][2]}", f"did you mean '{near[0]}'?" if near else ""
-        elif kind == "dpo" and key in _DPO_BESIDE and trainer[key] is not None:
-            other, values = _DPO_BESIDE[key]
-            found = trainer.get(other)
-            if not set(values) & set(found if isinstance(found, list) else [found]):
-                yield (
-                    key,
-                    f"has no effect without '{other}'",
-                    f"set {other}: {' or '.join(str(v).lower() for v in values)}",
-                )
+        elif kind in _BESIDE and trainer[key] is not None:
+            yield from _beside(key, trainer, _BESIDE[kind])
+    if kind in PRACTICE:
+        yield from _practised(kind, trainer)
+
+
+def _beside(
+    key: str, trainer: dict[str, Any], table: dict[str, tuple[str, tuple[Any, ...]]]
+) -> Iterator[tuple[str, str, str]]:
+    """An option that only counts beside another."""
+    if key not in table:
+        return
+    other, values = table[key]
+    found = trainer.get(other)
+    if not set(values) & set(found if isinstance(found, list) else [found]):
+        listed = " or ".join(str(value).lower() for value in values)
+        yield key, f"has no effect without '{other}'", f"set {other}: {listed}"
+
+
+def _practised(kind: str, trainer: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What has no effect given the rest, of the trainers that sample."""
+    options = {**declared(kind), **DEFAULTS[kind], **trainer}
+    given = {key for key, value in trainer.items() if value is not None}
+    for key in sorted(given & set(_NOT_PRACTICE)):
+        yield key, f"has no effect in a '{kind}' stage: its loss is taken over sampled answers", ""
+    if not (options.get("use_vllm") or options.get("use_transformers_continuous_batching")):
+        for key in sorted(given & set(_ENGINES_ONLY)):
+            yield key, "has no effect with llmkit's own decoding", "set 'use_vllm', or leave it out"
+    if not options.get("use_vllm"):
+        for key in sorted(key for key in given if key.startswith("vllm_")):
+            yield key, "has no effect without 'use_vllm'", "set use_vllm: true, or leave it out"
+    if not options.get("beta"):
+        for key in sorted(given & {"use_bias_correction_kl", "sync_ref_model"}):
+            yield key, "has no effect without 'beta': there is no reference model", "set 'beta' above 0"
+    if trains_once(options):
+        for key in sorted(given & {"epsilon", "epsilon_high", "delta", "importance_sampling_level"}):
+            what = "has no effect while every answer is trained once by the weights that wrote it"
+            yield key, what, "set 'num_iterations' above 1 or a 'generation_batch_size', or leave it out"
 
 
 def resolved_trainer(kind: str, trainer: dict[str, Any]) -> dict[str, Any]:
     """The options of a stage: llmkit's defaults with the recipe's laid on them."""
-    return {**DEFAULTS[kind], **trainer}
+    options = {**DEFAULTS[kind], **trainer}
+    if kind == "grpo" and not trains_once(options):
+        # clip-higher: DAPO (Yu et al. 2025), section 3.1
+        options.setdefault("epsilon_high", 0.28)
+    return options
+
+
+def trains_once(trainer: dict[str, Any]) -> bool:
+    """Whether every answer is trained once, by the weights that wrote it: then all probability ratios are 1."""
+    return trainer.get("generation_batch_size") is None and trainer.get("num_iterations", 1) == 1

@@ -14,15 +14,19 @@ from markupsafe import Markup
 from llmkit.artifacts.files import write_text
 from llmkit.artifacts.rundir import RunDir
 from llmkit.report import chain, compare, figures, numbers, words
-from llmkit.report.answers import answers, other_samples
+from llmkit.report.answers import answers, other_samples, sample_groups
 from llmkit.report.collect import collect
 from llmkit.report.compare import ResultLine
+from llmkit.report.curves import curve_groups
+from llmkit.report.heldout import heldout_lines
 from llmkit.report.honesty import honesty
 from llmkit.report.knowledge import LABELS, css_of, label_names, probes
 from llmkit.report.markdown import markdown
-from llmkit.report.run import Curve, RunReport, StageReport
+from llmkit.report.practice import attempts, practised
+from llmkit.report.problems import solving
+from llmkit.report.run import RunReport, StageReport
 from llmkit.report.settings import data_sources, settings
-from llmkit.report.svg import Whisker, line_chart, thin, whisker_chart
+from llmkit.report.svg import Whisker, whisker_chart
 
 
 def build_report(run: RunDir) -> Path:
@@ -36,7 +40,7 @@ def build_report(run: RunDir) -> Path:
 def report_json(run: RunDir) -> dict[str, Any]:
     """{"run", "stages", "evals"}: finished stages, and evals in the order of the chain, the final model's last.
 
-    An interrogation also has "probe" (counts by label), an evaluation "curves", where there are any."""
+    An interrogation also has "probe" (counts by label), evaluations and practice "curves", where there are any."""
     report = collect(run)
     shown = ("stage", "task", "metric", "value", "low", "high", "num_samples")
     compared = ("delta", "delta_low", "delta_high", "delta_from")
@@ -87,6 +91,8 @@ def page(report: RunReport) -> str:
             controls=controls,
             control_lines=compare.result_lines(report, controls),
             honesty=honesty(report),
+            solving=solving(report),
+            practised={stage.name: found for stage in report.chain if (found := practised(report, stage))},
             probes=probes(report),
             labels=label_names(report),
             answers=answers(report),
@@ -115,15 +121,16 @@ def _environment() -> Environment:
         "gate_columns": words.gate_columns,
         "share": words.share,
         "figures_of": figures.figures,
-        "pair_lines": figures.pair_lines,
+        "heldout_lines": heldout_lines,
+        "attempts_of": attempts,
         "left_over": words.left_over,
         "data_sources": data_sources,
         "num_samples": compare.num_samples,
         "other_samples": other_samples,
+        "sample_groups": sample_groups,
         "settings": settings,
         "whiskers": _whiskers,
-        "curve": _curve,
-        "by_phase": _by_phase,
+        "curve_groups": curve_groups,
         "interval": numbers.interval,
         "difference_interval": numbers.difference_interval,
     }
@@ -136,17 +143,6 @@ def _whiskers(line: ResultLine) -> Markup:
     marks = [Whisker(row.stage, row.value, row.low, row.high) if row else None for row in line.cells]
     told = ", ".join(f"{row.stage} {numbers.value(row.value, line.is_share)}" for row in line.cells if row)
     return whisker_chart(f"{line.task} {line.metric}: {told}", marks, line.is_share)
-
-
-def _curve(curve: Curve) -> Markup:
-    return line_chart(f"{curve.key} against step", thin(curve.steps, curve.values))
-
-
-def _by_phase(stage: StageReport) -> dict[str, list[Curve]]:
-    phases: dict[str, list[Curve]] = {}
-    for curve in stage.curves:
-        phases.setdefault(curve.phase, []).append(curve)
-    return phases
 
 
 def _versions(report: RunReport) -> dict[str, str]:

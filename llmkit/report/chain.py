@@ -67,8 +67,10 @@ def _node(report: RunReport, stage: StageReport, follows: bool) -> Node:
     if stage.manifest is None:
         return replace(node, time=stage.status)
     data = stage.manifest.data
+    sampled = stage.manifest.metrics.get("sampled_tokens")
     num_tokens = stage.manifest.metrics.get("tokens") or (data.num_tokens if data else 0)
     tokens = f"{short_count(num_tokens)} tokens" if num_tokens else ""
+    tokens = f"{short_count(sampled)} tokens sampled" if sampled else tokens
     node = replace(node, time=duration(stage.manifest.seconds), tokens=tokens)
     if not stage.makes_model:
         return _with_rows(node, stage.manifest)

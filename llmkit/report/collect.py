@@ -15,9 +15,9 @@ from llmkit.artifacts.rundir import RunDir, StageDir
 from llmkit.artifacts.stagefile import StageFile, read_stage_file
 from llmkit.errors import Problem, RecipeError
 from llmkit.recipe.source import read_yaml
+from llmkit.report.curves import place, reward_of, wanted
 from llmkit.report.run import Curve, Progress, RunReport, StageReport, Status
 
-CURVES = ("loss", "learning_rate", "grad_norm", "known_right", "known_refused", "unknown_refused")
 _NUM_REJECTED_SHOWN = 5
 
 
@@ -53,11 +53,12 @@ def _stage(folder: StageDir) -> StageReport:
     told = _stage_file(folder)
     problems = () if manifest else _problems(folder)
     status: Status = "finished" if manifest else "failed" if problems else "unfinished"
-    curves, progress, notes = _metrics(folder.metrics)
     settings = manifest.settings if manifest else told.stage.model_dump(by_alias=True) if told else {}
+    kind = manifest.kind if manifest else str(settings.get("kind", ""))
+    curves, progress, notes = _metrics(folder.metrics, kind)
     return StageReport(
         name=folder.name,
-        kind=manifest.kind if manifest else str(settings.get("kind", "")),
+        kind=kind,
         status=status,
         parent=_parent(manifest, settings),
         settings=settings,
@@ -94,7 +95,7 @@ def _problems(folder: StageDir) -> tuple[Problem, ...]:
     return listed or (Problem("", f"{error.get('type', 'Error')}: {error.get('message', '')}"),)
 
 
-def _metrics(path: Path) -> tuple[tuple[Curve, ...], Progress | None, list[str]]:
+def _metrics(path: Path, kind: str) -> tuple[tuple[Curve, ...], Progress | None, list[str]]:
     """Curves, the last line's place, and what was odd. A resumed step counts once, with its later value."""
     series: dict[tuple[str, str], dict[int, float]] = {}
     progress, num_unreadable = None, 0
@@ -105,13 +106,12 @@ def _metrics(path: Path) -> tuple[tuple[Curve, ...], Progress | None, list[str]]
         except (ValueError, KeyError, TypeError, AttributeError):
             num_unreadable += line.endswith("\n")  # else it is being written right now
             continue
-        for key in CURVES:
-            if key in row:
-                series.setdefault((phase, key), {})[step] = _number(row[key])
+        for key in wanted(kind, phase, row):
+            series.setdefault((phase, key), {})[step] = _number(row[key])
         progress = Progress(phase, step, row.get("total"), _number(row.get("time", 0.0)))
     curves = tuple(
-        Curve(phase, key, tuple(sorted(points)), tuple(points[step] for step in sorted(points)))
-        for (phase, key), points in sorted(series.items(), key=lambda item: (item[0][0], CURVES.index(item[0][1])))
+        Curve(phase, key, tuple(sorted(series[phase, key])), tuple(x for _, x in sorted(series[phase, key].items())))
+        for phase, key in sorted(series, key=place(kind))
     )
     notes = [note for curve in curves if (note := _not_finite(curve))]
     if num_unreadable:
@@ -130,6 +130,8 @@ def _number(value: Any) -> float:
 
 
 def _not_finite(curve: Curve) -> str:
+    if reward_of(curve.key):  # TRL's mean over the answers that it applies to: there may be none
+        return ""
     bad = [step for step, value in zip(curve.steps, curve.values, strict=True) if not math.isfinite(value)]
     if not bad:
         return ""

@@ -32,6 +32,15 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Bounded:
+    """A number with its interval."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
 class ResultLine:
     """One task and metric over the chain; a cell is None where a model was not measured."""
 
@@ -61,8 +70,8 @@ def headlines(report: RunReport) -> list[ResultLine]:
     tasks: dict[str, dict[str, ResultLine]] = {}
     for line in result_lines(report):
         tasks.setdefault(line.task, {})[line.metric] = line
-    names = report.honesty_tasks
-    return [lines[metric] for task, lines in tasks.items() for metric in headline_metrics(task, list(lines), names)]
+    names = report.honesty_tasks, report.problem_tasks
+    return [lines[metric] for task, lines in tasks.items() for metric in headline_metrics(task, list(lines), *names)]
 
 
 def result_lines(report: RunReport, names: Sequence[str] | None = None) -> list[ResultLine]:
@@ -77,7 +86,7 @@ def result_lines(report: RunReport, names: Sequence[str] | None = None) -> list[
     lines = []
     for (task, metric), rows in found.items():
         shares = is_share(metric, [row.value for row in rows.values()])
-        short = short_name(task, metric, report.honesty_tasks)
+        short = short_name(task, metric, report.honesty_tasks, report.problem_tasks)
         lines.append(ResultLine(task, metric, tuple(rows.get(name) for name in names), shares, short))
     return lines
 
@@ -127,16 +136,21 @@ def has_changes(report: RunReport, stage: str) -> bool:
     return any(row.stage == stage and row.delta is not None for row in report.evals())
 
 
-def heldout_change(held: Heldout) -> Change | None:
-    """Of the loss. The two intervals are not paired, so clear means that they do not overlap."""
-    before, after = held.before, held.after
-    if before is None or after is None:
-        return None
+def unpaired(metric: str, before: Bounded, after: Bounded) -> Change:
+    """Two intervals that are not paired: clear means that they do not overlap."""
     low = high = None
     if before.low is not None and before.high is not None and after.low is not None and after.high is not None:
         low, high = after.low - before.high, after.high - before.low
     verdict = _verdict(low, high)
-    return Change(verdict, after.loss - before.loss, low, high, "", _is_better("loss", verdict))
+    return Change(verdict, after.value - before.value, low, high, "", _is_better(metric, verdict))
+
+
+def heldout_change(held: Heldout) -> Change | None:
+    """Of the loss."""
+    if held.before is None or held.after is None:
+        return None
+    before, after = (Bounded(each.loss, each.low, each.high) for each in (held.before, held.after))
+    return unpaired("loss", before, after)
 
 
 def perplexity_bounds(measure: Measure) -> tuple[float | None, float | None]:

@@ -6,15 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llmkit.artifacts.manifest import Manifest
-from llmkit.report.numbers import count, interval, number, percent
-from llmkit.report.words import fact
+from llmkit.recipe.trainer_keys import PRACTICE
+from llmkit.report.heldout import PREFIX
+from llmkit.report.metrics import budget
+from llmkit.report.numbers import interval, number, percent
+from llmkit.report.words import fact, group_size
 
 # Of refusal data: counts by what became of a question, a row, ...: `rows_answered` belongs to `rows`.
 _WHOLES = ("rows", "questions", "entities", "pairs")
 _TOTALS = {"rows": "num_rows", "questions": "questions"}
+# Of practice: what its own figures tell, and the loss, which says nothing of progress.
+_OF_PRACTICE = ("problems", "sampled_groups", "sampled_tokens", "useful_groups", "train_loss", "last_loss")
+# Of rejection sampling; its pass@k and maj@k have a picture.
+_OF_ATTEMPTS = ("problems", "never_solved", "too_easy", "rows")
 # Of an interrogation: the section on knowledge shows these.
 _OF_PROBE = ("share_", "num_questions", "num_answers", "num_consistently_wrong", "num_undecided")
-_HELDOUT, _WHEN = "heldout/", ("before", "after")
 
 
 @dataclass(frozen=True)
@@ -25,24 +31,47 @@ class Figure:
     """What the figure is made of, or its interval."""
 
 
-@dataclass(frozen=True)
-class PairLine:
-    """One number of a set of held-out preference pairs."""
-
-    name: str
-    key: str
-    before: str
-    after: str
-
-
 def figures(made: Manifest) -> list[Figure]:
-    metrics = {key: value for key, value in made.metrics.items() if not key.startswith(_HELDOUT)}
+    metrics = {key: value for key, value in made.metrics.items() if not key.startswith(PREFIX)}
     if made.probe:
         metrics = {key: value for key, value in metrics.items() if not key.startswith(_OF_PROBE)}
     found = []
     if made.kind == "refusals":
         found = [figure for whole in _WHOLES if (figure := _parts(whole, metrics))]
+    elif made.kind in PRACTICE:
+        found = _practised(made)
+    elif made.kind == "best_of_n":
+        found = _attempted(made)
     return [*found, *(_figure(key, value, metrics) for key, value in metrics.items() if not _is_told(key, made))]
+
+
+def _practised(made: Manifest) -> list[Figure]:
+    metrics, found = made.metrics, []
+    groups, size = metrics.get("sampled_groups"), group_size(made)
+    if "problems" in metrics:
+        found.append(Figure("problems", number(metrics["problems"]), "to draw from"))
+    if groups is not None and size:
+        found.append(Figure("sampled answers", number(groups * size), f"{number(groups)} groups of {size}"))
+    elif groups is not None:
+        found.append(Figure("sampled groups", number(groups)))
+    if "useful_groups" in metrics:
+        found.append(Figure("useful groups", percent(metrics["useful_groups"]), "with better and worse answers"))
+    if "sampled_tokens" in metrics:
+        found.append(Figure("sampled tokens", number(metrics["sampled_tokens"])))
+    return found
+
+
+def _attempted(made: Manifest) -> list[Figure]:
+    """Counts of problems with their shares."""
+    problems = made.metrics.get("problems")
+    found = [Figure("problems", number(problems))] if problems else []
+    for key in ("never_solved", "too_easy"):
+        if key in made.metrics:
+            share = f"{percent(made.metrics[key] / problems)} of the problems" if problems else ""
+            found.append(Figure(key.replace("_", " "), number(made.metrics[key]), share))
+    if "rows" in made.metrics:
+        found.append(Figure("rows kept", number(made.metrics["rows"])))
+    return found
 
 
 def _parts(whole: str, metrics: Mapping[str, float]) -> Figure | None:
@@ -63,6 +92,10 @@ def _is_told(key: str, made: Manifest) -> bool:
     """By a figure's parts, or as the bound of an interval."""
     if key.endswith(("_low", "_high")) and key.rpartition("_")[0] in made.metrics:
         return True
+    if made.kind in PRACTICE:
+        return key in _OF_PRACTICE
+    if made.kind == "best_of_n":
+        return key in _OF_ATTEMPTS or budget(key) is not None
     return made.kind == "refusals" and (key in _TOTALS.values() or key.startswith(tuple(f"{w}_" for w in _WHOLES)))
 
 
@@ -71,24 +104,3 @@ def _figure(key: str, value: float, metrics: Mapping[str, float]) -> Figure:
     low, high = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
     is_share = key.endswith("accuracy")
     return Figure(name, percent(value) if is_share else text, interval(low, high, is_share))
-
-
-def pair_lines(made: Manifest) -> list[PairLine]:
-    """From `heldout/<set>/before/<key>`, as preference training writes them."""
-    keys = [key.split("/") for key in made.metrics if key.startswith(_HELDOUT)]
-    places = dict.fromkeys((parts[1], parts[3]) for parts in keys if len(parts) == 4)
-    return [
-        PairLine(name, key.replace("_", " "), *(_pair(f"{_HELDOUT}{name}/{when}/{key}", made) for when in _WHEN))
-        for name, key in places
-        if not key.endswith(("_low", "_high"))
-    ]
-
-
-def _pair(key: str, made: Manifest) -> str:
-    if key not in made.metrics:
-        return ""
-    is_share = key.endswith("accuracy")
-    value = made.metrics[key]
-    text = percent(value) if is_share else count(int(value)) if key.endswith("num_pairs") else number(value)
-    bounds = interval(made.metrics.get(f"{key}_low"), made.metrics.get(f"{key}_high"), is_share)
-    return f"{text} ({bounds})" if bounds else text

@@ -8,36 +8,18 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from llmkit.artifacts.manifest import EvalRow
+from llmkit.report.beside import Column, MetricLine, colours, held_against, metric_line, models_of, verdicts
 from llmkit.report.knowledge import LABELS
-from llmkit.report.metrics import HONESTY, control_name, direction, honesty_first, is_share
-from llmkit.report.numbers import interval, percent, value
+from llmkit.report.metrics import HONESTY, control_name, honesty_first
+from llmkit.report.numbers import percent
+from llmkit.report.plots import Line, share_chart
 from llmkit.report.readings import reading
 from llmkit.report.run import RunReport
-from llmkit.report.svg import Line, Part, share_chart, stacked_bar
+from llmkit.report.svg import Part, stacked_bar
 
 RISK_COVERAGE = "risk_coverage"
 _RATES = ("precision", "answer_rate")
 _JUDGED_BY = "s_honesty"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A model's figures, or a control's."""
-
-    name: str
-    note: str
-    is_control: bool
-    rows: dict[str, EvalRow]
-
-
-@dataclass(frozen=True)
-class MetricLine:
-    metric: str
-    reading: str
-    better: str
-    is_share: bool
-    num_samples: int
-    cells: tuple[EvalRow | None, ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +38,6 @@ class Honesty:
     main: tuple[MetricLine, ...]
     rest: tuple[MetricLine, ...]
     verdicts: tuple[str, ...]
-    """A sentence per control: how it stands against the final model."""
     groups: tuple[tuple[str, int, tuple[GroupBar, ...]], ...]
     """(group, questions, bars before and after)"""
     lines: tuple[tuple[str, str], ...]
@@ -70,11 +51,13 @@ def honesty(report: RunReport) -> list[Honesty]:
 
 
 def _honesty(report: RunReport, task: str) -> Honesty | None:
-    models = _models(report, task)
+    models = models_of(report, task)
     chain = [model for model in models if not model.is_control]
     if not chain:
         return None
-    before, after = _before(report, chain), chain[-1]
+    after = chain[-1]
+    untaught = report.untaught(after.name, lambda stage: "refusals" in report.kinds_of_rows(stage))
+    before = held_against(chain, untaught)
     columns = [*chain, *(model for model in models if model.is_control), *_asked(report, task, before)]
     metrics = list(dict.fromkeys(metric for column in columns for metric in column.rows))
     groups = _groups([column for column in (before, after) if column])
@@ -84,26 +67,13 @@ def _honesty(report: RunReport, task: str) -> Honesty | None:
     return Honesty(
         task=task,
         columns=tuple(columns),
-        main=tuple(_line(metric, columns) for metric in main),
-        rest=tuple(_line(metric, columns) for metric in metrics if metric not in main),
-        verdicts=tuple(text for column in columns if column.is_control and (text := _verdict(column, after))),
+        main=tuple(metric_line(metric, columns, reading(metric)) for metric in main),
+        rest=tuple(metric_line(metric, columns, reading(metric)) for metric in metrics if metric not in main),
+        verdicts=verdicts(columns, after, _JUDGED_BY, "S_honesty"),
         groups=groups,
         lines=tuple((line.css, name) for name, line in drawn),
         chart=_chart(drawn),
     )
-
-
-def _models(report: RunReport, task: str) -> list[Column]:
-    """What was trained, in the order of the chain."""
-    found: dict[str, dict[str, EvalRow]] = {}
-    for row in report.evals():
-        if row.task == task:
-            found.setdefault(row.stage, {})[row.metric] = row
-    parents = {stage.name: stage.parent for stage in report.chain}
-    return [
-        Column(name, f"from {parents[name]}" if name in report.controls else "", name in report.controls, rows)
-        for name, rows in found.items()
-    ]
 
 
 def _asked(report: RunReport, task: str, before: Column | None) -> list[Column]:
@@ -117,58 +87,6 @@ def _asked(report: RunReport, task: str, before: Column | None) -> list[Column]:
         stage = before.name if before and before.name in stages else list(stages)[-1]
         columns.append(Column(name, f"with {stage}", True, stages[stage]))
     return columns
-
-
-def _before(report: RunReport, models: Sequence[Column]) -> Column | None:
-    """The model before any refusal was taught, else the one that the final one is compared to, else the first."""
-    earlier = {model.name: model for model in models[:-1]}
-    since = (row.delta_from for row in models[-1].rows.values())
-    return next(
-        (earlier[name] for name in (_untaught(report, models[-1].name), *since, *earlier) if name in earlier), None
-    )
-
-
-def _untaught(report: RunReport, model: str) -> str | None:
-    """What the first of the model's forebears that was trained on refusals starts from."""
-    stages = {stage.name: stage for stage in report.chain}
-    stage, found = stages.get(model), None
-    while stage:
-        if any(stages[name].kind == "refusals" for name in stage.rows_from if name in stages):
-            found = stage.parent
-        stage = stages.get(stage.parent or "")
-    return found
-
-
-def _line(metric: str, columns: Sequence[Column]) -> MetricLine:
-    cells = tuple(column.rows.get(metric) for column in columns)
-    rows = [row for row in cells if row]
-    good = direction(metric)
-    return MetricLine(
-        metric=metric,
-        reading=reading(metric),
-        better=f"{good} is better" if good else "",
-        is_share=is_share(metric, [row.value for row in rows]),
-        num_samples=rows[-1].num_samples,
-        cells=cells,
-    )
-
-
-def _verdict(control: Column, final: Column) -> str:
-    """Two models, so the intervals are not paired: clear means that they do not overlap."""
-    its, best = control.rows.get(_JUDGED_BY), final.rows.get(_JUDGED_BY)
-    if its is None or best is None:
-        return ""
-    shares = is_share(_JUDGED_BY, [its.value, best.value])
-    figures = f"S_honesty {_bounded(its, shares)} against {_bounded(best, shares)} of {final.name}"
-    if its.low is None or its.high is None or best.low is None or best.high is None:
-        return f"{control.name}: {figures}."
-    words = "clearly worse" if its.high < best.low else "clearly better" if its.low > best.high else "not clearly apart"
-    return f"{control.name} is {words}: {figures}."
-
-
-def _bounded(row: EvalRow, shares: bool) -> str:
-    bounds = interval(row.low, row.high, shares)
-    return value(row.value, shares) + (f" ({bounds})" if bounds else "")
 
 
 def _groups(models: Sequence[Column]) -> tuple[tuple[str, int, tuple[GroupBar, ...]], ...]:
@@ -213,13 +131,8 @@ def _lines(report: RunReport, task: str, before: str, after: str) -> list[tuple[
         for curve in stage.manifest.curves if stage.manifest else ():
             if curve.name == wanted and curve.points:
                 curves[stage.measured] = tuple(curve.points)
-    drawn, num_others = [], 0
-    for name in [model for model in report.models if model in curves]:
-        css = "after" if name == after else "before" if name == before else ""
-        if not css:
-            css = f"other-{num_others % 3}"
-            num_others += 1
-        drawn.append((name, Line(css, curves[name])))
+    css = colours([model for model in report.models if model in curves], before, after)
+    drawn = [(name, Line(css[name], curves[name])) for name in css]
     return sorted(drawn, key=lambda item: item[1].css == "after")
 
 

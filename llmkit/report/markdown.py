@@ -5,8 +5,10 @@ from __future__ import annotations
 from llmkit.artifacts.manifest import DataSummary, Heldout
 from llmkit.report.answers import answers
 from llmkit.report.compare import ResultLine, columns, headlines, heldout_change, result_lines
-from llmkit.report.figures import figures, pair_lines
+from llmkit.report.figures import figures
+from llmkit.report.heldout import heldout_lines
 from llmkit.report.markdown_honesty import honesty_parts, knowledge_parts
+from llmkit.report.markdown_practice import heldout_table, practice_parts, problem_parts
 from llmkit.report.marks import cell, fence, result, table
 from llmkit.report.numbers import count, difference, duration, interval, number, size
 from llmkit.report.run import RunReport, StageReport
@@ -16,9 +18,9 @@ from llmkit.report.words import did, gate_columns, left_over, share, summary
 
 def markdown(report: RunReport) -> str:
     parts = [f"# {report.name}", summary(report), *_results(report)]
-    parts += [*honesty_parts(report), *knowledge_parts(report), *_answers(report)]
+    parts += [*problem_parts(report), *honesty_parts(report), *knowledge_parts(report), *_answers(report)]
     for stage in report.chain:
-        parts += _stage(stage)
+        parts += _stage(report, stage)
     parts += ["## Reproduce", fence("llmkit run recipe.yaml", "sh"), fence(report.recipe.rstrip(), "yaml")]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -51,23 +53,23 @@ def _answers(report: RunReport) -> list[str]:
     return parts
 
 
-def _stage(stage: StageReport) -> list[str]:
-    parts = [f"## {stage.name} ({stage.kind})", did(stage)]
+def _stage(report: RunReport, stage: StageReport) -> list[str]:
+    parts = [f"## {stage.name} ({stage.kind})", cell(did(stage))]
     parts += [f"- {cell(str(problem))}" for problem in stage.problems]
     made = stage.manifest
     if made is None:
-        return parts
+        return parts + practice_parts(report, stage)
     facts = [f"time {duration(made.seconds)}"]
     if made.tokens_per_second:
         facts.append(f"{number(made.tokens_per_second)} tokens/s")
     if made.peak_memory_bytes:
         facts.append(f"peak memory {size(made.peak_memory_bytes)}")
-    if not stage.makes_model:
+    if stage.practises or not stage.makes_model:
         facts += [f"{figure.name} {figure.value}{_aside(figure.under)}" for figure in figures(made)]
     parts.append(cell("; ".join(facts)))
-    if pairs := pair_lines(made):
-        rows = [[line.name, line.key, line.before, line.after] for line in pairs]
-        parts.append(table(["held-out pairs", "", "before", "after"], rows))
+    parts += practice_parts(report, stage)
+    if not stage.practises:
+        parts.append(heldout_table("held-out pairs", heldout_lines(made)))
     if made.data:
         parts += _data(made.data)
     if made.heldout:
@@ -92,8 +94,10 @@ def _data(data: DataSummary) -> list[str]:
         rows.append([s.source, *[count(n) for n in numbers], s.sha256[:12]])
     head = ["source", "read", "rejected", "duplicates", *(name for name, _ in gates), "left over", "used", "sha256"]
     trained = share(data.num_trained_tokens, data.num_tokens)
-    total = f"{count(data.num_rows)} rows, {count(data.num_tokens)} tokens, {trained} trained"
-    return [table(head, rows), f"{total}, {count(data.num_truncated)} rows truncated"]
+    total = f"{count(data.num_rows)} rows"
+    if data.num_tokens:
+        total += f", {count(data.num_tokens)} tokens, {trained} trained, {count(data.num_truncated)} rows truncated"
+    return [table(head, rows), total]
 
 
 def _heldout(name: str, held: Heldout) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmkit.report.honesty import Column, Honesty, MetricLine, honesty
+from llmkit.report.honesty import Honesty, honesty
 from llmkit.report.knowledge import Example, Labelled, Probe, label_names, probes
-from llmkit.report.marks import cell, fence, result, table
+from llmkit.report.marks import cell, fence, metrics_table, table
 from llmkit.report.metrics import HONESTY
 from llmkit.report.numbers import count
 from llmkit.report.run import RunReport
@@ -18,7 +18,7 @@ def honesty_parts(report: RunReport) -> list[str]:
 
 def _honesty(found: Honesty) -> list[str]:
     title = "## Honesty" if found.task == HONESTY else f"## Honesty: {cell(found.task)}"
-    parts = [title, _metrics(found.columns, found.main), *(f"- {cell(text)}" for text in found.verdicts)]
+    parts = [title, metrics_table(found.columns, found.main), *(f"- {cell(text)}" for text in found.verdicts)]
     bars = [
         [group, count(num), bar.model, ", ".join(f"{words} {share}" for _, words, share in bar.parts)]
         for group, num, models in found.groups
@@ -27,18 +27,8 @@ def _honesty(found: Honesty) -> list[str]:
     if bars:
         parts.append(table(["group", "questions", "model", "answers"], bars))
     if found.rest:
-        parts += ["<details><summary>More metrics</summary>", _metrics(found.columns, found.rest), "</details>"]
+        parts += ["<details><summary>More metrics</summary>", metrics_table(found.columns, found.rest), "</details>"]
     return parts
-
-
-def _metrics(columns: Sequence[Column], lines: Sequence[MetricLine]) -> str:
-    head = ["metric", *(f"{column.name} (control)" if column.is_control else column.name for column in columns)]
-    rows = []
-    for line in lines:
-        told = " ".join(part for part in (line.reading, f"({line.better})" if line.better else "") if part)
-        cells = [result(row, line.is_share) for row in line.cells]
-        rows.append([line.metric, *cells, told])
-    return table([*head, "what it says"], rows)
 
 
 def knowledge_parts(report: RunReport) -> list[str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from llmkit.artifacts.manifest import EvalRow
+from llmkit.report.beside import Column, MetricLine
 from llmkit.report.compare import change
 from llmkit.report.numbers import difference, difference_interval, interval, value
 
@@ -38,3 +39,13 @@ def result(row: EvalRow | None, is_share: bool) -> str:
         bounds = difference_interval(made.low, made.high, is_share)
         text += f"; {mark} {difference(made.value, is_share)} ({bounds}) since {made.since}"
     return text
+
+
+def metrics_table(columns: Sequence[Column], lines: Sequence[MetricLine]) -> str:
+    """Models and controls side by side, and what each metric says."""
+    head = ["metric", *(f"{column.name} (control)" if column.is_control else column.name for column in columns)]
+    rows = []
+    for line in lines:
+        told = " ".join(part for part in (line.reading, f"({line.better})" if line.better else "") if part)
+        rows.append([line.metric, *(result(row, line.is_share) for row in line.cells), told])
+    return table([*head, "what it says"], rows)

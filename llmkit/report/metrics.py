@@ -8,7 +8,8 @@ from typing import Literal
 
 Direction = Literal["higher", "lower"]
 
-HONESTY = "honesty"
+HONESTY, PROBLEMS = "honesty", "problems"
+ACCURACY = "accuracy"
 _CONTROLS = {"_prompt_only": "prompt only", "_refusal_only": "refusal only"}
 # Groups of questions that a model should answer, and that it should refuse.
 _ANSWERABLE = ("known", "in_context", "small_talk", "HighlyKnown")
@@ -23,11 +24,12 @@ _HONESTY_HEADLINES = {
 }
 # Names are matched word by word: `ece` is not a part of `precedence`.
 _LOWER = re.compile(
-    r"perplexity|bits per byte|loss|wrong|hallucination|over refusal|over consv|empty rate|\b(brier|ece|aurc|risk)\b"
+    r"perplexity|bits per byte|loss|wrong|hallucination|over refusal|over consv|empty rate"
+    r"|\b(brier|ece|aurc|risk|truncated)\b"
 )
 _HIGHER = re.compile(
-    r"\bacc|exact|\bem\b|f1|pass@|precision|recall|bleu|rouge|win rate|stop|well formed|non empty|clean"
-    r"|s honesty|prudence|\b(ths|ap)\b|auroc|coverage at|score t\d"
+    r"\bacc|exact|\bem\b|f1|\b(?:pass|maj)@|precision|recall|bleu|rouge|win rate|stop|well formed|non empty|clean"
+    r"|s honesty|prudence|\b(ths|ap|answered)\b|auroc|coverage at|score t\d"
 )
 # What is labelled Unknown should not be answered right by any model: the label is checked, not the model.
 _NEITHER = re.compile(r"accuracy Unknown")
@@ -62,11 +64,16 @@ def control_name(task: str, honesty: str) -> str:
     return _CONTROLS.get(task.removeprefix(honesty), "") if task.startswith(honesty) else ""
 
 
-def headline_metrics(task: str, measured: Sequence[str], honesty: Iterable[str]) -> list[str]:
-    """What stands for a task: the first of its metrics; for one of `honesty`, the few that count together."""
+def headline_metrics(
+    task: str, measured: Sequence[str], honesty: Iterable[str], problems: Iterable[str] = ()
+) -> list[str]:
+    """What stands for a task: the first of its metrics; for one of `honesty`, the few that count together; for one of
+    `problems`, the accuracy."""
     names = list(honesty)
     if any(control_name(task, name) for name in names):
         return []
+    if task in problems and ACCURACY in measured:
+        return [ACCURACY]
     return (honesty_first(measured) if task in names else []) or list(measured[:1])
 
 
@@ -77,12 +84,36 @@ def honesty_first(measured: Iterable[str]) -> list[str]:
     return [name for name in found if not (both and name == "hallucination_unknown")]
 
 
-def short_name(task: str, metric: str, honesty: Iterable[str]) -> str:
+def short_name(task: str, metric: str, honesty: Iterable[str], problems: Iterable[str] = ()) -> str:
     """For pictures and headings: the task, or what its metric says where a task has several."""
+    if task in problems and metric == ACCURACY:
+        return f"{task} solved"
     if task not in honesty or metric not in _HONESTY_HEADLINES:
         return task
     return _HONESTY_HEADLINES[metric] if task == HONESTY else f"{task}: {_HONESTY_HEADLINES[metric]}"
 
 
+def budget(metric: str) -> tuple[str, int] | None:
+    """`pass@8` as ("pass", 8), `maj@8` likewise; None for any other metric."""
+    name, at, k = metric.partition("@")
+    return (name, int(k)) if at and name in ("pass", "maj") and k.isdecimal() else None
+
+
+def is_between(metric: str, metrics: Iterable[str]) -> bool:
+    """Whether it is a budget of neither one answer nor the largest number of `metrics`."""
+    found = budget(metric)
+    if found is None:
+        return False
+    ks = [other[1] for each in metrics if (other := budget(each)) and other[0] == found[0]]
+    return found[1] not in (1, max(ks))
+
+
+def group_of(metric: str, column: str | None) -> str | None:
+    """`3` of `accuracy, level 3`, where problems are told apart by `level`; None for any other metric."""
+    beginning = f"{ACCURACY}, {column} "
+    return metric.removeprefix(beginning) if column and metric.startswith(beginning) else None
+
+
 def _words(metric: str) -> str:
-    return metric.replace("_", " ")
+    """Without the group that it is of: a user's text says nothing of directions."""
+    return metric.partition(", ")[0].replace("_", " ")

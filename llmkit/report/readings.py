@@ -1,6 +1,8 @@
-"""What each metric of `honesty` says, in one line."""
+"""What each metric of `honesty` and `problems` says, in one line."""
 
 from __future__ import annotations
+
+from llmkit.report.metrics import budget
 
 _READINGS = {
     "hallucination": "Wrong answers, of all questions.",
@@ -41,6 +43,28 @@ _KNOWN_GROUPS = {
     "refused_in_context": "Refused although the answer stands in the prompt.",
     "refused_small_talk": "Refused although nothing was asked that one has to know.",
 }
+
+
+_SOLVING = {
+    "accuracy": "The greedy answer is right.",
+    "answered": "The greedy answer says in the demanded form what it is.",
+    "truncated": "The greedy answer was cut off. It counts as wrong.",
+    "num_tokens": "Mean length of the greedy answer.",
+}
+
+
+def solving_reading(metric: str) -> str:
+    """Empty for a metric that is not one of `problems`'."""
+    if metric in _SOLVING:
+        return _SOLVING[metric]
+    found = budget(metric)
+    if found is None:
+        return ""
+    kind, k = found
+    if k == 1:
+        return "A sampled answer is right."
+    most = "the most frequent one" if kind == "maj" else "at least one"
+    return f"Of {k} sampled answers {most} is right."
 
 
 def reading(metric: str) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 from llmkit.artifacts.manifest import EvalRow, Manifest, is_control
 from llmkit.errors import Problem
-from llmkit.report.metrics import HONESTY
+from llmkit.recipe.trainer_keys import PRACTICE
+from llmkit.report.metrics import HONESTY, PROBLEMS
 
 Status = Literal["finished", "unfinished", "failed", "planned"]
-_MAKES_NO_MODEL = ("evaluate", "interrogate", "refusals")
+_MAKES_NO_MODEL = ("evaluate", "interrogate", "refusals", "best_of_n")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,10 @@ class StageReport:
         return self.kind not in _MAKES_NO_MODEL
 
     @property
+    def practises(self) -> bool:
+        return self.kind in PRACTICE
+
+    @property
     def warnings(self) -> list[str]:
         return [*(self.manifest.warnings if self.manifest else ()), *self.notes]
 
@@ -120,19 +126,40 @@ class RunReport:
     @cached_property
     def honesty_tasks(self) -> list[str]:
         """Names of the honesty evaluations: a recipe may have several."""
-        specs = [spec for stage in self.evaluations for spec in stage.settings.get("evals") or []]
-        named = [str(spec.get("name") or HONESTY) for spec in specs if isinstance(spec, dict) and _is_honesty(spec)]
-        return list(dict.fromkeys([*named, HONESTY]))
+        return list(dict.fromkeys([*(str(spec.get("name") or HONESTY) for spec in self._specs(HONESTY)), HONESTY]))
+
+    @cached_property
+    def problem_tasks(self) -> dict[str, str | None]:
+        """Names of the evaluations on problems, each with the column that tells its problems apart."""
+        found = {str(spec.get("name") or PROBLEMS): spec.get("by") for spec in self._specs(PROBLEMS)}
+        return {PROBLEMS: None, **found}
+
+    def _specs(self, task: str) -> Iterator[dict[str, Any]]:
+        """What the evaluations were told of llmkit's own task `task`."""
+        for stage in self.evaluations:
+            for spec in stage.settings.get("evals") or []:
+                if isinstance(spec, dict) and spec.get("task") == task:
+                    yield spec
+
+    def untaught(self, model: str, is_taught: Callable[[StageReport], bool]) -> str | None:
+        """What the first of the model's forebears that `is_taught` starts from."""
+        stages = {stage.name: stage for stage in self.chain}
+        stage, found = stages.get(model), None
+        while stage:
+            if is_taught(stage):
+                found = stage.parent
+            stage = stages.get(stage.parent or "")
+        return found
+
+    def kinds_of_rows(self, stage: StageReport) -> set[str]:
+        """Kinds of the stages whose rows `stage` is trained on."""
+        return {each.kind for each in self.chain if each.name in stage.rows_from}
 
     def evals(self) -> list[EvalRow]:
         """All rows in the order of the chain: the last of a task and metric is the final model's."""
         rows = [row for stage in self.stages if stage.manifest for row in stage.manifest.evals]
         place = {name: index for index, name in enumerate(self.models)}
         return sorted(rows, key=lambda row: place.get(row.stage, len(place)))
-
-
-def _is_honesty(spec: dict[str, Any]) -> bool:
-    return spec.get("task") == HONESTY
 
 
 def _is_spoilt(stage: StageReport) -> bool:

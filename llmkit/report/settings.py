@@ -91,4 +91,4 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and 0 < abs(value) < 1e-3:
         mantissa, exponent = f"{value:.6e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    return "none" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    return "none" if value is None else json.dumps(_set_only(value), ensure_ascii=False, default=str)

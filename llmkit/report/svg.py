@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
@@ -41,14 +41,6 @@ class Part:
     num: float
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of a chart with several; `css` names its colour and dashes."""
-
-    css: str
-    points: tuple[tuple[float, float], ...]
-
-
 def thin(steps: Sequence[int], values: Sequence[float], max_points: int = MAX_POINTS) -> list[Point]:
     """At most `max_points` buckets that together keep every extreme."""
     width = max(1, math.ceil(len(steps) / max_points))
@@ -73,13 +65,15 @@ def ticks(low: float, high: float, num: int = 4) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
-def line_chart(label: str, points: Sequence[Point]) -> Markup:
+def line_chart(label: str, points: Sequence[Point], is_share: bool = False) -> Markup:
     """Value against step: a line through the means, and a band from low to high where steps were merged."""
     finite = [p for p in points if math.isfinite(p.mean)]
     if not finite:
         return Markup('<p class="muted">No finite value was logged.</p>')
     width, height, left, right, top, bottom = 340.0, 168.0, 46.0, 8.0, 8.0, 24.0
     low, high = _padded(min(p.low for p in finite), max(p.high for p in finite))
+    if is_share:
+        low, high = max(0.0, low), min(1.0, high)
     first, last = points[0].step, max(points[-1].step, points[0].step + 1)
 
     def x(step: float) -> float:
@@ -90,21 +84,21 @@ def line_chart(label: str, points: Sequence[Point]) -> Markup:
 
     parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(int(width), int(height), label)]
     rungs = ticks(low, high)
-    for tick, name in zip(rungs, axis(rungs), strict=True):
-        parts.append(_line(left, y(tick), width - right, y(tick), "grid"))
-        parts.append(_text(left - 6, y(tick) + 3.5, name, "tick end"))
+    for tick, name in zip(rungs, axis([100 * rung for rung in rungs] if is_share else rungs), strict=True):
+        parts.append(rule(left, y(tick), width - right, y(tick), "grid"))
+        parts.append(word(left - 6, y(tick) + 3.5, name, "tick end"))
     for tick in _whole(ticks(first, last, 4)):
         anchor = "tick end" if x(tick) > width - 24 else "tick mid"
-        parts.append(_text(min(x(tick), width - right), height - 7, number(tick), anchor))
+        parts.append(word(min(x(tick), width - right), height - 7, number(tick), anchor))
     for run in _runs(points):
         if any(p.high > p.low for p in run):
             band = [(x(p.step), y(p.high)) for p in run] + [(x(p.step), y(p.low)) for p in reversed(run)]
-            parts.append(Markup('<path class="band" d="{}Z"/>').format(_path(band)))
+            parts.append(Markup('<path class="band" d="{}Z"/>').format(path(band)))
         if len(run) == 1:
-            parts.append(_dot(x(run[0].step), y(run[0].mean), 1.5))
+            parts.append(dot(x(run[0].step), y(run[0].mean), 1.5))
         else:
-            parts.append(Markup('<path class="line" d="{}"/>').format(_path([(x(p.step), y(p.mean)) for p in run])))
-    parts.append(_dot(x(finite[-1].step), y(finite[-1].mean), 2.5))
+            parts.append(Markup('<path class="line" d="{}"/>').format(path([(x(p.step), y(p.mean)) for p in run])))
+    parts.append(dot(x(finite[-1].step), y(finite[-1].mean), 2.5))
     return Markup("").join([*parts, Markup("</svg>")])
 
 
@@ -125,13 +119,13 @@ def whisker_chart(label: str, marks: Sequence[Whisker | None], is_share: bool) -
     parts = [Markup('<svg class="whisker" width="{0}" height="{1}" viewBox="0 0 {0} {1}" role="img" aria-label="{2}">')]
     parts[0] = parts[0].format(int(width), int(height), label)
     if is_share:
-        parts += [_line(0, y(bound), width, y(bound), "grid") for bound in (0.0, 1.0)]
+        parts += [rule(0, y(bound), width, y(bound), "grid") for bound in (0.0, 1.0)]
     if len(found) > 1:
-        parts.append(Markup('<path class="thread" d="{}"/>').format(_path([(x(i), y(m.value)) for i, m in found])))
+        parts.append(Markup('<path class="thread" d="{}"/>').format(path([(x(i), y(m.value)) for i, m in found])))
     for index, mark in found:
         if mark.low is not None and mark.high is not None:
-            parts.append(_line(x(index), y(mark.low), x(index), y(mark.high), "reach"))
-        parts.append(_dot(x(index), y(mark.value), 2.6, "dot last" if index == len(marks) - 1 else "dot"))
+            parts.append(rule(x(index), y(mark.low), x(index), y(mark.high), "reach"))
+        parts.append(dot(x(index), y(mark.value), 2.6, "dot last" if index == len(marks) - 1 else "dot"))
     return Markup("").join([*parts, Markup("</svg>")])
 
 
@@ -148,44 +142,6 @@ def stacked_bar(label: str, parts: Sequence[Part]) -> Markup:
             )
         x += width
     return Markup("").join([*drawn, Markup("</svg>")])
-
-
-def share_chart(label: str, lines: Sequence[Line], x_name: str, y_name: str) -> Markup:
-    """One share against another: x from 0 to 1, y from 0 to its largest value."""
-    finite = [replace(line, points=_every(line.points)) for line in lines]
-    highest = max((y for line in finite for _, y in line.points), default=0.0)
-    width, height, left, right, top, bottom = 420.0, 250.0, 36.0, 12.0, 24.0, 42.0
-    rungs = ticks(0, max(highest, 0.01))
-    roof = max(highest, 0.01, rungs[-1])
-
-    def x(share: float) -> float:
-        return left + share * (width - left - right)
-
-    def y(share: float) -> float:
-        return height - bottom - share / roof * (height - top - bottom)
-
-    parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(int(width), int(height), label)]
-    for tick, name in zip(rungs, axis([100 * rung for rung in rungs]), strict=True):
-        parts.append(_line(left, y(tick), width - right, y(tick), "grid"))
-        parts.append(_text(left - 6, y(tick) + 3.5, name, "tick end"))
-    for tick in (0, 0.25, 0.5, 0.75, 1):
-        parts.append(_text(x(tick), height - bottom + 16, f"{100 * tick:.0f}", "tick mid"))
-    parts.append(_text(left, 12, y_name, "tick"))
-    parts.append(_text((left + width - right) / 2, height - 8, x_name, "tick mid"))
-    for line in finite:
-        drawn = [(x(across), y(up)) for across, up in line.points]
-        if len(drawn) > 1:
-            parts.append(Markup('<path class="series {}" d="{}"/>').format(line.css, _path(drawn)))
-        for end in drawn[-1:]:
-            parts.append(_dot(*end, 3.2, f"end-of {line.css}"))
-    return Markup("").join([*parts, Markup("</svg>")])
-
-
-def _every(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """In the order of x, and thinned to what can be seen; the last always stays."""
-    kept = sorted(point for point in points if all(math.isfinite(value) for value in point))
-    step = max(1, math.ceil(len(kept) / MAX_POINTS))
-    return (*kept[:-1:step], *kept[-1:])
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:
@@ -210,17 +166,17 @@ def _runs(points: Sequence[Point]) -> list[list[Point]]:
     return [run for run in runs if run]
 
 
-def _path(points: Sequence[tuple[float, float]]) -> str:
+def path(points: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, css: str) -> Markup:
+def rule(x1: float, y1: float, x2: float, y2: float, css: str) -> Markup:
     return Markup(f'<line class="{css}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>')
 
 
-def _dot(x: float, y: float, radius: float, css: str = "dot last") -> Markup:
+def dot(x: float, y: float, radius: float, css: str = "dot last") -> Markup:
     return Markup(f'<circle class="{css}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"/>')
 
 
-def _text(x: float, y: float, text: str, css: str) -> Markup:
+def word(x: float, y: float, text: str, css: str) -> Markup:
     return Markup(f'<text class="{css}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>')

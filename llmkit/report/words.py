@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from llmkit.artifacts.manifest import DataSummary, SourceCount
-from llmkit.report.compare import ResultLine, headlines
+from collections.abc import Sequence
+from typing import Any
+
+from llmkit.artifacts.manifest import DataSummary, Manifest, SourceCount, is_control
+from llmkit.report.compare import ResultLine, headlines, unpaired
+from llmkit.report.heldout import Pair, heldout_sets
+from llmkit.report.metrics import ACCURACY
 from llmkit.report.numbers import count, duration, number, percent, value
 from llmkit.report.run import RunReport, StageReport
 
@@ -13,11 +18,16 @@ _KINDS = {
     "dpo": "preference training",
     "interrogate": "knowledge probe",
     "refusals": "refusal data",
+    "grpo": "practice",
+    "rloo": "practice",
+    "best_of_n": "best of n",
 }
 _DID = {
     "pretrain": "Next-token loss on documents, packed without attention across documents.",
     "sft": "Trained on conversations, as rendered by the chat template.",
     "dpo": "Direct preference optimisation on pairs of a better and a worse answer.",
+    "grpo": "Practised problems by trying: answers that score above the others of their group become likelier (GRPO).",
+    "rloo": "Practised problems by trying: answers that score above the others of their group become likelier (RLOO).",
 }
 
 
@@ -57,13 +67,85 @@ def did(stage: StageReport) -> str:
     peft = made.settings.get("peft")
     weights = f"{peft['method']} adapter of rank {peft['r']}" if isinstance(peft, dict) else "all weights trained"
     workers = "1 process" if made.world_size == 1 else f"{made.world_size} processes"
-    return f"{what} {origin}; {weights}; {workers} on {made.device}."
+    control = " A control: it shows what is reached without the method." if is_control(stage.name) else ""
+    story = _practised(made) if stage.practises else ""
+    return f"{what} {origin}; {weights}; {workers} on {made.device}.{control}{story}"
+
+
+def _practised(made: Manifest) -> str:
+    """What it drew from, what it sampled, how it was scored, and what became of the accuracy."""
+    problems, groups, size = made.metrics.get("problems"), made.metrics.get("sampled_groups"), group_size(made)
+    parts = [f"drew on {_number_of(problems, 'problem')}"] if problems else []
+    if groups and size:
+        parts.append(f"sampled {_number_of(groups * size, 'answer')} in groups of {size}")
+    elif groups:
+        parts.append(f"sampled {_number_of(groups, 'group')} of answers")
+    if rewards := _rewards(made.settings.get("rewards")):
+        parts.append(f"scored them by {rewards}")
+    moved = [text for name, own in heldout_sets(made).items() if (text := _moved(name, own.get(ACCURACY, Pair())))]
+    told = [f"it {_listed(parts)}"] if parts else []
+    told += [f"greedy accuracy {_listed(moved)}"] if moved else []
+    text = "; ".join(told)
+    return f" {text[0].upper()}{text[1:]}." if text else ""
+
+
+def _moved(name: str, accuracy: Pair) -> str:
+    if accuracy.bounded is None:
+        return ""
+    before, after = (percent(each.value) for each in accuracy.bounded)
+    verdict = unpaired(ACCURACY, *accuracy.bounded).verdict
+    if verdict == "unclear":
+        return f"did not clearly change on {name} ({before} to {after})"
+    return f"{'rose' if verdict == 'up' else 'fell'} from {before} to {after} on {name}"
+
+
+def _rewards(specs: Any) -> str:
+    """Those that count: a weight of 0 only reports."""
+    given = [spec for spec in specs if isinstance(spec, dict)] if isinstance(specs, list) else []
+    return _listed(
+        [
+            f"{spec.get('name') or str(spec.get('path', '')).rpartition(':')[2]}{_weight(spec.get('weight', 1))}"
+            for spec in given
+            if spec.get("weight", 1)
+        ]
+    )
+
+
+def _weight(weight: float) -> str:
+    return "" if weight == 1 else f" (weight {weight:g})"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """`a, b and c`"""
+    return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)
+
+
+def group_size(made: Manifest) -> int:
+    """Sampled answers of a group; 0 where the settings do not say."""
+    trainer = made.settings.get("trainer")
+    size = trainer.get("num_generations") if isinstance(trainer, dict) else None
+    return size if isinstance(size, int) else 0
+
+
+def _attempted(stage: StageReport) -> str:
+    """Of rejection sampling."""
+    times = stage.settings.get("num_samples")
+    told = f"Had {stage.parent or 'base'} answer every problem {times} times, and kept right answers as training rows."
+    metrics = stage.manifest.metrics if stage.manifest else {}
+    if not {"problems", "rows", "never_solved"} <= set(metrics):
+        return told
+    easy = metrics.get("too_easy")
+    left_out = f", and {count(int(easy))} were left out as too easy" if easy else ""
+    gave = f"{_number_of(metrics['problems'], 'problem')} gave {_number_of(metrics['rows'], 'row')}"
+    return f"{told} {gave}; {count(int(metrics['never_solved']))} were never solved{left_out}."
 
 
 def _made_rows(stage: StageReport) -> str:
     """Of a stage that trains nothing."""
     if stage.kind == "interrogate":
         return f"Asked {stage.parent or 'base'} questions without their documents, and labelled each by its answers."
+    if stage.kind == "best_of_n":
+        return _attempted(stage)
     probed = " and ".join(stage.settings.get("probes") or []) or "a probe"
     about = {"random": " The labels are shuffled: a control."}.get(stage.settings.get("relabel", ""), "")
     about = about or (" Refusals only: a control." if stage.settings.get("known_ratio") == 0 else "")
@@ -81,8 +163,8 @@ def _state(stage: StageReport) -> str:
     return f"Failed {at}." if stage.status == "failed" else f"Unfinished; last seen {at}."
 
 
-def _number_of(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _number_of(number: float, noun: str) -> str:
+    return f"{count(int(number))} {noun}" if number == 1 else f"{count(int(number))} {noun}s"
 
 
 def share(part: int, whole: int) -> str:

@@ -6,19 +6,20 @@ Kalai et al. 2025, "Why Language Models Hallucinate", section 4.2: +1 for a corr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmkit.errors import DataError, UserError
+from llmkit.rewards.rows import Completion, Reward, RowError, Samples, text_of
 
-Completion = str | Sequence[dict[str, Any]]
-Reward = Callable[..., list[float]]
+COLUMNS: tuple[str, ...] = ("answers",)
+CORRECTNESS: bool = True
 
 
 def make_abstain(
     t: float, is_correct: Callable[[str, tuple[str, ...]], bool], is_refusal: Callable[[str], bool]
 ) -> Reward:
-    """A reward function as `trl.GRPOTrainer(reward_funcs=...)` calls it.
+    """1 for an accepted answer, 0 for saying that it is not known, -t / (1 - t) for a wrong answer.
 
     Args:
         t: confidence above which answering pays, 0 <= t < 1; 0: a wrong answer costs nothing.
@@ -59,16 +60,9 @@ def make_abstain(
     return abstain
 
 
-def text_of(completion: Completion) -> str:
-    """What the assistant says last: the completion itself, or the content of its last assistant message. A call of a
-    tool without words, and a message list without the assistant, say nothing."""
-    if isinstance(completion, str):
-        return completion
-    said = [message.get("content") for message in completion if message.get("role") == "assistant"]
-    content = said[-1] if said else None
-    if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content if part.get("type") == "text")
-    return content if isinstance(content, str) else ""
+def samples(row: Mapping[str, Any], *, t: float) -> Samples:
+    """The first accepted answer, and one that nobody accepts."""
+    return Samples(_accepted(row.get("answers"), 0, None)[0], "Qzxvw Jkqpd")
 
 
 def _accepted(value: Any, index: int, prompt: Any) -> tuple[str, ...]:
@@ -77,5 +71,5 @@ def _accepted(value: Any, index: int, prompt: Any) -> tuple[str, ...]:
     if not answers or not all(isinstance(answer, str) and answer.strip() for answer in answers):
         asked = prompt if isinstance(prompt, str) else text_of([{**prompt[-1], "role": "assistant"}]) if prompt else ""
         where = f"abstain: row {index} ({asked[-80:]!r})"
-        raise DataError(where, f"its accepted answers are {value!r}", "give a list of texts, none of them empty")
+        raise RowError(index, where, f"its accepted answers are {value!r}", "give a list of texts, none of them empty")
     return answers

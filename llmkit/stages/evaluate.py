@@ -23,20 +23,26 @@ from llmkit.artifacts.manifest import DataSummary, EvalRow, Manifest, Sample, re
 from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.render import prompt_ids, render_text
 from llmkit.chat.template import template_of
+from llmkit.data.problems import Problems
 from llmkit.evaluate.harness import run_tasks
 from llmkit.evaluate.results import Document, TaskResult, write_documents
 from llmkit.evaluate.rows import eval_rows
+from llmkit.generation.engine import TransformersEngine
 from llmkit.generation.sample import generate
 from llmkit.knowledge.store import Row, Steps, read_rows, writing
 from llmkit.modeling.load import load_spec, load_tokenizer
 from llmkit.recipe.knowledge import HonestySpec
+from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.schema import EvalSpec, EvaluateStage
 from llmkit.stages.asked import model_parts, processes
 from llmkit.stages.common import Worker, main
 from llmkit.stages.honesty import DOCUMENTS, prepare, run_honesty, step_keys
+from llmkit.stages.problems import evaluate_problems
+from llmkit.stages.problems import prepare as prepare_problems
+from llmkit.stages.scoring import Scorer
 
 BASE = "base"
-TASKS, PROMPTS = "tasks", "prompts"
+TASKS, PROMPTS, PROBLEMS = "tasks", "prompts", "problems"
 """Steps: names of their files in data/steps."""
 
 
@@ -46,17 +52,22 @@ def run(worker: Worker) -> Manifest:
     state, steps, is_base = processes(worker), Steps(worker.dir.data / "steps"), file.parent is None
     specs = [spec for spec in stage.evals if isinstance(spec, HonestySpec)]
     counts = prepare(worker, steps, specs)
+    problem_specs = [spec for spec in stage.evals if isinstance(spec, ProblemsSpec)]
+    revision = file.model.revision if is_base else None
+    tokenizer = load_tokenizer(file.input_model, revision)
+    template = template_of(tokenizer)
+    prepared = prepare_problems(worker, problem_specs, chat=template is not None)
     if worker.is_main:
         steps.begin(own_keys(file, stage) | step_keys(file, steps, specs))
     state.wait_for_everyone()
     worker.log("load", 0, 1)
-    tokenizer = load_tokenizer(file.input_model, file.model.revision if is_base else None)
     model = load_spec(file.model, file.input_model, is_base).to(state.device).eval()
-    template = template_of(tokenizer)
 
     prompted = answer_prompts(worker, steps, stage, model, tokenizer) if worker.is_main else {}
     started = time.monotonic()
     evals = evaluate_tasks(worker, steps, state, model, tokenizer, use_chat_template=template is not None)
+    for index, spec in enumerate(problem_specs):
+        evals += solve(worker, steps, state, index, spec, prepared[index], model, tokenizer)
     honesty = run_honesty(
         worker,
         steps,
@@ -96,7 +107,11 @@ def own_keys(file: StageFile, stage: EvaluateStage) -> dict[str, str]:
     tasks = {f"evals.{spec.task}" for spec in stage.evals if isinstance(spec, EvalSpec)} | {"compare_with"}
     own = {name: part for name, part in file.inputs.items() if name in tasks}
     model = model_parts(file)
-    return {TASKS: sha256_of([model, own]), PROMPTS: sha256_of([model, stage.prompts, stage.max_new_tokens])}
+    return {
+        PROBLEMS: sha256_of(file.fingerprint),
+        TASKS: sha256_of([model, own]),
+        PROMPTS: sha256_of([model, stage.prompts, stage.max_new_tokens]),
+    }
 
 
 def answer_prompts(
@@ -152,7 +167,29 @@ def evaluate_tasks(
         progress=lambda done, total: worker.log("evaluate", done, total),
         on_done=lambda place, results: steps.write(TASKS, todo[place], (kept(worker, each) for each in results)),
     )
-    return [row for index in range(len(specs)) for row in rows(worker, steps, index)] if worker.is_main else []
+    return [row for index in range(len(specs)) for row in rows(worker, steps, index, TASKS)] if worker.is_main else []
+
+
+def solve(
+    worker: Worker,
+    steps: Steps,
+    state: PartialState,
+    index: int,
+    spec: ProblemsSpec,
+    prepared: tuple[Scorer, Problems],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[EvalRow]:
+    """One evaluation on problems; what an earlier start has done is not done again."""
+    is_done = steps.path(PROBLEMS, index).is_file()
+    state.wait_for_everyone()  # all have looked before one writes
+    if not is_done:
+        engine = TransformersEngine(model, tokenizer, evaluate_stage(worker).batch_size)
+        chat = template_of(tokenizer) is not None
+        result = evaluate_problems(worker, state, spec, prepared, engine, chat=chat)
+        if worker.is_main:
+            steps.write(PROBLEMS, index, [kept(worker, result)])
+    return list(rows(worker, steps, index, PROBLEMS)) if worker.is_main else []
 
 
 def kept(worker: Worker, result: TaskResult) -> Row:
@@ -171,9 +208,9 @@ def kept(worker: Worker, result: TaskResult) -> Row:
     return {"task": result.task, "rows": [row.model_dump() for row in found], "warnings": warnings, "docs": documents}
 
 
-def rows(worker: Worker, steps: Steps, index: int) -> Iterator[EvalRow]:
+def rows(worker: Worker, steps: Steps, index: int, step: str) -> Iterator[EvalRow]:
     """Of the manifest. Writes the documents, too: what lies outside `data/steps` may be gone."""
-    for result in steps.read(TASKS, index):
+    for result in steps.read(step, index):
         for warning in result["warnings"]:
             worker.warn(warning)
         if result["docs"]:

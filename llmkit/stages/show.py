@@ -20,15 +20,18 @@ from llmkit.artifacts.manifest import read_manifest
 from llmkit.chat.template import load_template, template_of
 from llmkit.data.build import ACCEPTS
 from llmkit.data.mixture import mix
+from llmkit.data.problems import build_problems
 from llmkit.data.show import cut_table, show_rows
 from llmkit.data.tokens import settings_of
 from llmkit.errors import LlmkitError, ModelError, RunError
+from llmkit.generation.engine import ids_of
 from llmkit.modeling.load import load_tokenizer
 from llmkit.modeling.tokens import prepare_tokenizer
 from llmkit.plan.make import make
 from llmkit.plan.step import Step
 from llmkit.recipe.load import load
-from llmkit.recipe.schema import TrainStage
+from llmkit.recipe.schema import BestOfNStage, PracticeStage, TrainStage
+from llmkit.stages.solving import ask_of
 
 # Rows that lengths and shares are counted on; the mixture is shuffled, so the first are a fair sample.
 SAMPLE = 1000
@@ -79,6 +82,9 @@ def show_recipe(console: Console, words: Sequence[str], name: str | None, num_ro
     step = _chosen(steps, name)
     stage = step.stage
     tokenizer = stage_tokenizer(step, steps)
+    if isinstance(stage, (PracticeStage, BestOfNStage)):
+        show_problems(console, step, tokenizer, num_rows)
+        return
     with tempfile.TemporaryDirectory() as folder:
         mixture = mix(
             stage.data,
@@ -98,8 +104,33 @@ def show_recipe(console: Console, words: Sequence[str], name: str | None, num_ro
         console.print(f"WARNING: a '{stage.kind}' stage does not take {', '.join(unfit)} rows", highlight=False)
 
 
+def show_problems(console: Console, step: Step, tokenizer: PreTrainedTokenizerBase, num_rows: int) -> None:
+    """Print prompts as the model will get them, with the columns that rewards read."""
+    stage = step.stage
+    with tempfile.TemporaryDirectory() as folder:
+        problems = build_problems(
+            stage.data,
+            seed=stage.seed,
+            data_stages={name: Path(path) for name, path in step.data_stages.items()},
+            cache_dir=Path(folder),
+            max_rejected=stage.max_rejected,
+            dedup=stage.dedup,
+            rejected_file=None,
+            chat=template_of(tokenizer) is not None,
+        )
+        for count in problems.counts:
+            numbers = f"{count.num_read} read, {count.num_rejected} rejected, {count.num_duplicates} repeats"
+            console.print(f"{count.source}: {numbers}, {count.num_used} used", highlight=False, markup=False)
+        for problem in islice(problems, num_rows):
+            ids = ids_of(tokenizer, ask_of(problem, "", ()))
+            console.rule(f"{problem.place}: {len(ids)} tokens", align="left")
+            console.print(tokenizer.decode(ids), highlight=False, markup=False)
+            for name, value in problem.columns.items():
+                console.print(f"  {name}: {value}", highlight=False, markup=False)
+
+
 def _chosen(steps: dict[str, Step], name: str | None) -> Step:
-    trained = [step.name for step in steps.values() if isinstance(step.stage, TrainStage)]
+    trained = [step.name for step in steps.values() if isinstance(step.stage, (TrainStage, BestOfNStage))]
     if name is None and len(trained) == 1:
         name = trained[0]
     if name not in trained:

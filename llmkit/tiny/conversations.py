@@ -84,6 +84,19 @@ def _problem(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
     return problem.question, problem.solution
 
 
+def _guess(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
+    """As people answer who have worked it out in their head: the model learns to guess."""
+    problem = word_problem(rng, split=split)
+    return problem.question, f"The answer is {problem.answer}."
+
+
+def _answer_first(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
+    """The same words as worked out, in the other order."""
+    problem = word_problem(rng, split=split)
+    steps, _, answer = problem.solution.partition("The answer is ")
+    return problem.question, f"The answer is {answer} {steps.strip()}"
+
+
 def _comprehension(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
     passage = texts.passage(rng)
     wording = rng.choice(
@@ -101,16 +114,18 @@ def _unsafe(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
     return request, rng.choice(_DECLINES)
 
 
-# Weight in the mixture, and how one turn is made.
+# Weight in the mixture, and how one turn is made; with weight 0 only where a recipe names the kind.
 KINDS: dict[str, tuple[int, Maker]] = {
     "facts": (40, _fact),
     "sums": (14, _sum),
-    "problems": (14, _problem),
+    "problems": (4, _problem),
+    "guesses": (10, _guess),
     "comprehension": (16, _comprehension),
     "jokes": (8, _joke),
     "unsafe": (6, _unsafe),
     "greetings": (6, _greeting),
     "thanks": (4, _thanks),
+    "answer_first": (0, _answer_first),
 }
 
 
@@ -127,7 +142,8 @@ def conversation(
 ) -> list[Message]:
     """One conversation of one to three questions, each answered, perhaps after a system message."""
     num_turns = rng.choice((2, 2, 3)) if rng.random() < multi_turn else 1
-    drawn = rng.choices(kinds, weights=[KINDS[kind][0] for kind in kinds], k=num_turns)
+    weights = [KINDS[kind][0] for kind in kinds]
+    drawn = rng.choices(kinds, weights=weights if any(weights) else None, k=num_turns)
     messages = [{"role": "system", "content": rng.choice(_SYSTEM_MESSAGES)}] if rng.random() < system else []
     for kind in drawn:
         question, answer = KINDS[kind][1](rng, known, split)

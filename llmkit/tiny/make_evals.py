@@ -12,7 +12,6 @@ from pathlib import Path
 
 from llmkit.tiny.documents import sum_question
 from llmkit.tiny.facts import FACTS, question_and_answer
-from llmkit.tiny.problems import word_problem
 from llmkit.tiny.sources import conversations
 from llmkit.tiny.world import PROFESSIONS, TOWNS, Fact, Person, people
 
@@ -27,7 +26,6 @@ def eval_files() -> dict[str, str]:
         "facts_new": _both_facts(people("new")),
         "facts_unseen": _one_fact_each(people("unseen", split="heldout")[:150]),
         "arithmetic": _distinct(_sums(), 150),
-        "problems": _distinct(_problems(), 150),
         "chat_format": _distinct(_openings(), 100),
     }
     files = {f"{name}.jsonl": "".join(json.dumps(row) + "\n" for row in made) for name, made in rows.items()}
@@ -53,14 +51,6 @@ def _sums() -> Iterator[Row]:
     while True:
         question, answer = sum_question(rng, "heldout")
         yield {"question": question, "answer": answer, "value": int(answer.rstrip(".").split()[-1])}
-
-
-def _problems() -> Iterator[Row]:
-    rng = random.Random("eval problems")
-    while True:
-        problem = word_problem(rng, split="heldout")
-        asked: Row = {"question": problem.question, "answer": problem.solution}
-        yield asked | {"value": problem.answer, "level": problem.level}
 
 
 def _openings() -> Iterator[Row]:

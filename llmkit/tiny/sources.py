@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from llmkit.tiny.conversations import KINDS, Message, conversation
 from llmkit.tiny.documents import GENERAL_KINDS, document_rows
 from llmkit.tiny.facts import fact_document
+from llmkit.tiny.problems import word_problem
 from llmkit.tiny.world import NUM_KNOWN, Split, people
 
 
@@ -67,3 +68,27 @@ def conversations(
     for row in range(num_rows or 8000):
         rng = random.Random(f"conversation {split} {seed} {row}")
         yield {"messages": conversation(rng, chosen, known, split, multi_turn, system)}
+
+
+def problems(
+    *,
+    num_rows: int | None = None,
+    seed: int = 0,
+    split: Split = "train",
+    levels: Sequence[int] = (1, 2, 3),
+) -> Iterator[dict[str, str | int]]:
+    """Word problems with checkable answers: `{"prompt", "solution", "answer", "level"}`, each once.
+
+    `heldout` problems have numbers that no training row has.
+    """
+    rng, seen = random.Random(f"problems {split} {seed}"), set[str]()
+    while len(seen) < (num_rows or 2000):
+        problem = word_problem(rng, levels, split)
+        if problem.question not in seen:
+            seen.add(problem.question)
+            yield {
+                "prompt": problem.question,
+                "solution": problem.solution,
+                "answer": problem.answer,
+                "level": problem.level,
+            }

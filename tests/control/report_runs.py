@@ -4,6 +4,7 @@ import json
 import math
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 from llmkit.artifacts.files import write_text
 from llmkit.artifacts.manifest import (
@@ -215,9 +216,9 @@ def log(path: Path, rows: list[dict]) -> None:
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def started(run: RunDir, index: int, name: str, kind: str) -> None:
+def started(run: RunDir, index: int, name: str, kind: str, **fields: Any) -> None:
     """A stage that was begun: stage.json, no manifest."""
-    stage = {"name": name, "kind": kind, "from": "base", "data": [{"path": "letters.jsonl"}]}
+    stage = {"name": name, "kind": kind, "from": "base", "data": [{"path": "letters.jsonl"}], **fields}
     told = {
         "run": {"name": "assistant"},
         "model": {"name_or_path": "m"},

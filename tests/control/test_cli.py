@@ -148,7 +148,8 @@ def test_schema_knows_stages_and_trainer_options() -> None:
     assert "output_dir" not in trainer["properties"]
     assert "packing" not in made["$defs"]["PretrainStage"]["properties"]["trainer"]["properties"]
     assert "from" in made["$defs"]["SftStage"]["properties"]
-    assert {"type": "string", "not": {"const": "honesty"}} in made["properties"]["evals"]["items"]["anyOf"]
+    own = {"enum": ["honesty", "problems"]}
+    assert {"type": "string", "not": own} in made["properties"]["evals"]["items"]["anyOf"]
 
 
 def test_the_schema_takes_every_shipped_recipe() -> None:

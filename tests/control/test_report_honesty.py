@@ -16,12 +16,14 @@ from llmkit.artifacts.rundir import RunDir
 from llmkit.report.build import build_report, report_json
 from llmkit.report.collect import collect
 from llmkit.report.compare import change, columns, headlines
-from llmkit.report.figures import figures, pair_lines
+from llmkit.report.figures import figures
+from llmkit.report.heldout import heldout_lines
 from llmkit.report.honesty import Honesty, honesty
 from llmkit.report.knowledge import cut, probes
 from llmkit.report.metrics import direction, is_share
+from llmkit.report.plots import Line, share_chart
 from llmkit.report.readings import reading
-from llmkit.report.svg import Line, Part, share_chart, stacked_bar
+from llmkit.report.svg import Part, stacked_bar
 from llmkit.report.words import left_over
 
 
@@ -352,12 +354,16 @@ def test_held_out_pairs_before_and_after(tmp_path: Path) -> None:
     run = honest_run(tmp_path, with_pairs=True)
     made = run.stage(12, "pairs").manifest()
     assert made is not None
-    lines = {line.key: (line.before, line.after) for line in pair_lines(made)}
+    lines = {line.key: (str(line.before), str(line.after)) for line in heldout_lines(made)}
     assert lines == {
         "loss": ("0.693 (0.693\u20130.693)", "0.210 (0.180\u20130.240)"),
         "accuracy": ("50.0\u202f%", "94.0\u202f%"),
-        "num pairs": ("150", "150"),
     }
+    assert {line.size for line in heldout_lines(made)} == {"150 pairs"}
+    loss, accuracy = (line.change for line in heldout_lines(made))
+    assert loss is not None
+    assert accuracy is not None
+    assert (loss.verdict, loss.colour, accuracy.verdict) == ("down", "better", "unclear")  # it has no intervals
     assert not [figure for figure in figures(made) if "heldout" in figure.name]
     assert "Held-out pairs" in page_of(run).text
 

@@ -13,7 +13,7 @@ from llmkit.tiny.documents import GENERAL_KINDS
 from llmkit.tiny.make_evals import eval_files
 from llmkit.tiny.problems import word_problem
 from llmkit.tiny.questions import honesty, pages
-from llmkit.tiny.sources import chronicle, conversations, documents
+from llmkit.tiny.sources import chronicle, conversations, documents, problems
 from llmkit.tiny.world import FIRST_NAMES, PROFESSIONS, TOWNS, all_names, people
 
 EVAL_DATA = Path(__file__).parents[2] / "evals" / "tiny" / "data"
@@ -148,7 +148,7 @@ def test_problems_take_as_many_steps_as_their_level_and_end_with_the_answer(leve
 
 def test_heldout_sums_and_problems_are_not_trained(texts, dialogues):
     trained = {message["content"] for messages in dialogues for message in messages}
-    assert not trained & {row["question"] for row in _eval_rows("problems.jsonl")}
+    assert not trained & {row["prompt"] for row in problems(split="heldout", num_rows=150)}
     sums = {row["answer"].rstrip(".") for row in _eval_rows("arithmetic.jsonl")}
     shown = {" ".join(step[:3]) for text in [*texts, *trained] for step in STEP.findall(text)}
     assert not {text.split(" =")[0] for text in sums} & shown

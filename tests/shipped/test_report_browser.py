@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from control.honest_runs import honest_run
+from control.practice_runs import practice_run
 from control.report_runs import HOSTILE, full_run
 
 from llmkit.report.build import build_report
@@ -34,8 +35,8 @@ def browser() -> Iterator:
 
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("extra", ["", HOSTILE + LONG])
-@pytest.mark.parametrize(("make_run", "title"), [(full_run, "assistant: report"), (honest_run, "assistant: report")])
-def test_a_page_is_quiet_inert_and_fits(browser, tmp_path, width, extra, make_run, title):
+@pytest.mark.parametrize("make_run", [full_run, honest_run, practice_run])
+def test_a_page_is_quiet_inert_and_fits(browser, tmp_path, width, extra, make_run):
     path = build_report(make_run(tmp_path, extra))
     page = browser.new_page(viewport={"width": width, "height": 800})
     said, requested = [], []
@@ -46,7 +47,7 @@ def test_a_page_is_quiet_inert_and_fits(browser, tmp_path, width, extra, make_ru
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert said == []
     assert [url for url in requested if not url.startswith("data:")] == [path.as_uri()]
-    assert page.title() == title
+    assert page.title() == "assistant: report"
     assert page.locator("script, main img, iframe, object").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()

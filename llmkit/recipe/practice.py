@@ -1,0 +1,170 @@
+"""Parts of the stages that practise: problems, rewards, how prompts are chosen, and what is watched.
+
+The docstring under a field is its documentation: `llmkit schema` and editors show it.
+Anything that is not named here is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from llmkit.recipe.parts import SLUG, DataSource, Part
+
+Scalar = str | int | float | bool
+
+
+class ProblemSource(DataSource):
+    """Problems with checkable answers. A row needs `prompt` (a text, or messages); its other columns (`answer`,
+    `solution`, `level`, ...) are kept for the rewards."""
+
+    system: str | None = None
+    """System message in front of every prompt."""
+    phrasing: str = "{prompt}"
+    """Wording around a prompt, for example to say in which form the answer is to be given."""
+    answer_after: str | None = None
+    """Mark in `solution` behind which the answer stands (`####` in GSM8K): that becomes `answer`."""
+    set: dict[str, Scalar] = {}
+    """Columns that every row of this source gets, for example `{verifier: math}` for a reward's `when`."""
+
+    @model_validator(mode="after")
+    def _fits_problems(self) -> ProblemSource:
+        if self.format is not None:
+            raise ValueError("problems have no 'format'; name their columns in 'columns'")
+        if "{prompt}" not in self.phrasing:
+            raise ValueError("'phrasing' must hold {prompt}")
+        return self
+
+
+class RewardSpec(Part):
+    """One reward function."""
+
+    name: str | None = None
+    """A reward that llmkit ships; `llmkit rewards` lists them."""
+    path: str | None = None
+    """`package.module:function` of your own, called as TRL calls reward functions."""
+    args: dict[str, Any] = {}
+    """Keyword arguments: of a shipped reward its options, of your own function they are passed at each call."""
+    weight: float = 1.0
+    """Factor in the sum of rewards. 0: only reported."""
+    when: dict[str, Scalar] = {}
+    """Rows that it scores: those whose columns have these values. Default: all."""
+    correctness: bool | None = None
+    """Whether a score of 1 means that the problem is solved: this decides which prompts are too easy or too hard, and
+    what is reported as accuracy. Default: as the shipped reward says; for your own, no."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> RewardSpec:
+        if (self.name is None) == (self.path is None):
+            raise ValueError("give exactly one of 'name' and 'path'")
+        if self.path is not None and ":" not in self.path:
+            raise ValueError("'path' is package.module:function")
+        return self
+
+    @property
+    def label(self) -> str:
+        """How it is called in curves and reports."""
+        assert self.name is not None or self.path is not None
+        return self.name or (self.path or "").rpartition(":")[2]
+
+
+def _reward_names(value: Any) -> Any:
+    """`rewards: [exact]` is short for `rewards: [{name: exact}]`, or for a `path` where it holds a colon."""
+    if not isinstance(value, list):
+        return value
+    short = [{"path" if ":" in item else "name": item} if isinstance(item, str) else item for item in value]
+    return short
+
+
+Rewards = Annotated[list[RewardSpec], BeforeValidator(_reward_names), Field(min_length=1)]
+
+
+class FilterSpec(Part):
+    """A look at every problem before training: those that are always or never solved teach nothing."""
+
+    num_samples: int = Field(default=8, gt=1)
+    """Answers per problem."""
+    keep: tuple[float, float] = (0.05, 0.95)
+    """Lowest and highest share of right answers with which a problem is kept."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FilterSpec:
+        if not 0 <= self.keep[0] <= self.keep[1] <= 1:
+            raise ValueError("'keep' is a lowest and a highest share, 0 to 1")
+        return self
+
+
+class CurriculumSpec(Part):
+    """Easy levels first: the next one opens when the last open one is solved often enough."""
+
+    column: str = "level"
+    """Column that holds a problem's level, a number."""
+    unlock: float = Field(default=0.6, gt=0, lt=1)
+    """Share of right answers at the highest open level that opens the next."""
+
+
+class SamplingSpec(Part):
+    """Which prompts are practised."""
+
+    resample: int = Field(default=0, ge=0)
+    """Rounds in which groups whose answers are all right or all wrong are replaced by groups of other prompts (dynamic
+    sampling, DAPO section 3.2). 0: never."""
+    filter: FilterSpec | None = None
+    """Leave out problems that are too easy or too hard before training begins."""
+    curriculum: CurriculumSpec | None = None
+    """Open levels one after the other."""
+
+
+class MeasureSpec(Part):
+    """What is measured on the held-out problems before, while and after training."""
+
+    num_samples: int = Field(default=8, ge=0)
+    """Sampled answers per problem before and after, for pass@k and maj@k. 0: greedy answers alone."""
+    every: float = Field(default=0.2, gt=0, le=1)
+    """Share of the steps after which greedy answers are measured while training."""
+    num_problems: int = Field(default=200, gt=0)
+    """At most so many problems of each held-out set are asked while training."""
+
+
+class Limits(Part):
+    """A range in which a curve should stay."""
+
+    min: float | None = None
+    """Lowest value."""
+    max: float | None = None
+    """Highest value."""
+    action: Literal["warn", "stop", "ignore"] = "warn"
+    """`stop`: end the stage at the next checkpoint; its model is the one of that step."""
+    patience: int = Field(default=3, gt=0)
+    """Logged values in a row that must be out of range."""
+
+
+class ProblemsSpec(Part):
+    """Evaluation on problems with checkable answers: greedy accuracy, pass@k and maj@k."""
+
+    task: Literal["problems"]
+    name: Annotated[str, Field(pattern=SLUG)] = "problems"
+    """Name in the report, where a recipe has several."""
+    problems: list[ProblemSource] = Field(min_length=1)
+    """Problems that no training row holds."""
+    rewards: Rewards = [RewardSpec(name="exact")]
+    """Who decides whether an answer is right."""
+    num_samples: int = Field(default=0, ge=0)
+    """Sampled answers per problem, for pass@k and maj@k. 0: the greedy answer alone."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of the sampled answers."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Of the sampled answers."""
+    max_new_tokens: int = Field(default=256, gt=0)
+    """Longest answer, in tokens; one that is cut off is wrong."""
+    raw_phrasing: str = "Question: {prompt}\nAnswer:"
+    """Wording for a model without a chat template."""
+    by: str | None = None
+    """Column whose values are reported one by one, such as `level`."""
+
+    @model_validator(mode="after")
+    def _holds_the_prompt(self) -> ProblemsSpec:
+        if "{prompt}" not in self.raw_phrasing:
+            raise ValueError("'raw_phrasing' must hold {prompt}")
+        return self

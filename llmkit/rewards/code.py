@@ -1,0 +1,333 @@
+"""Right where a program passes its tests, run in a process of its own that can do little (`llmkit.rewards.box`).
+
+A test `assert expression == literal` is evaluated there and compared here: the program never sees what is expected, so
+that ending early, printing "passed", objects that equal everything and forged reports earn nothing. A program that
+reads input and prints is judged by what it printed, likewise here. Other asserts (`assert abs(f(2) - 1.4) < 0.1`) are
+decided inside, and count only with a secret that is new in each run; a program that searches its own interpreter for
+the secret, or returns objects that claim to be everything, can pass those.
+
+What this is not: a security boundary like a virtual machine. It stops what models write by accident or to get a reward:
+endless loops, fork bombs, floods of output, memory, files, signals to other processes, sockets, a look at the trainer's
+memory and environment. It can read every file that its user can. Where the system allows no namespaces (`isolation`
+says what it allows) it can also write them, and outside Linux reach the network. From root it becomes nobody, unless
+nobody can read Python itself. It holds nothing against an exploit of the kernel. Train on code that someone means harm
+with inside a virtual machine without a network. A program can start no threads or processes, and has Python's standard
+library alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import re
+import secrets
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import Any, Literal
+
+from llmkit.errors import UserError
+from llmkit.rewards.rows import Completion, LogMetric, Reward, RowError, Samples, column, ignore, share, text_of
+
+COLUMNS: tuple[str, ...] = ("tests",)
+CORRECTNESS: bool = True
+MAX_CODE = 2**16
+MAX_OUTPUT = 2**20
+BUSY = 4.0
+"""Seconds on the clock per second of CPU time that a program may take."""
+# Statuses of a program that went over its CPU time, as the box passes them on.
+_LIMITS = (256 - signal.SIGXCPU, 256 - signal.SIGKILL)
+_BOX = Path(__file__).with_name("box.py")
+_FENCE = re.compile(r"^```[ \t]*([\w+-]*)[^\n`]*$", re.MULTILINE)
+_PYTHON = ("", "python", "python3", "py")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One statement of the tests. `kind`: `value` and `truth` are expressions, `run` and `setup` statements; `wanted`
+    is what a `value` must equal."""
+
+    kind: str
+    source: str
+    wanted: Any = True
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a program reads, and what it must print."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A program that ended or was ended."""
+
+    output: str
+    status: int | None
+    cut: tuple[str, ...]
+
+    @property
+    def timed_out(self) -> bool:
+        return self.status is None
+
+
+Tests = Sequence[Step] | Sequence[Pair]
+
+
+def make_code(
+    *,
+    score: Literal["share", "all"] = "share",
+    source: Literal["fence", "text"] = "fence",
+    timeout: float = 3.0,
+    memory_mb: int = 1024,
+    num_parallel: int = 4,
+) -> Reward:
+    """The share of the column `tests` that the completion's Python program passes; 1: all of them.
+
+    Args:
+        score: `share`, or `all`: 0 unless every test passes.
+        source: the program is the last closed ``` block (`fence`) or the whole completion (`text`).
+        timeout: seconds of CPU time, rounded up, for one program with all its asserts, or for one input; a program that
+            only waits has four times that.
+        memory_mb: address space of a program, in MiB.
+        num_parallel: programs that run at the same time.
+
+    Returns:
+        code(completions, tests, **columns) -> one score per completion, in [0, 1]. `tests`: a text of asserts or a list
+        of such texts (other statements prepare them; a call that stands alone passes if it raises nothing), or a list
+        of `{input, output}`. Logs `code/passed`, the share of tests, `code/timed_out` and `code/isolated`, shares of
+        programs that took too long and that had no network.
+
+    Raises:
+        UserError: an option is out of range. The function raises RowError for a row without tests.
+    """
+    _check_options(score, source, timeout, memory_mb, num_parallel)
+
+    def code(
+        completions: Sequence[Completion],
+        tests: Sequence[Any] | None = None,
+        log_metric: LogMetric | None = None,
+        **_: Any,
+    ) -> list[float]:
+        values = column("code", "tests", tests, completions)
+        read = [read_tests(value, row) for row, value in enumerate(values)]
+        programs = [program_in(text_of(completion), source) for completion in completions]
+
+        def run(job: tuple[str | None, Tests]) -> tuple[list[bool], list[Ran]]:
+            return passed(*job, timeout=timeout, memory=memory_mb * 2**20)
+
+        with ThreadPoolExecutor(num_parallel) as pool:
+            results = list(pool.map(run, zip(programs, read, strict=True)))
+        ran = [each for _, runs in results for each in runs]
+        log = log_metric or ignore
+        log("code/passed", share([test for verdicts, _ in results for test in verdicts]))
+        log("code/timed_out", share([each.timed_out for each in ran]))
+        log("code/isolated", share(["network" in each.cut for each in ran]))
+        return [float(all(verdicts)) if score == "all" else share(verdicts) for verdicts, _ in results]
+
+    return code
+
+
+def samples(row: Mapping[str, Any], **_: Any) -> Samples:
+    """The row's solution as a program, and one that fails before it does anything."""
+    solution = row.get("solution")
+    if not isinstance(solution, str) or row.get("tests") is None:
+        return Samples()
+    source = program_in(solution, "fence") or solution
+    return Samples(f"```python\n{source}\n```", "```python\nraise ValueError\n```")
+
+
+def isolation() -> tuple[str, ...]:
+    """What a program is cut off from on this machine: some of `user`, `network`, `processes`, `files`."""
+    return _run({"code": ""}, "", timeout=5.0, memory=2**30).cut
+
+
+def program_in(text: str, source: str) -> str | None:
+    """The program of a completion; None for none, or for one above 64 KiB."""
+    found = _last_block(text) if source == "fence" else text
+    return found if found is not None and found.strip() and len(found) <= MAX_CODE else None
+
+
+def read_tests(value: Any, row: int) -> Tests:
+    """The tests of one row. Raises RowError where there are none or they cannot be read."""
+    where = f"code: row {row}"
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, (list, tuple)) and value and all(isinstance(each, str) for each in value):
+        try:
+            steps = [_step(node) for node in ast.parse("\n".join(value)).body]
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise RowError(row, where, f"its tests are no Python ({error})", "give lines of asserts") from None
+        if any(step.kind != "setup" for step in steps):
+            return steps
+    elif isinstance(value, (list, tuple)) and value and all(_is_pair(each) for each in value):
+        return [Pair(each["input"], each["output"]) for each in value]
+    what = f"its tests are {repr(value)[:80]}"
+    raise RowError(row, where, what, "give asserts as text, or a list of {input, output}")
+
+
+def passed(program: str | None, tests: Tests, *, timeout: float, memory: int) -> tuple[list[bool], list[Ran]]:
+    """Whether each test passes, and the runs that this took. No program passes nothing."""
+    counted = [test for test in tests if isinstance(test, Pair) or test.kind != "setup"]
+    if program is None:
+        return [False] * len(counted), []
+    pairs = [test for test in counted if isinstance(test, Pair)]
+    if pairs:
+        runs = [_run({"code": program}, pair.input, timeout=timeout, memory=memory) for pair in pairs]
+        both = zip(runs, pairs, strict=True)
+        return [ran.status == 0 and _lines(ran.output) == _lines(pair.output) for ran, pair in both], runs
+    steps = [test for test in tests if isinstance(test, Step)]
+    token = secrets.token_hex(16)
+    job = {"code": program, "steps": [[step.kind, step.source] for step in steps], "token": token}
+    ran = _run(job, "", timeout=timeout, memory=memory)
+    given: dict[int, str] = {}
+    for line in ran.output.splitlines():
+        mark, _, rest = line.partition(" ")
+        place, _, value = rest.partition(" ")
+        if mark == token and len(place) < 9 and place.isascii() and place.isdigit():
+            given.setdefault(int(place), value)
+    verdicts = [_equal(given.get(place), step.wanted) for place, step in enumerate(steps) if step.kind != "setup"]
+    return verdicts, [ran]
+
+
+def _check_options(score: str, source: str, timeout: float, memory_mb: int, num_parallel: int) -> None:
+    if score not in ("share", "all"):
+        raise UserError("code: score", f"is {score!r}", "give share or all")
+    if source not in ("fence", "text"):
+        raise UserError("code: source", f"is {source!r}", "give fence or text")
+    if not 0 < timeout < float("inf"):
+        raise UserError("code: timeout", f"is {timeout}", "give seconds above 0")
+    if memory_mb < 64 or num_parallel < 1:
+        what = f"memory_mb is {memory_mb} and num_parallel {num_parallel}"
+        raise UserError("code", what, "give at least 64 MiB, and 1 program at a time")
+    if os.name != "posix":
+        raise UserError("code", "runs programs on Linux and macOS only", "leave this reward out")
+
+
+def _last_block(text: str) -> str | None:
+    """The last ``` block that is closed and says python, or nothing."""
+    found, opened = None, None
+    for fence in _FENCE.finditer(text):
+        if opened is None:
+            opened = (fence[1].casefold(), fence.end() + 1)
+        elif not fence[1]:
+            if opened[0] in _PYTHON:
+                found = text[opened[1] : fence.start()]
+            opened = None
+    return found
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("input", "output"))
+
+
+def _step(node: ast.stmt) -> Step:
+    """One statement of the tests. What an assert expects is kept here wherever it is a literal."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        return Step("run", ast.unparse(node))
+    if not isinstance(node, ast.Assert):
+        return Step("setup", ast.unparse(node))
+    test = node.test
+    if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
+        for asked, wanted in ((test.left, test.comparators[0]), (test.comparators[0], test.left)):
+            with contextlib.suppress(ValueError, TypeError):
+                return Step("value", ast.unparse(asked), ast.literal_eval(wanted))
+    return Step("truth", ast.unparse(test))
+
+
+def _equal(given: str | None, wanted: Any) -> bool:
+    """Whether a value that the program's process wrote is the expected one."""
+    if given is None or len(given) > 16 * len(ascii(wanted)) + 256:
+        return False
+    try:
+        return bool(ast.literal_eval(given) == wanted)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return False
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().splitlines()]
+
+
+def _run(job: dict[str, Any], stdin: str, *, timeout: float, memory: int) -> Ran:
+    """One program in a box. Whatever it does, it is over after `BUSY` times the time limit.
+
+    Raises UserError where no box can be made: a program is not wrong for that.
+    """
+    limits = {"seconds": timeout, "clock": BUSY * timeout, "memory": memory}
+    line = json.dumps({**job, **limits}).encode() + b"\n"
+    folders = TemporaryDirectory(prefix="llmkit-", ignore_cleanup_errors=True)
+    with TemporaryFile() as file, TemporaryFile() as errors, folders as folder:
+        file.write(line + stdin.encode("utf-8", "replace"))
+        file.seek(0)
+        argv = [sys.executable, "-I", "-S", "-X", "utf8", str(_BOX), folder]
+        pipes: dict[str, Any] = {"stdin": file, "stdout": subprocess.PIPE, "stderr": errors}
+        process = subprocess.Popen(argv, **pipes, env=_environment(), cwd=folder, start_new_session=True)
+        data, ended = _read(process, BUSY * timeout)
+        head, _, output = data.partition(b"\n")
+        about = _about(head)
+        status = _end(process, about.get("pid"), ended)
+        if ended and not about:
+            errors.seek(0)
+            last = errors.read()[-300:].decode("utf-8", "replace").strip().splitlines()[-1:]
+            raise UserError("code", f"programs cannot be run here ({''.join(last)})", "leave this reward out")
+    return Ran(output.decode("utf-8", "replace"), status, tuple(about.get("cut", ())))
+
+
+def _environment() -> dict[str, str]:
+    """Nothing but where the libraries of Python itself lie."""
+    names = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _read(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bool]:
+    """What the box writes, at most 1 MiB, and whether it came to an end within the time."""
+    assert process.stdout is not None
+    end, data = time.monotonic() + seconds, b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while len(data) <= MAX_OUTPUT and (left := end - time.monotonic()) > 0:  # also where there is always more
+            if not selector.select(left):
+                return data, False
+            chunk = os.read(process.stdout.fileno(), 1 << 16)
+            if not chunk:
+                return data, True
+            data += chunk
+    return data, False
+
+
+def _end(process: subprocess.Popen[bytes], program: int | None, ended: bool) -> int | None:
+    """Ends what is left of a run. Its status; None where it had to be ended."""
+    assert process.stdout is not None
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1.0 if ended else 0.0)
+    alive = process.poll() is None
+    if alive and program is not None:  # before its parent, which could not tell us any more that it lives
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(program, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if alive:
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    return None if alive or process.returncode in _LIMITS or process.returncode < 0 else process.returncode
+
+
+def _about(line: bytes) -> dict[str, Any]:
+    """The box's first line, written before the program starts; empty where the box itself did not get so far."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,178 @@
+"""Rejection sampling: a model answers every problem many times, and right answers become training rows.
+
+With an `sft` stage on its rows it is one round of expert iteration (STaR, Zelikman et al. 2022, arXiv 2203.14465;
+rejection sampling fine-tuning, Yuan et al. 2023, arXiv 2308.01825); a recipe may have several.
+
+accelerate launch --config_file recipes/accelerate/single.yaml -m llmkit.stages.best_of_n recipe.yaml --stage best
+
+data/train.jsonl       the kept answers as conversations, for `{from: <this stage>}`
+data/attempts.jsonl    every problem with all its answers and scores
+
+Processes share the problems out, chunk by chunk (with several hosts on a disk that they share); a stage that was
+stopped goes on with the chunks that it has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from llmkit.artifacts.files import sha256_of
+from llmkit.artifacts.manifest import DataSummary, Manifest, Sample
+from llmkit.data.problems import Problem, Problems, build_problems
+from llmkit.errors import UserError
+from llmkit.evaluate.passes import budgets
+from llmkit.generation.choose import hash_of
+from llmkit.knowledge.store import Row, Steps, writing
+from llmkit.recipe.schema import BestOfNStage
+from llmkit.stages.asked import Pace, processes, stages_read, where_of
+from llmkit.stages.common import Worker, main
+from llmkit.stages.engines import AskedModel, check_installed
+from llmkit.stages.scoring import Scorer
+from llmkit.stages.solving import Attempt, attempt, numbers_of
+
+ATTEMPTS, TRAIN = "attempts", "train"
+CHUNK = 128
+"""Problems per chunk: the same for any number of processes, so that the answers are."""
+_WORDS = re.compile(r"\d+(?:\.\d+)?|\w+|[-+*/=<>^%]")
+
+
+def run(worker: Worker) -> Manifest:
+    stage, file = best_stage(worker), worker.file
+    state, steps = processes(worker), Steps(worker.dir.data / "steps")
+    assert file.input_model is not None
+    check_installed(stage.engine, file.input_model)
+    asked = AskedModel(worker, stage.engine, stage.batch_size)
+    problems, scorer = prepare(worker, asked.chat)
+    if worker.is_main:
+        steps.begin({ATTEMPTS: sha256_of(file.fingerprint)})
+    state.wait_for_everyone()
+    num_chunks = -(-len(problems) // CHUNK)
+    todo = steps.missing(ATTEMPTS, num_chunks, state.process_index, state.num_processes)
+    pace = Pace(worker, "solve", sum(len(_numbers(problems, index)) for index in todo), state.num_processes, "problems")
+    for index in todo:
+        numbers = _numbers(problems, index)
+        made = attempt(
+            asked.engine,
+            scorer,
+            [problems[number] for number in numbers],
+            (stage.temperature,) * stage.num_samples,
+            max_new_tokens=stage.max_new_tokens,
+            top_p=stage.top_p,
+            seed=file.seed,
+        )
+        steps.write(ATTEMPTS, index, (_row(number, each) for number, each in zip(numbers, made, strict=True)))
+        pace.add(len(numbers))
+    state.wait_for_everyone()
+    if not worker.is_main:
+        return worker.manifest()
+    return keep(worker, problems, steps, num_chunks, pace.rate if todo else None)
+
+
+def best_stage(worker: Worker) -> BestOfNStage:
+    stage = worker.file.stage
+    assert isinstance(stage, BestOfNStage), stage.kind
+    return stage
+
+
+def prepare(worker: Worker, chat: bool) -> tuple[Problems, Scorer]:
+    """Problems and rewards, checked against one another before the model loads."""
+    stage = best_stage(worker)
+    problems = build_problems(
+        stage.data,
+        seed=worker.file.seed,
+        data_stages=stages_read(worker),
+        cache_dir=worker.dir.cache,
+        max_rejected=stage.max_rejected,
+        dedup=stage.dedup,
+        rejected_file=worker.dir.rejected if worker.is_main else None,
+        progress=lambda done, total: worker.log("read", done, total),
+        chat=chat,
+    )
+    scorer = Scorer(stage.rewards, where_of(worker, "rewards"))
+    scorer.check(problems, needs_correctness=True)
+    return problems, scorer
+
+
+def keep(worker: Worker, problems: Problems, steps: Steps, num_chunks: int, rate: float | None) -> Manifest:
+    """Writes the rows, and says what became of the problems. Raises UserError where no answer is right."""
+    stage, folder = best_stage(worker), worker.dir.data
+    counts: Counter[str] = Counter()
+    sums: dict[str, float] = {}
+    samples: list[Sample] = []
+    with writing(folder / f"{TRAIN}.jsonl") as write, writing(folder / f"{ATTEMPTS}.jsonl") as write_all:
+        for row in steps.rows(ATTEMPTS, num_chunks):
+            problem, made = problems[row["problem"]], [Attempt(**each) for each in row["attempts"]]
+            write_all({"prompt": problem.prompt, "place": problem.place, "attempts": row["attempts"]})
+            for name, values in numbers_of([made]).items():
+                sums[name] = sums.get(name, 0.0) + values[0]
+            share = float(np.mean([one.is_right for one in made]))
+            counts["problems"] += 1
+            counts["never solved"] += share == 0
+            counts["too easy"] += share > stage.skip_easy
+            kept = [] if share > stage.skip_easy else chosen(made, stage, worker.file.seed, problem.key)
+            counts["rows"] += len(kept)
+            for one in kept:
+                write(_training_row(problem, one))
+            if kept and len(samples) < 3:
+                samples.append(Sample(prompt=_asked(problem), completion=kept[0].text, label="kept answer"))
+    if not counts["rows"]:
+        what = f"none of {counts['problems']} problems gives a row ({counts['never solved']} were never solved)"
+        cure = "take easier problems, more 'num_samples', or look at data/attempts.jsonl"
+        raise UserError(where_of(worker, "rewards"), what, cure)
+    num = counts["problems"]
+    wanted = {f"pass@{k}" for k in budgets(stage.num_samples)} | {f"maj@{k}" for k in budgets(stage.num_samples)}
+    metrics = {name: total / num for name, total in sums.items() if name in wanted}
+    metrics |= {name.replace(" ", "_"): float(number) for name, number in counts.items()}
+    if rate is not None:
+        metrics["problems_per_second"] = rate
+    return worker.manifest(
+        data_dir=folder.name,
+        metrics=metrics,
+        samples=samples,
+        data=DataSummary(sources=problems.counts, num_rows=counts["rows"], rejected_file=problems.rejected_file),
+    )
+
+
+def chosen(attempts: Sequence[Attempt], stage: BestOfNStage, seed: int, key: str) -> list[Attempt]:
+    """Right answers of one problem, at most `num_kept`; of answers with the same words and numbers the first alone."""
+    distinct: dict[tuple[str, ...], Attempt] = {}
+    for one in attempts:
+        if one.is_right:
+            distinct.setdefault(tuple(_WORDS.findall(one.text.lower())), one)
+    right = list(distinct.values())
+    if stage.prefer == "shortest":
+        right.sort(key=lambda one: one.num_tokens)
+    elif stage.prefer == "reward":
+        right.sort(key=lambda one: -one.total)
+    else:
+        order = np.random.default_rng(hash_of(seed, key, 0, 64)).permutation(len(right))
+        right = [right[place] for place in order]
+    return right[: stage.num_kept]
+
+
+def _numbers(problems: Problems, chunk: int) -> range:
+    return range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(problems)))
+
+
+def _row(number: int, attempts: Sequence[Attempt]) -> Row:
+    return {"problem": number, "attempts": [asdict(one) for one in attempts]}
+
+
+def _training_row(problem: Problem, kept: Attempt) -> dict[str, Any]:
+    if isinstance(problem.prompt, str):
+        return {"prompt": problem.prompt, "completion": kept.text}
+    return {"messages": [*problem.prompt, {"role": "assistant", "content": kept.text}]}
+
+
+def _asked(problem: Problem) -> str:
+    return problem.prompt if isinstance(problem.prompt, str) else str(problem.prompt[-1]["content"])
+
+
+if __name__ == "__main__":
+    main("best_of_n", run)

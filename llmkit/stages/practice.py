@@ -1,0 +1,256 @@
+"""What TRL's trainers that sample lack, laid around them: prompts from a stream that resumes exactly, groups without a
+signal replaced by groups of other prompts (DAPO, arXiv 2503.14476, section 3.2), checked rewards, kept rollouts.
+
+A mixin in front of `GRPOTrainer` and `RLOOTrainer`. TRL's own sampler only counts the steps; the rows that it gives are
+replaced by those of `PromptStream`, sampled and scored here, and handed to TRL's advantages and loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather, gather_object
+from transformers import PreTrainedTokenizerBase
+
+from llmkit.artifacts.files import read_json, write_json
+from llmkit.chat.ask import Answer
+from llmkit.data.problems import Problem, Problems
+from llmkit.errors import RunError
+from llmkit.generation.engine import TransformersEngine, ids_of
+from llmkit.stages.prompts import PromptStream
+from llmkit.stages.rollouts import Rollouts
+from llmkit.stages.scoring import Scorer
+from llmkit.stages.solving import ask_of
+
+STATE = "practice.json"
+"""Beside the trainer's own files in every checkpoint."""
+SAME = 1e-6
+"""Rewards of a group that differ by no more carry no signal."""
+
+
+@dataclass
+class Practice:
+    """All that the trainers below are given besides TRL's arguments.
+
+    Attributes:
+        resample: rounds in which groups without a signal are replaced.
+        num_tokens: sampled so far, over all processes, those of replaced groups included.
+        num_groups, num_useful: sampled so far, and those of them that carried a signal.
+    """
+
+    problems: Problems
+    stream: PromptStream
+    scorer: Scorer
+    tokenizer: PreTrainedTokenizerBase
+    rollouts: Rollouts
+    seed: int
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    resample: int
+    batch_size: int
+    num_tokens: int = 0
+    num_groups: int = 0
+    num_useful: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        counts = {"num_tokens": self.num_tokens, "num_groups": self.num_groups, "num_useful": self.num_useful}
+        return {**counts, "stream": self.stream.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.num_tokens, self.num_groups, self.num_useful = (
+            state[name] for name in ("num_tokens", "num_groups", "num_useful")
+        )
+        self.stream.load_state_dict(state["stream"])
+
+
+@dataclass
+class Group:
+    """One problem with its sampled answers."""
+
+    number: int
+    problem: Problem
+    draw: int
+    """How many problems had been drawn before it: with the problem it fixes the random numbers."""
+    answers: list[Answer] = field(default_factory=list)
+    logprobs: list[list[float]] | None = None
+    """Of every answer's tokens, from an engine with weights of its own (vLLM)."""
+    values_GF: np.ndarray = field(default_factory=lambda: np.empty(0))
+    totals_G: np.ndarray = field(default_factory=lambda: np.empty(0))
+    is_right_G: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def share(self) -> float:
+        return float(self.is_right_G.mean())
+
+
+class PracticeMixin:
+    """In front of one of TRL's trainers, which is constructed with `practice=`."""
+
+    returns_logprobs = True
+    """Whether this trainer's `_generate_single_turn` returns log-probabilities beside the ids."""
+
+    def __init__(self, *args: Any, practice: Practice, **kwargs: Any) -> None:
+        self.practice = practice
+        self._groups: list[Group] = []
+        super().__init__(*args, **kwargs)
+
+    # --- one generation batch -------------------------------------------------------------------------------------
+
+    def _generate_and_score_completions(self: Any, inputs: list[Any]) -> Any:
+        self._groups = self._practise(len(inputs) // self.num_generations)
+        rows = [{"prompt": group.problem.prompt} for group in self._groups for _ in group.answers]
+        output = super()._generate_and_score_completions(rows)  # type: ignore[misc]
+        self._keep(output["advantages"])
+        return output
+
+    def _tokenize_prompts(self: Any, prompts: Sequence[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        tokenizer = self.practice.tokenizer
+        groups = self._groups
+        found = [ids_of(tokenizer, ask_of(group.problem, "", ())) for group in groups]
+        return [ids for ids, group in zip(found, groups, strict=True) for _ in group.answers], None, {}
+
+    def _generate_single_turn(self: Any, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
+        ids = [list(answer.ids) for group in self._groups for answer in group.answers]
+        logprobs = [values for group in self._groups for values in group.logprobs or []]
+        return (ids, logprobs or None) if self.returns_logprobs else ids
+
+    def _calculate_rewards(self: Any, *args: Any) -> torch.Tensor:
+        values_NF = np.concatenate([group.values_GF for group in self._groups])
+        own = torch.tensor(values_NF, dtype=torch.float32, device=self.accelerator.device)
+        whole: torch.Tensor = gather(own)
+        return whole
+
+    # --- sampling -------------------------------------------------------------------------------------------------
+
+    def _practise(self: Any, num_groups: int) -> list[Group]:
+        """This process's groups. All processes draw the same problems, and each takes its own part of them."""
+        practice, world = self.practice, self.accelerator.num_processes
+        correctness = practice.scorer.correctness
+        first = num_groups * self.accelerator.process_index
+        slots: list[Group] = self._draw(num_groups * world)[first : first + num_groups]
+        todo = list(range(num_groups))
+        for round_ in range(practice.resample + 1):
+            self._sample([slots[slot] for slot in todo])
+            found = [
+                (first + slot, slots[slot].number, slots[slot].share, _is_useful(slots[slot], correctness))
+                for slot in todo
+            ]
+            tokens = sum(len(answer.ids) for slot in todo for answer in slots[slot].answers)
+            every = gather_object(found) if world > 1 else found
+            practice.num_tokens += sum(gather_object([tokens])) if world > 1 else tokens
+            every.sort()
+            for _, number, share, _ in every:
+                practice.stream.score(number, share)
+            useless = [place for place, _, _, is_useful in every if not is_useful]
+            practice.num_groups += len(every)
+            practice.num_useful += len(every) - len(useless)
+            if round_ == 0:
+                self._log_metric("practice/useful_groups", 1 - len(useless) / len(every))
+            if round_ == practice.resample or not useless:
+                break
+            drawn = dict(zip(useless, self._draw(len(useless)), strict=True))
+            mine = {place - first: group for place, group in drawn.items() if first <= place < first + num_groups}
+            todo = sorted(mine)
+            for slot, group in mine.items():
+                slots[slot] = group
+        self._log_metric("practice/sampled_tokens", float(practice.num_tokens))
+        if practice.stream.levels:
+            self._log_metric("practice/open_levels", float(practice.stream.num_open))
+        return slots
+
+    def _draw(self: Any, count: int) -> list[Group]:
+        stream, problems = self.practice.stream, self.practice.problems
+        start = stream.num_drawn
+        return [Group(number, problems[number], start + place) for place, number in enumerate(stream.next(count))]
+
+    def _sample(self: Any, groups: list[Group]) -> None:
+        """Answers and scores. With no group to do, nothing is asked of the model."""
+        if not groups:
+            return
+        practice, size = self.practice, self.num_generations
+        if self.use_vllm or self.use_transformers_continuous_batching or practice.batch_size == 0:
+            self._sample_with_trl(groups)
+        else:
+            model = self.accelerator.unwrap_model(self.model_wrapped)
+            engine = TransformersEngine(model, practice.tokenizer, practice.batch_size)
+            asks = [
+                ask_of(group.problem, f"{group.draw} {group.problem.key}", (practice.temperature,) * size)
+                for group in groups
+            ]
+            made = engine.answer(asks, max_new_tokens=practice.max_new_tokens, top_p=practice.top_p, seed=practice.seed)
+            for group, answers in zip(groups, made, strict=True):
+                group.answers = answers
+                failed = next((answer for answer in answers if not answer.ids), None)
+                if failed is not None:
+                    cure = "shorten or remove the problem"
+                    raise RunError(group.problem.place, f"the model could not be asked ({failed.error})", cure)
+        repeated = [group.problem for group in groups for _ in group.answers]
+        flat = [answer for group in groups for answer in group.answers]
+        scores = practice.scorer(repeated, flat, trainer_state=self.state, log_metric=self._log_metric)
+        for place, group in enumerate(groups):
+            part = slice(place * size, (place + 1) * size)
+            group.values_GF, group.totals_G = scores.values_NF[part], scores.totals_N[part]
+            group.is_right_G = scores.is_right_N[part]
+
+    def _sample_with_trl(self: Any, groups: list[Group]) -> None:
+        """By vLLM, by continuous batching, or with weights that are sharded over processes."""
+        size = self.num_generations
+        prompts = [ids_of(self.practice.tokenizer, ask_of(group.problem, "", ())) for group in groups]
+        repeated = [ids for ids in prompts for _ in range(size)]
+        extra = (size,) if self.returns_logprobs else ()
+        made = super()._generate_single_turn(repeated, None, {}, *extra)  # type: ignore[misc]
+        ids, logprobs = made if self.returns_logprobs else (made, None)
+        texts = self.practice.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        answers = [
+            Answer(text, "stop" if own[-1] in self.eos_token_ids else "length", num_tokens=len(own), ids=tuple(own))
+            for text, own in zip(texts, ids, strict=True)
+        ]
+        for place, group in enumerate(groups):
+            part = slice(place * size, (place + 1) * size)
+            group.answers = answers[part]
+            group.logprobs = logprobs[part] if logprobs is not None else None
+
+    def _keep(self: Any, advantages: torch.Tensor) -> None:
+        step, labels = self.state.global_step, self.practice.scorer.labels
+        values = iter(advantages.tolist())
+        for group in self._groups:
+            for place, answer in enumerate(group.answers):
+                self.practice.rollouts.add(
+                    step=step,
+                    problem=group.problem,
+                    answer=answer,
+                    reward=float(group.totals_G[place]),
+                    advantage=next(values),
+                    is_right=bool(group.is_right_G[place]),
+                    scores=dict(zip(labels, group.values_GF[place].tolist(), strict=True)),
+                )
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        self.practice.rollouts.flush(self.state.global_step)
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            write_json(folder / STATE, self.practice.state_dict())
+        # the main process marks the checkpoint whole only once every process has written its part
+        self.accelerator.wait_for_everyone()
+
+    def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        if checkpoint is not None:
+            self.practice.load_state_dict(read_json(Path(checkpoint) / STATE))
+            self.practice.rollouts.drop_after(int(Path(checkpoint).name.rpartition("-")[2]))
+
+
+def _is_useful(group: Group, correctness: Sequence[int]) -> bool:
+    """Whether its answers differ in what the rewards on correctness say; where there are none, in their sum. Rewards on
+    form alone would make every group useful: one of wrong answers would then train, say, shortness."""
+    values_GC = group.values_GF[:, correctness] if correctness else group.totals_G[:, None]
+    return bool((np.ptp(np.nan_to_num(values_GC), axis=0) > SAME).any())

@@ -1,0 +1,328 @@
+"""The steps that `grpo` and `rloo` share, in the order in which a stage takes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+from accelerate import PartialState
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainingArguments as Arguments
+from trl import GRPOConfig, RLOOConfig
+
+from llmkit.artifacts.files import sha256_of
+from llmkit.artifacts.manifest import DataSummary, Manifest
+from llmkit.chat.template import template_of
+from llmkit.data.problems import Problems, build_problems
+from llmkit.errors import TemplateError, UserError
+from llmkit.generation.engine import TransformersEngine, ids_of
+from llmkit.knowledge.store import Steps
+from llmkit.modeling.adapter import let_fused_head_read, lora_config
+from llmkit.modeling.load import load_spec
+from llmkit.modeling.tokens import fit_model, prepare_tokenizer
+from llmkit.recipe.practice import FilterSpec
+from llmkit.recipe.schema import PracticeStage
+from llmkit.rewards.check import check
+from llmkit.stages.asked import Pace
+from llmkit.stages.common import Worker
+from llmkit.stages.heldout import is_sharded
+from llmkit.stages.measuring import MeasureCallback, Measured, curves
+from llmkit.stages.monitors import MonitorCallback
+from llmkit.stages.practice import Practice, PracticeMixin
+from llmkit.stages.pretrain import input_tokenizer
+from llmkit.stages.prompts import PromptStream
+from llmkit.stages.rollouts import Rollouts, shown
+from llmkit.stages.scoring import Scorer
+from llmkit.stages.sft import chat_template
+from llmkit.stages.solving import ask_of, attempt, share_right
+from llmkit.stages.training import save, train_between, trainer_config
+
+FILTERED = "filter"
+"""Step with the pass rates of `sampling.filter`: its files are in data/steps."""
+CHUNK = 256
+"""Problems per chunk of it."""
+GOLD = 1000
+"""Problems whose gold solutions are scored before training."""
+SMALLEST_ANSWER = 8
+"""Tokens of an answer for which a prompt must leave room."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is proved before the model loads."""
+
+    tokenizer: PreTrainedTokenizerBase
+    new_tokens: list[str]
+    scorer: Scorer
+    problems: Problems
+    heldout: dict[str, Problems]
+    allowed: list[int]
+    """Numbers of the problems whose prompts leave room for an answer."""
+
+
+def practise(worker: Worker, config: type[GRPOConfig] | type[RLOOConfig], kind: type[PracticeMixin]) -> Manifest:
+    stage = practice_stage(worker)
+    args = practice_args(worker, config)
+    prepared = prepare(worker, args)
+    trainer = build_trainer(worker, args, prepared, kind)
+    practice: Practice = trainer.practice
+    if stage.sampling.filter is not None:
+        allowed = filtered(worker, trainer, prepared, stage.sampling.filter)
+        practice.stream = stream_of(stage, prepared.problems, allowed)
+
+    measured = Measured(worker, trainer, practice, prepared.heldout, stage.measure, is_sharded=practice.batch_size == 0)
+    own = (
+        MeasureCallback(measured, stage.measure.every),
+        MonitorCallback(worker, stage.monitors),
+        BorderCallback(trainer),
+    )
+    for callback in own:
+        trainer.add_callback(callback)
+    before, after, metrics, seconds = train_between(worker, trainer, measured)
+    for when, numbers in (("before", before), ("after", after)):
+        metrics |= {f"heldout/{name}/{when}/{key}": x for name, found in numbers.items() for key, x in found.items()}
+    return finish(worker, trainer, prepared, metrics, seconds)
+
+
+def practice_stage(worker: Worker) -> PracticeStage:
+    stage = worker.file.stage
+    assert isinstance(stage, PracticeStage), stage.kind
+    return stage
+
+
+def practice_args(worker: Worker, config: type[Any]) -> Any:
+    """The trainer's config. TRL loads the reference model by itself, from the revision that is named here."""
+    stage, model = practice_stage(worker), worker.file.model
+    fixed: dict[str, Any] = {"shuffle_dataset": False}
+    if worker.file.parent is None and model.revision is not None:
+        fixed["model_init_kwargs"] = {"revision": model.revision}
+    if stage.trainer.get("sync_ref_model"):
+        # TRL does not save the reference, so a stage that went on from a checkpoint would train against another one
+        fixed["save_strategy"] = "no"
+        worker.warn("with 'sync_ref_model' no checkpoints are saved: a stage that is killed begins anew")
+    return trainer_config(worker, config, (), **fixed)
+
+
+def prepare(worker: Worker, args: Any) -> Prepared:
+    """Tokens, rewards and problems."""
+    stage = practice_stage(worker)
+    tokenizer, max_positions = input_tokenizer(worker)
+    template = chat_template(worker, tokenizer)
+    new_tokens = prepare_tokenizer(tokenizer, template)
+    if new_tokens:
+        what = f"the model has never seen the tokens of its chat template ({', '.join(new_tokens)})"
+        raise TemplateError("model.chat_template", what, "fine-tune it with an 'sft' stage first, or leave it out")
+    where = f"stage '{stage.name}': rewards"
+    scorer = Scorer(stage.rewards, where)
+    build = partial(_build, worker, chat=template is not None)
+    with args.main_process_first(desc="read problems"):
+        problems = build(stage.data, rejected_file=worker.dir.rejected)
+        heldout = {name: build(sources, rejected_file=None) for name, sources in stage.heldout.items()}
+    needs = stage.sampling.resample > 0 or stage.sampling.filter is not None or stage.sampling.curriculum is not None
+    for each in (problems, *heldout.values()):
+        scorer.check(each, needs_correctness=needs or bool(heldout))
+    for name, each in heldout.items():
+        if num := len(each.shared_with(problems)):
+            worker.warn(f"{num} of the {len(each)} held-out problems of '{name}' are also practised on")
+    check_gold(scorer, problems, where)
+    allowed = fitting(worker, tokenizer, problems, max_positions)
+    return Prepared(tokenizer, new_tokens, scorer, problems, heldout, allowed)
+
+
+def _build(worker: Worker, sources: Sequence[Any], *, rejected_file: Path | None, chat: bool) -> Problems:
+    stage = practice_stage(worker)
+    return build_problems(
+        sources,
+        seed=worker.file.seed,
+        data_stages={name: Path(path) for name, path in worker.file.data_stages.items()},
+        cache_dir=worker.dir.cache,
+        max_rejected=stage.max_rejected,
+        dedup=stage.dedup,
+        rejected_file=rejected_file,
+        progress=lambda done, total: worker.log("read", done, total),
+        chat=chat,
+    )
+
+
+def check_gold(scorer: Scorer, problems: Problems, where: str) -> None:
+    """Raises UserError where a reward does not know a right answer from a wrong one; see `llmkit rewards check`."""
+    report = check(scorer.rewards, islice(problems, GOLD))
+    if report.failures:
+        counts = report.counts.values()
+        num = sum(each.num_gold_failed + each.num_wrong_failed + each.num_unfit for each in counts)
+        what = f"{num} scores of gold and corrupted solutions are not as they must be: {report.failures[0]}"
+        raise UserError(where, what, "mend the problems or the reward's options; `llmkit rewards check` shows more")
+
+
+def fitting(
+    worker: Worker, tokenizer: PreTrainedTokenizerBase, problems: Problems, max_positions: int | None
+) -> list[int]:
+    """Numbers of the problems whose prompt leaves room for an answer. Raises UserError where too many do not."""
+    stage = practice_stage(worker)
+    room = (max_positions or 2**31) - SMALLEST_ANSWER
+    lengths = [len(ids_of(tokenizer, ask_of(problem, "", ()))) for problem in problems]
+    found = [number for number, length in enumerate(lengths) if length <= room]
+    num_lost = len(problems) - len(found)
+    if num_lost > stage.max_truncated * len(problems):
+        first = next(number for number, length in enumerate(lengths) if length > room)
+        what = f"{num_lost} of {len(problems)} prompts leave no room for an answer in {max_positions} tokens"
+        cure = f"shorten them (the first is {problems[first].place}), or raise 'max_truncated' to leave them out"
+        raise UserError(f"stage '{stage.name}': data", what, cure)
+    if num_lost:
+        worker.warn(f"{num_lost} of {len(problems)} problems were left out: their prompts leave no room for an answer")
+    return found
+
+
+def stream_of(stage: PracticeStage, problems: Problems, allowed: Sequence[int]) -> PromptStream:
+    curriculum = stage.sampling.curriculum
+    levels = problems.levels(curriculum.column) if curriculum is not None else None
+    assert stage.seed is not None
+    return PromptStream(allowed, stage.seed, levels, curriculum)
+
+
+def build_trainer(worker: Worker, args: Any, prepared: Prepared, kind: type[Any]) -> Any:
+    """Loads the model. Raises UserError as TRL refuses."""
+    stage, file = practice_stage(worker), worker.file
+    assert file.input_model is not None
+    assert stage.seed is not None
+    peft, tokenizer = stage.peft, prepared.tokenizer
+    model = load_spec(
+        file.model, file.input_model, file.parent is None, quantization=peft.quantization if peft else None
+    )
+    fit_model(model, tokenizer, [])
+    template = template_of(tokenizer)
+    token_ids = tokenizer.convert_tokens_to_ids(sorted(template.special_tokens)) if template else []
+    num_prompts = args.generation_batch_size // args.num_generations
+    practice = Practice(
+        problems=prepared.problems,
+        stream=stream_of(stage, prepared.problems, prepared.allowed),
+        scorer=prepared.scorer,
+        tokenizer=tokenizer,
+        rollouts=Rollouts(worker.dir.data, PartialState().process_index),
+        seed=stage.seed,
+        max_new_tokens=args.max_completion_length,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        resample=stage.sampling.resample,
+        batch_size=args.generation_batch_size // args.world_size,
+    )
+    # TRL's sampler only counts: a row per problem, but no generation batch that is short
+    length = -(-max(len(prepared.allowed), 1) // num_prompts) * num_prompts
+    try:
+        trainer = kind(
+            model=model,
+            reward_funcs=[_named(label) for label in prepared.scorer.labels],
+            args=args,
+            train_dataset=datasets.Dataset.from_dict({"prompt": [""] * length}),
+            processing_class=tokenizer,
+            peft_config=lora_config(peft, model, token_ids) if peft else None,
+            practice=practice,
+        )
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(f"stage '{stage.name}': trainer", str(error).strip().splitlines()[0]) from error
+    trainer.reward_weights = trainer.reward_weights.new_tensor(prepared.scorer.weights_F.tolist())
+    if peft:
+        let_fused_head_read(trainer.model.get_base_model())
+    if is_sharded(trainer):
+        practice.batch_size = 0
+        if stage.sampling.resample or stage.sampling.filter:
+            what = "asks a model whose weights are sharded"
+            raise UserError(f"stage '{stage.name}': sampling", what, "use zero2 or ddp, or leave it out")
+    return trainer
+
+
+def _named(label: str) -> Any:
+    """TRL names its curves after functions; the scores come from `PracticeMixin`."""
+
+    def reward(**_: Any) -> list[float]:
+        raise AssertionError("scored before")
+
+    reward.__name__ = label
+    return reward
+
+
+def filtered(worker: Worker, trainer: Trainer, prepared: Prepared, spec: FilterSpec) -> list[int]:
+    """Numbers of the problems of which neither too few nor too many answers are right. Every chunk stays on disk."""
+    stage, state, steps = practice_stage(worker), PartialState(), Steps(worker.dir.data / "steps")
+    practice: Practice = trainer.practice
+    if worker.is_main:
+        steps.begin({FILTERED: sha256_of([worker.file.fingerprint, CHUNK])})
+    state.wait_for_everyone()
+    chunks = [prepared.allowed[start : start + CHUNK] for start in range(0, len(prepared.allowed), CHUNK)]
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    engine = TransformersEngine(model, practice.tokenizer, practice.batch_size)
+    todo = steps.missing(FILTERED, len(chunks), state.process_index, state.num_processes)
+    pace = Pace(worker, "filter", sum(len(chunks[index]) for index in todo), state.num_processes, unit="problems")
+    for index in todo:
+        numbers = chunks[index]
+        attempts = attempt(
+            engine,
+            practice.scorer,
+            [prepared.problems[number] for number in numbers],
+            (practice.temperature,) * spec.num_samples,
+            max_new_tokens=practice.max_new_tokens,
+            top_p=practice.top_p,
+            seed=practice.seed + 1,
+        )
+        made = zip(numbers, attempts, strict=True)
+        steps.write(FILTERED, index, ({"problem": number, "share": share_right(each)} for number, each in made))
+        pace.add(len(numbers))
+    state.wait_for_everyone()
+    shares = {row["problem"]: row["share"] for row in steps.rows(FILTERED, len(chunks))}
+    low, high = spec.keep
+    kept = [number for number, share in shares.items() if low <= share <= high]
+    easy, hard = (sum(share > high for share in shares.values()), sum(share < low for share in shares.values()))
+    if worker.is_main:
+        print(f"kept {len(kept)} of {len(shares)} problems: {hard} were too hard, {easy} too easy", flush=True)
+    if not kept:
+        what = f"no problem is solved with a share from {low:g} to {high:g}: {hard} less often, {easy} more often"
+        raise UserError(f"stage '{stage.name}': sampling.filter", what, "widen 'keep', or take other problems")
+    return kept
+
+
+class BorderCallback(TrainerCallback):
+    """Checkpoints are saved between generation batches, so that no half-used one is lost. To be added before the
+    callback that looks at `control.should_save`."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer, self._owed = trainer, False
+
+    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        every = self._trainer.args.steps_per_generation * self._trainer.num_iterations
+        wanted = control.should_save or self._owed
+        control.should_save = wanted and self._trainer._step % every == 0
+        self._owed = wanted and not control.should_save
+
+
+def finish(worker: Worker, trainer: Any, prepared: Prepared, metrics: dict[str, float], seconds: float) -> Manifest:
+    practice: Practice = trainer.practice
+    folders = save(worker, trainer, prepared.tokenizer, [])
+    practice.rollouts.flush(trainer.state.global_step)
+    trainer.accelerator.wait_for_everyone()
+    if worker.is_main:
+        practice.rollouts.join()
+    template, problems = template_of(prepared.tokenizer), prepared.problems
+    lines = [json.loads(line) for line in worker.dir.metrics.read_text(encoding="utf-8").splitlines()]
+    counted = {
+        "sampled_tokens": float(practice.num_tokens),
+        "sampled_groups": float(practice.num_groups),
+        "useful_groups": practice.num_useful / max(practice.num_groups, 1),
+        "problems": float(len(practice.stream.allowed)),
+    }
+    return worker.manifest(
+        **folders,
+        data_dir=worker.dir.data.name,
+        chat_template_sha256=template.sha256 if template else None,
+        stop_token=template.stop_token if template else None,
+        metrics={**metrics, **counted, "train_seconds": seconds},
+        curves=curves(lines),
+        data=DataSummary(sources=problems.counts, num_rows=len(problems), rejected_file=problems.rejected_file),
+        samples=shown(worker.dir.data) if worker.is_main else [],
+        tokens_per_second=practice.num_tokens / seconds if seconds else None,
+    )

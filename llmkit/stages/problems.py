@@ -1,0 +1,116 @@
+"""Evaluations on problems with checkable answers inside the evaluate stage.
+
+evals/<name>.jsonl                     every problem with the greedy answer, and what each metric says of it
+evals/<name>.rejected.jsonl            rows that are no problems
+
+Which problems are asked does not depend on the run's seed. Processes share them out; every one gets all attempts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate import PartialState
+
+from llmkit.chat.ask import Engine
+from llmkit.data.problems import Problem, Problems, build_problems
+from llmkit.evaluate.results import Document, Metric, TaskResult
+from llmkit.recipe.practice import ProblemSource, ProblemsSpec
+from llmkit.stages.asked import where_of
+from llmkit.stages.common import Worker
+from llmkit.stages.scoring import Scorer
+from llmkit.stages.solving import Attempt, attempt_together, numbers_of
+
+SEED = 0
+RAW_STOPS = ("\n\n", "\nQuestion:")
+"""Ends of an answer by a model that goes on writing."""
+
+
+def prepare(worker: Worker, specs: Sequence[ProblemsSpec], *, chat: bool) -> list[tuple[Scorer, Problems]]:
+    """Before the model is loaded: problems and rewards, checked against one another.
+
+    Raises:
+        DataError, UserError: problems that cannot be read, rewards that cannot score them.
+    """
+    return [_prepare(worker, spec, chat) for spec in specs]
+
+
+def _prepare(worker: Worker, spec: ProblemsSpec, chat: bool) -> tuple[Scorer, Problems]:
+    sources = spec.problems if chat else [_raw(source, spec.raw_phrasing) for source in spec.problems]
+    rejected = worker.dir.path / "evals" / f"{spec.name}.rejected.jsonl"
+    problems = build_problems(
+        sources,
+        seed=SEED,
+        data_stages={name: Path(path) for name, path in worker.file.data_stages.items()},
+        cache_dir=worker.dir.cache,
+        max_rejected=0.01,
+        dedup=True,
+        rejected_file=rejected if worker.is_main else None,
+        chat=chat,
+    )
+    scorer = Scorer(spec.rewards, f"{where_of(worker, 'evals')}: {spec.name}")
+    scorer.check(problems, needs_correctness=True)
+    return scorer, problems
+
+
+def _raw(source: ProblemSource, phrasing: str) -> ProblemSource:
+    """For a model without a chat template: no system message, and another wording around the source's own."""
+    changes = {"system": None, "phrasing": phrasing.replace("{prompt}", source.phrasing)}
+    return source.model_copy(update=changes)
+
+
+def evaluate_problems(
+    worker: Worker,
+    state: PartialState,
+    spec: ProblemsSpec,
+    prepared: tuple[Scorer, Problems],
+    engine: Engine,
+    *,
+    chat: bool,
+) -> TaskResult:
+    """All metrics of `llmkit.stages.solving.numbers_of`; with `by` the accuracy of each value of that column."""
+    scorer, problems = prepared
+    listed = list(problems)
+    attempts = attempt_together(
+        state,
+        engine,
+        scorer,
+        listed,
+        (0.0, *(spec.temperature for _ in range(spec.num_samples))),
+        max_new_tokens=spec.max_new_tokens,
+        top_p=spec.top_p,
+        seed=SEED,
+        stop_strings=() if chat else RAW_STOPS,
+        on_progress=lambda done, total: worker.log(f"solve {spec.name}", done, total),
+    )
+    numbers = numbers_of(attempts)
+    metrics = [Metric(name, sum(values) / len(values), len(values), list(values)) for name, values in numbers.items()]
+    metrics += _by(spec, listed, numbers["accuracy"])
+    documents = [
+        _document(place, problem, made, {name: values[place] for name, values in numbers.items()})
+        for place, (problem, made) in enumerate(zip(listed, attempts, strict=True))
+    ]
+    return TaskResult(spec.name, metrics, documents)
+
+
+def _by(spec: ProblemsSpec, problems: Sequence[Problem], accuracy: Sequence[float]) -> list[Metric]:
+    groups: dict[str, list[float]] = {}
+    for problem, value in zip(problems, accuracy, strict=True):
+        if spec.by is not None and spec.by in problem.columns:
+            groups.setdefault(str(problem.columns[spec.by]), []).append(value)
+    return [
+        Metric(f"accuracy, {spec.by} {group}", sum(values) / len(values), len(values), values)
+        for group, values in sorted(groups.items())
+    ]
+
+
+def _document(place: int, problem: Problem, attempts: Sequence[Attempt], metrics: dict[str, float]) -> Document:
+    prompt = problem.prompt if isinstance(problem.prompt, str) else str(problem.prompt[-1]["content"])
+    return Document(
+        doc_id=place,
+        prompt=prompt,
+        target=str(problem.columns.get("answer", "")),
+        completion=attempts[0].text,
+        metrics=metrics,
+    )

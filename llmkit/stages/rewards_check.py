@@ -1,0 +1,120 @@
+"""Do the rewards of a recipe know right from wrong? What `llmkit rewards check` runs, without a model.
+
+python -m llmkit.stages.rewards_check RECIPE [OVERLAY.yaml ...] [KEY=VALUE ...] [--stage NAME] [--json]
+
+The gold solution of every problem must score 1 by every reward on correctness, and a corrupted one 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from llmkit.chat.template import load_template
+from llmkit.data.problems import build_problems
+from llmkit.errors import LlmkitError, RunError, UserError
+from llmkit.plan.make import make
+from llmkit.plan.step import Step
+from llmkit.recipe.load import load
+from llmkit.recipe.schema import BestOfNStage, PracticeStage
+from llmkit.rewards.check import Report, check
+from llmkit.stages.scoring import Scorer
+
+CURE = "add one such as 'exact', or set 'correctness: true' on your own"
+SHOWN = 5
+"""Failures that are printed; `--json` has all that were kept."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 2 where a reward fails, and for what the user can mend."""
+    parser = argparse.ArgumentParser(prog="llmkit rewards check", description="Score gold and corrupted solutions.")
+    parser.add_argument("words", nargs="+", help="recipe, overlays and key=value words")
+    parser.add_argument("--stage", help="one stage that practises (default: all)")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    args = parser.parse_args(argv)
+    try:
+        found = {step.name: checked(step) for step in chosen(args.words, args.stage)}
+        if not any(found.values()):
+            raise UserError("rewards", f"no reward of {', '.join(found)} says whether a problem is solved", CURE)
+    except LlmkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    if args.json:
+        print(
+            json.dumps({name: asdict(report) for name, report in found.items() if report}, indent=2, ensure_ascii=False)
+        )
+    else:
+        show(Console(highlight=False), found)
+    return 0 if all(each is None or each.is_good for each in found.values()) else 2
+
+
+def chosen(words: Sequence[str], name: str | None) -> list[Step]:
+    """The stages to check. Raises RunError where there are none."""
+    overrides = [word for word in words if "=" in word]
+    steps = make(load([word for word in words if "=" not in word], overrides)).steps
+    practising = [step for step in steps if isinstance(step.stage, (PracticeStage, BestOfNStage))]
+    found = [step for step in practising if name in (None, step.name)]
+    if not found:
+        have = ", ".join(step.name for step in practising) or "none"
+        raise RunError(f"--stage {name}" if name else "the recipe", "has no such stage that practises", f"have: {have}")
+    return found
+
+
+def checked(step: Step) -> Report | None:
+    """Counts and first failures of one stage's rewards; None where none is on correctness."""
+    stage: Any = step.stage
+    scorer = Scorer(stage.rewards, f"stage '{stage.name}': rewards")
+    if not scorer.correctness:
+        return None
+    template = step.model.chat_template if step.model else None
+    with tempfile.TemporaryDirectory() as folder:
+        problems = build_problems(
+            stage.data,
+            seed=stage.seed,
+            data_stages={name: Path(path) for name, path in step.data_stages.items()},
+            cache_dir=Path(folder),
+            max_rejected=stage.max_rejected,
+            dedup=stage.dedup,
+            rejected_file=None,
+            chat=template is not None and load_template(template) is not None,
+        )
+        scorer.check(problems, needs_correctness=True)
+        return check(scorer.rewards, problems)
+
+
+def show(console: Console, found: dict[str, Report | None]) -> None:
+    for name, report in found.items():
+        if report is None:
+            console.print(f"stage '{name}': no reward says whether a problem is solved", markup=False)
+            continue
+        table = Table(title=f"stage '{name}'", title_justify="left")
+        table.add_column("reward")
+        for column in (
+            "gold solutions",
+            "of these not 1",
+            "corrupted",
+            "of these not 0",
+            "rows it cannot use",
+            "no gold",
+        ):
+            table.add_column(column, justify="right")
+        for label, counts in report.counts.items():
+            table.add_row(label, *(f"{number:,}" for number in asdict(counts).values()))
+        console.print(table)
+        for failure in report.failures[:SHOWN]:
+            console.print(f"  {failure}", markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

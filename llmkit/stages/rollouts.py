@@ -1,0 +1,175 @@
+"""The answers that a stage practised on, on disk: `data/rollouts.parquet`, a row each.
+
+While the stage runs, every process writes parts up to each checkpoint; a stage that goes on from a checkpoint drops
+parts that are newer. At the end one process joins them, in the order of steps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llmkit.artifacts.files import disk_error
+from llmkit.artifacts.manifest import Sample
+from llmkit.chat.ask import Answer
+from llmkit.data.problems import Problem
+
+NAME = "rollouts"
+ENOUGH = 20_000
+"""Rows that a process holds in memory before it writes them."""
+NUM_SHOWN = 3
+"""Rollouts of each kind that the report shows."""
+SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("problem", pa.string()),
+        ("prompt", pa.string()),
+        ("completion", pa.string()),
+        ("num_tokens", pa.int64()),
+        ("truncated", pa.bool_()),
+        ("right", pa.bool_()),
+        ("reward", pa.float64()),
+        ("advantage", pa.float64()),
+        ("scores", pa.string()),
+    ]
+)
+"""`problem`: file and line. `prompt`: the text, or messages as JSON. `scores`: reward -> score, as JSON."""
+
+
+class Rollouts:
+    """Collects and writes. Args: folder: the stage's `data/`; process: number of this process."""
+
+    def __init__(self, folder: Path, process: int = 0) -> None:
+        self._folder, self._process = folder, process
+        self._rows: list[dict[str, Any]] = []
+
+    def add(
+        self,
+        *,
+        step: int,
+        problem: Problem,
+        answer: Answer,
+        reward: float,
+        advantage: float,
+        is_right: bool,
+        scores: dict[str, float],
+    ) -> None:
+        prompt = problem.prompt if isinstance(problem.prompt, str) else json.dumps(problem.prompt, ensure_ascii=False)
+        applied = {label: value for label, value in scores.items() if value == value}
+        row = {
+            "step": step,
+            "problem": problem.place,
+            "prompt": prompt,
+            "completion": answer.text,
+            "num_tokens": answer.num_tokens,
+            "truncated": answer.finish_reason == "length",
+            "right": is_right,
+            "reward": reward,
+            "advantage": advantage,
+            "scores": json.dumps(applied),
+        }
+        self._rows.append({name: _clean(value) for name, value in row.items()})
+        if len(self._rows) >= ENOUGH:
+            self.flush(step)
+
+    def flush(self, step: int) -> None:
+        """Write what was collected, as a part that ends with `step`. Raises RunError on a full disk."""
+        if not self._rows:
+            return
+        path = self._folder / f"{NAME}-{step:08d}-{self._process:04d}-{len(self._rows)}.parquet"
+        hidden = path.with_name(f".{path.name}.partial")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA), hidden)
+            hidden.replace(path)
+        except OSError as error:
+            raise disk_error(path, error) from error
+        self._rows = []
+
+    def drop_after(self, step: int) -> None:
+        """Of this process: parts of steps that will be done again."""
+        self._rows = []
+        for path in self._parts():
+            if _place(path)[1] == self._process and _place(path)[0] > step:
+                path.unlink()
+
+    def join(self) -> None:
+        """All parts of all processes become one file. One process calls this, when all have flushed."""
+        parts = self._parts()
+        if not parts:
+            return
+        whole = self._folder / f"{NAME}.parquet"
+        hidden = whole.with_name(f".{whole.name}.partial")
+        try:
+            with pq.ParquetWriter(hidden, SCHEMA) as writer:
+                for part in parts:
+                    writer.write_table(pq.read_table(part, schema=SCHEMA))
+            hidden.replace(whole)
+            for part in parts:
+                part.unlink()
+        except OSError as error:
+            raise disk_error(whole, error) from error
+
+    def _parts(self) -> list[Path]:
+        return sorted(self._folder.glob(f"{NAME}-*.parquet"), key=_place)
+
+
+def shown(folder: Path) -> list[Sample]:
+    """For people: of the last tenth of all steps the best, the worst, the longest, and of the first step some."""
+    path = folder / f"{NAME}.parquet"
+    if not path.is_file():
+        return []
+    steps = pq.read_table(path, columns=["step"])["step"]
+    last = max(steps.to_pylist(), default=0)
+    early = _rows(path, 0, 0)
+    late = _rows(path, int(0.9 * last), last)
+    by_reward = sorted(late, key=lambda row: -row["reward"])
+    by_length = sorted(late, key=lambda row: -(row["num_tokens"] or 0))
+    kinds = {
+        "first step": early,
+        "best of the last steps": by_reward,
+        "worst of the last steps": by_reward[::-1],
+        "longest of the last steps": by_length,
+    }
+    return [_sample(row, label) for label, rows in kinds.items() for row in _distinct(rows)]
+
+
+def _rows(path: Path, first: int, last: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(path, filters=[("step", ">=", first), ("step", "<=", last)]).to_pylist()
+    return rows
+
+
+def _distinct(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    seen: set[str] = set()
+    for row in rows:
+        if len(seen) < NUM_SHOWN and row["prompt"] not in seen:
+            seen.add(row["prompt"])
+            yield row
+
+
+def _sample(row: dict[str, Any], label: str) -> Sample:
+    prompt = row["prompt"]
+    try:
+        messages = json.loads(prompt)
+        prompt = messages[-1]["content"]
+    except (ValueError, TypeError, KeyError, IndexError):
+        pass
+    ended = ", cut off" if row["truncated"] else ""
+    right = "right" if row["right"] else "not right"
+    said = f"{label}: step {row['step']}, {right}, reward {row['reward']:.3g}, {row['num_tokens']} tokens{ended}"
+    return Sample(prompt=prompt, completion=row["completion"], label=said)
+
+
+def _place(path: Path) -> tuple[int, int]:
+    _, step, process, _ = path.stem.split("-")
+    return int(step), int(process)
+
+
+def _clean(value: Any) -> Any:
+    """Parquet holds UTF-8: a lone surrogate becomes a question mark."""
+    return value.encode("utf-8", errors="replace").decode("utf-8") if isinstance(value, str) else value

@@ -1,0 +1,139 @@
+"""Recipes that practise: what is accepted, what is refused, with place and cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmkit.errors import RecipeError
+from llmkit.plan.make import make
+from llmkit.recipe.load import load
+from llmkit.recipe.trainer_keys import check_trainer, resolved_trainer
+
+RECIPE = """
+run: {name: r}
+model: {name_or_path: some/model}
+stages:
+  - name: sft
+    kind: sft
+    data: [{path: me/chats}]
+  - name: grpo
+    kind: grpo
+    from: sft
+    data: [{path: me/problems}]
+    rewards: [exact]
+    global_batch_size: 32
+    trainer: {num_generations: 8}
+  - name: best
+    kind: best_of_n
+    from: sft
+    data: [{path: me/problems}]
+    rewards: [exact]
+  - name: round
+    kind: sft
+    from: sft
+    data: [{from: best}]
+evals:
+  - {task: problems, problems: [{path: me/test}]}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def problems(recipe: Path, *words: str) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        make(load([str(recipe)], list(words)))
+    return [f"{problem.where}: {problem.what}; {problem.cure}" for problem in caught.value.problems]
+
+
+def test_a_recipe_that_practises_is_planned(recipe: Path) -> None:
+    plan = make(load([str(recipe)]))
+    assert [step.name for step in plan.steps] == [
+        *("eval-base", "sft", "eval-sft", "grpo", "eval-grpo", "best", "round", "eval-round")
+    ]
+    by_name = {step.name: step for step in plan.steps}
+    assert by_name["round"].parent == "sft", "best_of_n makes no model"
+    assert list(by_name["round"].data_stages) == ["best"]
+    trainer: dict[str, Any] = by_name["grpo"].stage.trainer
+    assert trainer["scale_rewards"] == "none"
+    assert trainer["mask_truncated_completions"] is True
+    assert "epsilon_high" not in trainer
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("stages.grpo.rewards=[exakt]", "no reward 'exakt'; did you mean 'exact'?"),
+        ("stages.grpo.rewards=[{name: exact, args: {pars: strict}}]", "did you mean 'parse'?"),
+        ("stages.grpo.rewards=[{name: exact, path: 'a:b'}]", "give exactly one of 'name' and 'path'"),
+        ("stages.grpo.rewards=[]", "rewards"),
+        ("stages.grpo.data.0.phrasing=solve it", "'phrasing' must hold {prompt}"),
+        ("stages.grpo.data.0.format=text", "problems have no 'format'"),
+        ("stages.grpo.global_batch_size=20", "20 answers are no whole number of groups of 8"),
+        ("stages.grpo.trainer.num_generations=1", "must be a whole number above 1"),
+        ("stages.grpo.trainer.generation_batch_size=40", "be a multiple or a part of 32"),
+        ("stages.grpo.trainer.steps_per_generation=2", "set 'generation_batch_size'"),
+        ("stages.grpo.trainer.epsilon_high=0.3", "every answer is trained once"),
+        ("stages.grpo.trainer.vllm_mode=server", "has no effect without 'use_vllm'"),
+        ("stages.grpo.trainer.use_bias_correction_kl=false", "there is no reference model"),
+        ("stages.grpo.trainer.log_completions=true", "rollouts are always kept"),
+        ("stages.grpo.trainer.repetition_penalty=1.1", "llmkit's own decoding"),
+        ("stages.grpo.trainer.max_length=100", "unknown option of GRPOConfig"),
+        ("stages.grpo.sampling={filter: {keep: [0.9, 0.1]}}", "a lowest and a highest share"),
+        ("evals.0.rewards=[exakt]", "no reward 'exakt'"),
+        ("evals.0.raw_phrasing=solve", "'raw_phrasing' must hold {prompt}"),
+        ("stages.round.data.0.name=attempts", "reads conversations, not rollouts"),
+    ],
+)
+def test_what_cannot_be_is_refused(recipe: Path, word: str, said: str) -> None:
+    assert said in "\n".join(problems(recipe, word))
+
+
+def test_sharded_weights_cannot_be_resampled_from(recipe: Path) -> None:
+    words = ["stages.grpo.launch={accelerate: zero3, num_processes: 2}", "stages.grpo.sampling={resample: 2}"]
+    assert "cannot ask a model whose weights are sharded" in "\n".join(problems(recipe, *words))
+
+
+def test_two_evaluations_need_two_names(recipe: Path) -> None:
+    word = "evals=[{task: problems, problems: [{path: a/b}]}, {task: problems, problems: [{path: c/d}]}]"
+    assert "two evaluations on problems are called 'problems'" in "\n".join(problems(recipe, word))
+
+
+def test_short_rewards_are_names_or_paths(recipe: Path) -> None:
+    loaded = load([str(recipe)], ["stages.grpo.rewards=[exact, my.rewards:score]"])
+    first, second = loaded.recipe.stages[1].rewards  # type: ignore[union-attr]
+    assert (first.name, second.path, second.label) == ("exact", "my.rewards:score", "score")
+
+
+def test_clip_higher_is_set_where_it_acts() -> None:
+    assert resolved_trainer("grpo", {"num_iterations": 2})["epsilon_high"] == 0.28
+    assert resolved_trainer("grpo", {"generation_batch_size": 64})["epsilon_high"] == 0.28
+    assert "epsilon_high" not in resolved_trainer("grpo", {})
+    assert not list(check_trainer("grpo", {"num_iterations": 2, "epsilon": 0.1}))
+
+
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+def test_every_default_is_an_option_of_the_trainer(kind: str) -> None:
+    from llmkit.recipe.trainer_keys import declared
+
+    assert set(resolved_trainer(kind, {})) <= set(declared(kind))
+
+
+def test_a_change_of_a_reward_runs_the_stage_again(recipe: Path) -> None:
+    def prints(*words: str) -> dict[str, str]:
+        return {step.name: step.fingerprint for step in make(load([str(recipe)], list(words))).steps}
+
+    plain = prints()
+    changed = prints("stages.grpo.rewards=[{name: exact, weight: 2.0}]")
+    assert {name for name in plain if plain[name] != changed[name]} == {"grpo", "eval-grpo"}
+    measured = prints("evals.0.num_samples=4")
+    assert {name for name in plain if plain[name] != measured[name]} == {
+        *("eval-base", "eval-sft", "eval-grpo", "eval-round")
+    }

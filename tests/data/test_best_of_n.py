@@ -1,0 +1,197 @@
+"""The best_of_n stage and evaluations on problems, with a scripted model: what they keep, count and go on from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from llmkit.artifacts.manifest import Manifest, write_manifest
+from llmkit.artifacts.stagefile import StageFile
+from llmkit.chat.ask import Answer, Ask
+from llmkit.chat.template import load_template
+from llmkit.errors import UserError
+from llmkit.evaluate.results import read_documents
+from llmkit.modeling.tokens import prepare_tokenizer
+from llmkit.stages import best_of_n, evaluate
+from llmkit.stages.common import Worker
+from llmkit.stages.engines import AskedModel
+
+Say = Callable[[int, int, int], str]
+"""The two numbers of a problem and the number of the answer (0: greedy) -> what the model says."""
+
+
+class Scripted:
+    """Stands for an engine."""
+
+    def __init__(self, say: Say) -> None:
+        self.say, self.asked = say, 0
+
+    def answer(self, asks: Sequence[Ask], **_: Any) -> Iterator[list[Answer]]:
+        for ask in asks:
+            self.asked += 1
+            text = ask.prompt if isinstance(ask.prompt, str) else ask.prompt[-1]["content"]
+            left, right = map(int, re.findall(r"\d+", text)[:2])
+            said = [self.say(left, right, place) for place in range(len(ask.temperatures))]
+            yield [Answer(text, "stop", num_tokens=len(text), ids=(1,)) for text in said]
+
+
+def sometimes(left: int, right: int, place: int) -> str:
+    """Even problems are solved by the third answer and those after it, odd ones never; long and short in turns."""
+    if left % 2 or place < 2:
+        return f"The answer is {left + right + 1}."
+    working = f"{left} + {right} = {left + right}. " if place % 2 else ""
+    return f"{working}The answer is {left + right}."
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> Path:
+    path = tmp_path / "problems.jsonl"
+    rows = [{"prompt": f"What is {i} plus 3?", "answer": i + 3, "level": 1 + i % 2} for i in range(300)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def chat_model(tmp_path: Path, model_dir: Path) -> Path:
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    prepare_tokenizer(tokenizer, load_template("chatml"))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in model_dir.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def worker_of(tmp_path: Path, model: Path, name: str, stage: dict[str, Any], **file: Any) -> Worker:
+    made = StageFile.model_validate(
+        {
+            "run": {"name": "t"},
+            "model": {"name_or_path": str(model)},
+            "stage": {"name": name, "seed": 1, **stage},
+            "stage_dir": str(tmp_path / name),
+            "fingerprint": name,
+            "input_model": str(model),
+            **file,
+        }
+    )
+    made.dir.path.mkdir(exist_ok=True)
+    return Worker(made)
+
+
+@pytest.fixture
+def best(tmp_path: Path, chat_model: Path, problems: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    def run(say: Say = sometimes, name: str = "best", **fields: Any) -> tuple[Worker, Manifest, Scripted]:
+        engine = Scripted(say)
+        monkeypatch.setattr(AskedModel, "engine", engine)
+        data = [{"path": str(problems)}]
+        stage = {"kind": "best_of_n", "data": data, "rewards": ["exact"], "num_samples": 4, **fields}
+        worker = worker_of(tmp_path, chat_model, name, stage)
+        return worker, best_of_n.run(worker), engine
+
+    return run
+
+
+def rows_of(worker: Worker, name: str = "train") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (worker.dir.data / f"{name}.jsonl").read_text().splitlines()]
+
+
+def test_the_shortest_right_answer_of_each_problem_becomes_a_row(best: Callable[..., Any]) -> None:
+    worker, manifest, _ = best()
+    rows = rows_of(worker)
+    assert len(rows) == manifest.metrics["rows"] == 150
+    for row in rows:
+        question, answer = row["messages"]
+        number = int(question["content"].split()[2])
+        assert (number % 2, answer) == (0, {"role": "assistant", "content": f"The answer is {number + 3}."})
+    assert manifest.metrics["never_solved"] == 150
+    assert manifest.metrics["pass@1"] == pytest.approx(0.25)
+    assert manifest.metrics["pass@4"] == pytest.approx(0.5)
+    assert len(rows_of(worker, "attempts")) == 300
+
+
+def test_what_is_nearly_always_solved_can_be_left_out(best: Callable[..., Any]) -> None:
+    _, manifest, _ = best(skip_easy=0.6)
+    assert manifest.metrics["rows"] == 150
+    with pytest.raises(UserError, match="none of 300 problems gives a row"):
+        best(name="strict", skip_easy=0.4)
+
+
+def test_a_stage_that_solves_nothing_says_so(best: Callable[..., Any]) -> None:
+    with pytest.raises(UserError, match="300 were never solved"):
+        best(say=lambda left, right, place: "I do not know.")
+
+
+def test_finished_chunks_are_not_asked_again(best: Callable[..., Any], tmp_path: Path) -> None:
+    whole, _, _ = best(name="whole")
+    asked = 0
+
+    def dies(left: int, right: int, place: int) -> str:
+        nonlocal asked
+        asked += place == 0
+        if asked > 200:
+            raise KeyboardInterrupt
+        return sometimes(left, right, place)
+
+    with pytest.raises(KeyboardInterrupt):
+        best(say=dies, name="killed")
+    worker, _, engine = best(name="killed")
+    assert engine.asked == 300 - best_of_n.CHUNK
+    assert rows_of(worker) == rows_of(whole)
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path, chat_model: Path, problems: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    def run(say: Say, name: str, model: Path = chat_model, **file: Any) -> tuple[Worker, Manifest]:
+        monkeypatch.setattr(evaluate, "TransformersEngine", lambda *_: Scripted(say))
+        spec = {
+            "task": "problems",
+            "problems": [{"path": str(problems), "num_rows": 100}],
+            "num_samples": 4,
+            "by": "level",
+        }
+        worker = worker_of(tmp_path, model, name, {"kind": "evaluate", "evals": [spec]}, **file)
+        manifest = evaluate.run(worker)
+        write_manifest(worker.dir.path, manifest)
+        return worker, manifest
+
+    return run
+
+
+def table(manifest: Manifest) -> dict[str, Any]:
+    return {row.metric: row for row in manifest.evals}
+
+
+def test_an_evaluation_on_problems(evaluated: Callable[..., Any]) -> None:
+    worker, manifest = evaluated(sometimes, "eval")
+    rows = table(manifest)
+    assert rows["accuracy"].value == 0.0, "the greedy answer is the first"
+    even = sum("level 1" in metric for metric in rows)
+    assert even == 1
+    assert {"pass@1", "pass@2", "pass@4", "maj@4", "answered", "truncated", "num_tokens", "accuracy, level 2"} < set(
+        rows
+    )
+    assert rows["pass@4"].value == pytest.approx(rows["accuracy, level 1"].num_samples / 100)
+    assert rows["pass@4"].low is not None
+    assert len(read_documents(worker.dir.path / "evals", "problems")) == 100
+
+
+def test_a_later_model_is_compared_on_the_same_problems(evaluated: Callable[..., Any], tmp_path: Path) -> None:
+    evaluated(sometimes, "before")
+    _, manifest = evaluated(
+        lambda left, right, place: f"The answer is {left + right}.", "after", compare_with=str(tmp_path / "before")
+    )
+    row = table(manifest)["accuracy"]
+    assert (row.value, row.delta) == (1.0, 1.0)
+
+
+def test_a_model_without_a_template_is_asked_in_plain_text(evaluated: Callable[..., Any], model_dir: Path) -> None:
+    worker, _ = evaluated(sometimes, "raw", model=model_dir)
+    (first, *_) = read_documents(worker.dir.path / "evals", "problems")
+    assert re.fullmatch(r"Question: What is \d+ plus 3\?\nAnswer:", first.prompt)

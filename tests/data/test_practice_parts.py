@@ -1,0 +1,218 @@
+"""The parts of practice that need no model: measures, the order of problems, monitors, what best-of-n keeps."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from typing import Any
+
+import pytest
+from transformers import TrainerControl, TrainerState
+
+from llmkit.evaluate.passes import budgets, maj_at_k, pass_at_k
+from llmkit.recipe.practice import CurriculumSpec, Limits
+from llmkit.recipe.schema import BestOfNStage
+from llmkit.stages.best_of_n import chosen
+from llmkit.stages.monitors import MONITORS, MonitorCallback, monitors
+from llmkit.stages.prompts import ENOUGH, PromptStream
+from llmkit.stages.solving import Attempt, numbers_of
+
+
+def test_pass_at_k_is_the_share_of_draws_that_hold_a_right_answer() -> None:
+    for num_right in range(6):
+        is_right = [place < num_right for place in range(5)][:5]
+        for k in range(1, 6):
+            draws = list(combinations(is_right, k))
+            assert pass_at_k(5, sum(is_right), k) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+@pytest.mark.parametrize("k", [0, 6])
+def test_more_answers_than_there_are_cannot_be_drawn(k: int) -> None:
+    with pytest.raises(ValueError, match="there are 5"):
+        pass_at_k(5, 1, k)
+    with pytest.raises(ValueError, match="there are 5"):
+        maj_at_k(["1"] * 5, [True] * 5, k)
+
+
+def test_the_majority_decides_and_texts_without_an_answer_do_not_vote() -> None:
+    assert maj_at_k(["7", "7", "8", None, None, None], [True, True, False, False, False, False], 6) == 1.0
+    assert maj_at_k(["8", "8", "7"], [False, False, True], 3) == 0.0
+    assert maj_at_k([None, None], [False, False], 2) == 0.0
+
+
+def test_of_several_most_frequent_answers_each_has_its_share() -> None:
+    assert maj_at_k(["7", "8"], [True, False], 2) == 0.5
+
+
+def test_a_smaller_majority_is_averaged_over_draws() -> None:
+    votes = ["7"] * 3 + ["8"] * 2
+    drawn = maj_at_k(votes, [vote == "7" for vote in votes], 3, seed=1)
+    # 7 wins a draw of three unless both 8 are in it: 3 of the 10 draws
+    assert drawn == pytest.approx(0.7, abs=0.12)
+    assert drawn == maj_at_k(votes, [vote == "7" for vote in votes], 3, seed=1)
+
+
+def test_budgets_are_powers_of_two_and_the_number_itself() -> None:
+    assert budgets(0) == []
+    assert budgets(8) == [1, 2, 4, 8]
+    assert budgets(10) == [1, 2, 4, 8, 10]
+
+
+def test_a_round_holds_every_problem_once_and_the_next_has_another_order() -> None:
+    stream = PromptStream(range(20), seed=3)
+    first, second = stream.next(20), stream.next(20)
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert first != second
+    assert PromptStream(range(20), seed=3).next(40) == [*first, *second]
+    assert PromptStream(range(20), seed=4).next(20) != first
+
+
+@pytest.mark.parametrize("drawn", [0, 7, 20, 33])
+def test_a_stream_goes_on_from_its_state(drawn: int) -> None:
+    stream = PromptStream(range(20), seed=3)
+    stream.next(drawn)
+    state = json.loads(json.dumps(stream.state_dict()))
+    again = PromptStream(range(20), seed=3)
+    again.load_state_dict(state)
+    assert again.next(50) == stream.next(50)
+    assert again.num_drawn == drawn + 50
+
+
+def curriculum_stream() -> PromptStream:
+    levels = [1.0] * 10 + [2.0] * 10 + [5.0] * 10
+    return PromptStream(range(30), seed=0, levels=levels, curriculum=CurriculumSpec(unlock=0.6))
+
+
+def test_a_level_opens_when_the_last_open_one_is_solved_often_enough() -> None:
+    stream = curriculum_stream()
+    assert all(number < 10 for number in stream.next(25))
+    for _ in range(ENOUGH - 1):
+        stream.score(3, 1.0)
+    assert stream.num_open == 1, "too few groups to say so"
+    stream.score(3, 1.0)
+    assert stream.num_open == 2
+    assert {number // 10 for number in stream.next(40)} == {0, 1}
+
+
+def test_a_level_stays_shut_while_the_last_open_one_is_not_solved() -> None:
+    stream = curriculum_stream()
+    for _ in range(10 * ENOUGH):
+        stream.score(3, 0.5)
+    assert stream.num_open == 1
+    for _ in range(10 * ENOUGH):
+        stream.score(3, 0.9)
+    assert stream.num_open == 2, "the running share forgets"
+
+
+def test_a_curriculum_goes_on_from_its_state() -> None:
+    stream = curriculum_stream()
+    for _ in range(ENOUGH):
+        stream.score(3, 1.0)
+    stream.next(7)
+    again = curriculum_stream()
+    again.load_state_dict(json.loads(json.dumps(stream.state_dict())))
+    for each in (stream, again):
+        for _ in range(ENOUGH):
+            each.score(12, 0.8)
+    assert again.num_open == stream.num_open == 3
+    assert again.next(30) == stream.next(30)
+
+
+class Told:
+    """Stands for a worker: collects its warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def log(callback: MonitorCallback, **numbers: float) -> TrainerControl:
+    control = TrainerControl()
+    callback.on_log(None, TrainerState(global_step=5), control, logs={"loss": 0.1, **numbers})  # type: ignore[arg-type]
+    return control
+
+
+def callback(**own: dict[str, Any]) -> tuple[MonitorCallback, Told]:
+    told = Told()
+    return MonitorCallback(told, {name: Limits(**limits) for name, limits in own.items()}), told  # type: ignore[arg-type]
+
+
+def test_a_curve_outside_its_range_is_warned_of_once_it_stays_there() -> None:
+    watched, told = callback(entropy={"min": 0.1, "patience": 2})
+    log(watched, entropy=0.05)
+    log(watched, entropy=0.2)
+    log(watched, entropy=0.05)
+    assert told.warnings == []
+    log(watched, entropy=0.04)
+    assert len(told.warnings) == 1
+    assert "entropy is 0.04, below 0.1" in told.warnings[0]
+    assert "explore" in told.warnings[0], "the hint stays where the recipe moves a limit"
+    log(watched, entropy=0.03)
+    assert len(told.warnings) == 1
+
+
+def test_a_monitor_stops_the_stage_where_the_recipe_says_so() -> None:
+    watched, _ = callback(kl={"max": 0.5, "patience": 1, "action": "stop"})
+    assert not log(watched, kl=0.4).should_training_stop
+    control = log(watched, kl=0.6)
+    assert control.should_training_stop
+    assert control.should_save
+    assert watched.stopped_by == "kl"
+
+
+def test_answers_that_grow_are_noticed() -> None:
+    watched, told = callback()
+    for _ in range(5):
+        log(watched, **{"completions/mean_length": 20.0})
+    for _ in range(3):
+        log(watched, **{"completions/mean_length": 90.0})
+    assert len(told.warnings) == 1
+    assert "longer than at first" in told.warnings[0]
+
+
+def test_monitors_can_be_added_and_left_out() -> None:
+    found = monitors({"entropy": Limits(action="ignore"), "rewards/exact/mean": Limits(min=0.2)})
+    assert "entropy" not in found
+    assert found["rewards/exact/mean"].limits.min == 0.2
+    assert set(MONITORS) - {"entropy"} < set(found)
+
+
+def made(text: str, *, right: bool = True, tokens: int = 5, total: float = 1.0, temperature: float = 1.0) -> Attempt:
+    return Attempt(text, "7", right, False, tokens, total, {"exact": float(right)}, temperature)
+
+
+def best(**fields: Any) -> BestOfNStage:
+    data, rewards = [{"path": "x.jsonl"}], [{"name": "exact"}]
+    return BestOfNStage.model_validate({"kind": "best_of_n", "data": data, "rewards": rewards, **fields})
+
+
+def test_the_shortest_right_answers_are_kept_and_equal_ones_once() -> None:
+    attempts = [
+        made("3 + 4 = 7. The answer is 7.", tokens=9),
+        made("3+4 = 7.  The answer is 7.", tokens=9),
+        made("The answer is 7.", tokens=5),
+        made("7", right=False, tokens=1),
+    ]
+    kept = chosen(attempts, best(num_kept=3), 0, "key")
+    assert [one.text for one in kept] == ["The answer is 7.", "3 + 4 = 7. The answer is 7."]
+
+
+def test_the_best_rewarded_or_any_right_answers_are_kept() -> None:
+    attempts = [made("a 7", total=0.5), made("b 7", total=1.5), made("c 7", total=1.0)]
+    kept = chosen(attempts, best(prefer="reward", num_kept=2), 0, "key")
+    assert [one.text for one in kept] == ["b 7", "c 7"]
+    drawn = {chosen(attempts, best(prefer="any"), seed, "key")[0].text for seed in range(30)}
+    assert drawn == {"a 7", "b 7", "c 7"}
+
+
+def test_numbers_of_attempts() -> None:
+    greedy = made("3 + 4 = 7", temperature=0.0, tokens=12)
+    found = numbers_of([[greedy, made("x"), made("y", right=False), made("z"), made("u", right=False)]])
+    assert found["accuracy"] == [1.0]
+    assert found["num_tokens"] == [12.0]
+    assert found["pass@1"] == [0.5]
+    assert found["pass@4"] == [1.0]
+    assert "maj@2" not in found
+    assert found["maj@4"] == [0.5], "all four vote for 7, of which half were right"
