@@ -113,7 +113,7 @@ def show(console: Console, found: dict[str, Report | None]) -> None:
             table.add_row(label, *(f"{number:,}" for number in asdict(counts).values()))
         console.print(table)
         for failure in report.failures[:SHOWN]:
-            console.print(f"  {failure}", markup=False)
+            console.print(f"  {failure}", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

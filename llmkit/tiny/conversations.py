@@ -118,8 +118,8 @@ def _unsafe(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
 KINDS: dict[str, tuple[int, Maker]] = {
     "facts": (40, _fact),
     "sums": (14, _sum),
-    "problems": (4, _problem),
-    "guesses": (10, _guess),
+    "problems": (6, _problem),
+    "guesses": (8, _guess),
     "comprehension": (16, _comprehension),
     "jokes": (8, _joke),
     "unsafe": (6, _unsafe),
