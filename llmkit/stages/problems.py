@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 
 from llmkit.chat.ask import Engine
 from llmkit.data.problems import Problem, Problems, build_problems
 from llmkit.evaluate.results import Document, Metric, TaskResult
+from llmkit.plan.step import Step
 from llmkit.recipe.practice import ProblemSource, ProblemsSpec
 from llmkit.stages.asked import where_of
 from llmkit.stages.common import Worker
@@ -25,6 +27,21 @@ from llmkit.stages.solving import Attempt, attempt_together, numbers_of
 SEED = 0
 RAW_STOPS = ("\n\n", "\nQuestion:")
 """Ends of an answer by a model that goes on writing."""
+
+
+def problems_of(step: Step, folder: Path, *, chat: bool) -> Problems:
+    """Of a stage that practises, outside a run of it. Args: folder: for temporary files."""
+    stage: Any = step.stage
+    return build_problems(
+        stage.data,
+        seed=stage.seed,
+        data_stages={name: Path(path) for name, path in step.data_stages.items()},
+        cache_dir=folder,
+        max_rejected=stage.max_rejected,
+        dedup=stage.dedup,
+        rejected_file=None,
+        chat=chat,
+    )
 
 
 def prepare(worker: Worker, specs: Sequence[ProblemsSpec], *, chat: bool) -> list[tuple[Scorer, Problems]]:

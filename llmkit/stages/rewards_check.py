@@ -19,14 +19,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from llmkit.chat.template import load_template
-from llmkit.data.problems import build_problems
 from llmkit.errors import LlmkitError, RunError, UserError
 from llmkit.plan.make import make
 from llmkit.plan.step import Step
 from llmkit.recipe.load import load
 from llmkit.recipe.schema import BestOfNStage, PracticeStage
 from llmkit.rewards.check import Report, check
+from llmkit.stages.problems import problems_of
 from llmkit.stages.scoring import Scorer
 
 CURE = "add one such as 'exact', or set 'correctness: true' on your own"
@@ -79,16 +78,7 @@ def checked(step: Step) -> Report | None:
         return None
     template = step.model.chat_template if step.model else None
     with tempfile.TemporaryDirectory() as folder:
-        problems = build_problems(
-            stage.data,
-            seed=stage.seed,
-            data_stages={name: Path(path) for name, path in step.data_stages.items()},
-            cache_dir=Path(folder),
-            max_rejected=stage.max_rejected,
-            dedup=stage.dedup,
-            rejected_file=None,
-            chat=template is not None and load_template(template) is not None,
-        )
+        problems = problems_of(step, Path(folder), chat=template is not None)
         scorer.check(problems, needs_correctness=True)
         return check(scorer.rewards, problems)
 

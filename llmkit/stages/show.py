@@ -20,7 +20,6 @@ from llmkit.artifacts.manifest import read_manifest
 from llmkit.chat.template import load_template, template_of
 from llmkit.data.build import ACCEPTS
 from llmkit.data.mixture import mix
-from llmkit.data.problems import build_problems
 from llmkit.data.show import cut_table, show_rows
 from llmkit.data.tokens import settings_of
 from llmkit.errors import LlmkitError, ModelError, RunError
@@ -31,6 +30,7 @@ from llmkit.plan.make import make
 from llmkit.plan.step import Step
 from llmkit.recipe.load import load
 from llmkit.recipe.schema import BestOfNStage, PracticeStage, TrainStage
+from llmkit.stages.problems import problems_of
 from llmkit.stages.solving import ask_of
 
 # Rows that lengths and shares are counted on; the mixture is shuffled, so the first are a fair sample.
@@ -106,18 +106,8 @@ def show_recipe(console: Console, words: Sequence[str], name: str | None, num_ro
 
 def show_problems(console: Console, step: Step, tokenizer: PreTrainedTokenizerBase, num_rows: int) -> None:
     """Print prompts as the model will get them, with the columns that rewards read."""
-    stage = step.stage
     with tempfile.TemporaryDirectory() as folder:
-        problems = build_problems(
-            stage.data,
-            seed=stage.seed,
-            data_stages={name: Path(path) for name, path in step.data_stages.items()},
-            cache_dir=Path(folder),
-            max_rejected=stage.max_rejected,
-            dedup=stage.dedup,
-            rejected_file=None,
-            chat=template_of(tokenizer) is not None,
-        )
+        problems = problems_of(step, Path(folder), chat=template_of(tokenizer) is not None)
         for count in problems.counts:
             numbers = f"{count.num_read} read, {count.num_rejected} rejected, {count.num_duplicates} repeats"
             console.print(f"{count.source}: {numbers}, {count.num_used} used", highlight=False, markup=False)
