@@ -23,7 +23,7 @@ SHORT = [
     "stages.idk.known_ratio=0",
     "stages.honest.trainer.max_steps=3",
     "evals=[{task: facts_known, limit: 4}, {task: honesty, baseline: sft, prompt_only: Say so if you do not know., "
-    "questions: [{path: 'llmkit.tiny.questions:honesty', args: {num_people: 2, num_rare: 2, num_others: 2}}]}]",
+    "questions: [{path: 'llmkit.tiny.questions:honesty', args: {num_people: 8, num_rare: 4, num_others: 2}}]}]",
 ]
 STEPS = ["eval-base", "cpt", "eval-cpt", "sft", "eval-sft", "probe", "idk", "honest", "eval-honest", "reprobe"]
 KINDS = [
