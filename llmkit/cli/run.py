@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmkit.cli.words import console, load_words
+from llmkit.cli.output import console
 from llmkit.launch.execute import Options, execute
 from llmkit.plan.make import make
 from llmkit.plan.render import print_plan
+from llmkit.recipe.load import load_words
 from llmkit.report.build import build_report
 from llmkit.report.terminal import print_answers, print_summary
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmkit.cli.words import console, load_words
+from llmkit.cli.output import console
 from llmkit.plan.make import make
 from llmkit.plan.render import print_plan, to_json
+from llmkit.recipe.load import load_words
 
 
 def validate(words: Sequence[str]) -> None:

@@ -41,6 +41,11 @@ class Problem:
     place: str
     key: str
 
+    @property
+    def asked(self) -> str:
+        """What is asked last: the text itself, or the content of the last message."""
+        return self.prompt if isinstance(self.prompt, str) else str(self.prompt[-1]["content"])
+
 
 class Problems:
     """Problems in the order in which they are trained on, read from disk by number.

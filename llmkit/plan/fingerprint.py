@@ -39,9 +39,9 @@ _ROOMS = {
     "pretrain": ("data", "chat", "modeling"),
     "sft": ("data", "chat", "modeling"),
     "dpo": ("data", "chat", "modeling"),
-    "grpo": ("data", "chat", "modeling", "generation", "rewards"),
-    "rloo": ("data", "chat", "modeling", "generation", "rewards"),
-    "best_of_n": ("data", "chat", "modeling", "generation", "rewards"),
+    "grpo": ("data", "chat", "modeling", "generation", "knowledge", "rewards"),
+    "rloo": ("data", "chat", "modeling", "generation", "knowledge", "rewards"),
+    "best_of_n": ("data", "chat", "modeling", "generation", "knowledge", "rewards"),
     "interrogate": ("knowledge", "generation", "data", "chat", "modeling"),
     "refusals": ("knowledge",),
     "evaluate": ("evaluate", "generation", "chat", "modeling"),
@@ -49,7 +49,7 @@ _ROOMS = {
 _EVAL_FILES = (".yaml", ".yml", ".jsonl", ".json", ".py")
 _PRACTICE_FILES = (
     "common", "training", "callbacks", "practising", "practice", "prompts", "rollouts", "measuring", "monitors",
-    "solving", "scoring",
+    "problems", "solving", "scoring",
 )  # fmt: skip
 _SHARED_FILES = {
     "evaluate": ("common",),
@@ -58,7 +58,7 @@ _SHARED_FILES = {
     "dpo": ("common", "training", "callbacks", "heldout_pairs"),
     "grpo": _PRACTICE_FILES,
     "rloo": _PRACTICE_FILES,
-    "best_of_n": ("common", "asked", "engines", "solving"),
+    "best_of_n": ("common", "asked", "engines", "problems", "solving", "scoring"),
 }
 _TRAINING_FILES = ("common", "training", "callbacks")
 # of these the content counts, not the names; how many questions are asked at once changes no answer
@@ -164,7 +164,7 @@ def _problems(stage: EvaluateStage) -> dict[str, str]:
     if not specs:
         return {}
     parts = {f"evals.{spec.name}": spec.model_dump_json(exclude={"problems"}) for spec in specs}
-    return parts | _sources(("solving", "scoring"), ("rewards", "data"))
+    return parts | _sources(("problems", "solving", "scoring"), ("knowledge", "rewards", "data"))
 
 
 def _honesty(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:

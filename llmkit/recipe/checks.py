@@ -12,6 +12,7 @@ from llmkit.recipe.rows import unfit_rows
 from llmkit.recipe.schema import (
     BestOfNStage,
     DpoStage,
+    Evals,
     EvaluateStage,
     InterrogateStage,
     PretrainStage,
@@ -160,9 +161,7 @@ def _honesty(recipe: Recipe) -> Iterator[Found]:
     """Baselines must be measured models, and names must differ."""
     made = {BASE, *(stage.name for stage in recipe.stages if isinstance(stage, TrainStage))}
     earlier = {stage.name: index for index, stage in enumerate(recipe.stages)}
-    lists: list[tuple[Loc, Any]] = [(("evals",), recipe.evals)]
-    lists += [(("stages", i, "evals"), s.evals) for i, s in enumerate(recipe.stages) if isinstance(s, EvaluateStage)]
-    for loc, evals in lists:
+    for loc, evals in _eval_lists(recipe):
         names = [spec.name for spec in evals if isinstance(spec, HonestySpec)]
         for place, spec in enumerate(evals):
             if not isinstance(spec, HonestySpec):
@@ -187,21 +186,23 @@ def _templates(recipe: Recipe) -> Iterator[Found]:
 
 def _rewards(recipe: Recipe) -> Iterator[Found]:
     """Names and options of the shipped rewards, and problems that would be measured under one name."""
+    rewards = list(reads.eval_rewards(recipe.evals))
     for index, stage in enumerate(recipe.stages):
-        for loc, spec in reads.rewards(stage):
-            yield from ((("stages", index, *loc, *key), what, cure) for key, what, cure in reward_keys.check(spec))
-    lists: list[tuple[Loc, Any]] = [(("evals",), recipe.evals)]
-    lists += [(("stages", i, "evals"), s.evals) for i, s in enumerate(recipe.stages) if isinstance(s, EvaluateStage)]
-    for loc, evals in lists:
-        found = [(place, each) for place, each in enumerate(evals) if isinstance(each, ProblemsSpec)]
-        names = [each.name for _, each in found]
-        for place, each in found:
-            if names.count(each.name) > 1:
-                yield (*loc, place), f"two evaluations on problems are called '{each.name}'", "give each its own 'name'"
-            if loc[0] == "evals":
-                for number, reward in enumerate(each.rewards):
-                    for key, what, cure in reward_keys.check(reward):
-                        yield (*loc, place, "rewards", number, *key), what, cure
+        rewards += ((("stages", index, *loc), reward) for loc, reward in reads.rewards(stage))
+    for loc, reward in rewards:
+        yield from (((*loc, *key), what, cure) for key, what, cure in reward_keys.check(reward))
+    for loc, evals in _eval_lists(recipe):
+        names = [spec.name for spec in evals if isinstance(spec, ProblemsSpec)]
+        for place, spec in enumerate(evals):
+            if isinstance(spec, ProblemsSpec) and names.count(spec.name) > 1:
+                yield (*loc, place), f"two evaluations on problems are called '{spec.name}'", "give each its own 'name'"
+
+
+def _eval_lists(recipe: Recipe) -> Iterator[tuple[Loc, Evals]]:
+    yield ("evals",), recipe.evals
+    for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, EvaluateStage):
+            yield ("stages", index, "evals"), stage.evals
 
 
 def _model(recipe: Recipe) -> Iterator[Found]:

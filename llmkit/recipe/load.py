@@ -7,6 +7,7 @@ A problem reads `file:line: path: what is wrong; did you mean ...`.
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from llmkit.errors import Problem, RecipeError
 from llmkit.recipe.checks import check, check_trainers
 from llmkit.recipe.schema import Recipe
 from llmkit.recipe.source import Loc, Source, merge, read_yaml, set_value
+
+_OVERRIDE = re.compile(r"[\w.-]+=")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,20 @@ def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Loaded:
     if problems:
         raise RecipeError(_in_order(problems))
     return Loaded(recipe, source)
+
+
+def load_words(words: Sequence[str]) -> Loaded:
+    """`key.of.it=value` overrides a single value; what else ends in .yaml or .yml is a file, merged in order."""
+    overrides = [word for word in words if _OVERRIDE.match(word)]
+    files = [word for word in words if word.endswith((".yaml", ".yml")) and word not in overrides]
+    strange = [word for word in words if word not in files and word not in overrides]
+    what = "is neither a recipe file (.yaml) nor key=value"
+    problems = [Problem(f"command line: {word}", what, f"did you mean '{word}.yaml'?") for word in strange]
+    if not files and not strange:
+        problems.append(Problem("command line", "no recipe file", "give one that ends in .yaml"))
+    if problems:
+        raise RecipeError(problems)
+    return load(files, overrides)
 
 
 def problem_at(source: Source, loc: Loc, what: str, cure: str = "") -> Problem:

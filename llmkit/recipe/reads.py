@@ -50,9 +50,13 @@ def rewards(stage: StageBase) -> Iterator[tuple[Loc, RewardSpec]]:
     if isinstance(stage, (PracticeStage, BestOfNStage)):
         yield from ((("rewards", index), spec) for index, spec in enumerate(stage.rewards))
     if isinstance(stage, EvaluateStage):
-        for place, spec in enumerate(stage.evals):
-            if isinstance(spec, ProblemsSpec):
-                yield from ((("evals", place, "rewards", index), reward) for index, reward in enumerate(spec.rewards))
+        yield from eval_rewards(stage.evals)
+
+
+def eval_rewards(evals: Evals) -> Iterator[tuple[Loc, RewardSpec]]:
+    for place, spec in enumerate(evals):
+        if isinstance(spec, ProblemsSpec):
+            yield from ((("evals", place, "rewards", index), reward) for index, reward in enumerate(spec.rewards))
 
 
 def stages(stage: StageBase) -> Iterator[tuple[Loc, str]]:

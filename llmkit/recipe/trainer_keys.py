@@ -82,7 +82,7 @@ _PRACTICE_HOMES = {
 }
 _PRACTICE_OWNED = {key: cure for cure, keys in _PRACTICE_HOMES.items() for key in keys.split()}
 # Options of generation that llmkit's own decoding does not have; vLLM and continuous batching read them.
-_ENGINES_ONLY = ("generation_kwargs", "cache_implementation", "repetition_penalty")
+_ENGINES_ONLY = ("generation_kwargs", "cache_implementation", "repetition_penalty", "top_k", "min_p")
 # Options of transformers' trainer that losses over sampled answers do not read.
 _NOT_PRACTICE = ("label_smoothing_factor", "average_tokens_across_devices")
 # Options of TRL's SFT trainer that next-token loss on documents does not read.

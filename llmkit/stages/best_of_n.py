@@ -24,17 +24,17 @@ import numpy as np
 
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import DataSummary, Manifest, Sample
-from llmkit.data.problems import Problem, Problems, build_problems
+from llmkit.data.problems import Problem, Problems
 from llmkit.errors import UserError
-from llmkit.evaluate.passes import budgets
 from llmkit.generation.choose import hash_of
-from llmkit.knowledge.store import Row, Steps, writing
+from llmkit.knowledge.store import Steps, writing
 from llmkit.recipe.schema import BestOfNStage
-from llmkit.stages.asked import Pace, processes, stages_read, where_of
+from llmkit.stages.asked import processes, where_of
 from llmkit.stages.common import Worker, main
 from llmkit.stages.engines import AskedModel, check_installed
+from llmkit.stages.problems import read_problems
 from llmkit.stages.scoring import Scorer
-from llmkit.stages.solving import Attempt, attempt, numbers_of
+from llmkit.stages.solving import Attempt, attempt_chunks, numbers_of
 
 ATTEMPTS, TRAIN = "attempts", "train"
 CHUNK = 128
@@ -52,26 +52,25 @@ def run(worker: Worker) -> Manifest:
     if worker.is_main:
         steps.begin({ATTEMPTS: sha256_of(file.fingerprint)})
     state.wait_for_everyone()
-    num_chunks = -(-len(problems) // CHUNK)
-    todo = steps.missing(ATTEMPTS, num_chunks, state.process_index, state.num_processes)
-    pace = Pace(worker, "solve", sum(len(_numbers(problems, index)) for index in todo), state.num_processes, "problems")
-    for index in todo:
-        numbers = _numbers(problems, index)
-        made = attempt(
-            asked.engine,
-            scorer,
-            [problems[number] for number in numbers],
-            (stage.temperature,) * stage.num_samples,
-            max_new_tokens=stage.max_new_tokens,
-            top_p=stage.top_p,
-            seed=file.seed,
-        )
-        steps.write(ATTEMPTS, index, (_row(number, each) for number, each in zip(numbers, made, strict=True)))
-        pace.add(len(numbers))
-    state.wait_for_everyone()
+    chunks = [range(start, min(start + CHUNK, len(problems))) for start in range(0, len(problems), CHUNK)]
+    rate = attempt_chunks(
+        worker,
+        state,
+        steps,
+        ATTEMPTS,
+        chunks,
+        problems,
+        lambda number, made: {"problem": number, "attempts": [asdict(one) for one in made]},
+        asked.engine,
+        scorer,
+        (stage.temperature,) * stage.num_samples,
+        max_new_tokens=stage.max_new_tokens,
+        top_p=stage.top_p,
+        seed=file.seed,
+    )
     if not worker.is_main:
         return worker.manifest()
-    return keep(worker, problems, steps, num_chunks, pace.rate if todo else None)
+    return keep(worker, problems, steps, len(chunks), rate)
 
 
 def best_stage(worker: Worker) -> BestOfNStage:
@@ -83,17 +82,8 @@ def best_stage(worker: Worker) -> BestOfNStage:
 def prepare(worker: Worker, chat: bool) -> tuple[Problems, Scorer]:
     """Problems and rewards, checked against one another before the model loads."""
     stage = best_stage(worker)
-    problems = build_problems(
-        stage.data,
-        seed=worker.file.seed,
-        data_stages=stages_read(worker),
-        cache_dir=worker.dir.cache,
-        max_rejected=stage.max_rejected,
-        dedup=stage.dedup,
-        rejected_file=worker.dir.rejected if worker.is_main else None,
-        progress=lambda done, total: worker.log("read", done, total),
-        chat=chat,
-    )
+    rejected_file = worker.dir.rejected if worker.is_main else None
+    problems = read_problems(worker, stage.data, rejected_file=rejected_file, chat=chat)
     scorer = Scorer(stage.rewards, where_of(worker, "rewards"))
     scorer.check(problems, needs_correctness=True)
     return problems, scorer
@@ -120,14 +110,13 @@ def keep(worker: Worker, problems: Problems, steps: Steps, num_chunks: int, rate
             for one in kept:
                 write(_training_row(problem, one))
             if kept and len(samples) < 3:
-                samples.append(Sample(prompt=_asked(problem), completion=kept[0].text, label="kept answer"))
+                samples.append(Sample(prompt=problem.asked, completion=kept[0].text, label="kept answer"))
     if not counts["rows"]:
         what = f"none of {counts['problems']} problems gives a row ({counts['never solved']} were never solved)"
         cure = "take easier problems, more 'num_samples', or look at data/attempts.jsonl"
         raise UserError(where_of(worker, "rewards"), what, cure)
     num = counts["problems"]
-    wanted = {f"pass@{k}" for k in budgets(stage.num_samples)} | {f"maj@{k}" for k in budgets(stage.num_samples)}
-    metrics = {name: total / num for name, total in sums.items() if name in wanted}
+    metrics = {name: total / num for name, total in sums.items()}
     metrics |= {name.replace(" ", "_"): float(number) for name, number in counts.items()}
     if rate is not None:
         metrics["problems_per_second"] = rate
@@ -156,22 +145,10 @@ def chosen(attempts: Sequence[Attempt], stage: BestOfNStage, seed: int, key: str
     return right[: stage.num_kept]
 
 
-def _numbers(problems: Problems, chunk: int) -> range:
-    return range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(problems)))
-
-
-def _row(number: int, attempts: Sequence[Attempt]) -> Row:
-    return {"problem": number, "attempts": [asdict(one) for one in attempts]}
-
-
 def _training_row(problem: Problem, kept: Attempt) -> dict[str, Any]:
     if isinstance(problem.prompt, str):
         return {"prompt": problem.prompt, "completion": kept.text}
     return {"messages": [*problem.prompt, {"role": "assistant", "content": kept.text}]}
-
-
-def _asked(problem: Problem) -> str:
-    return problem.prompt if isinstance(problem.prompt, str) else str(problem.prompt[-1]["content"])
 
 
 if __name__ == "__main__":

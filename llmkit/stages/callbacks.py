@@ -17,6 +17,12 @@ SHOWN = ("loss", "grad_norm", "learning_rate", "mean_token_accuracy", "rewards/a
 NAN_CURE = "lower 'learning_rate', set 'max_grad_norm', or use 'bf16: false'; the last good checkpoint is kept"
 
 
+def numbers_of_step(logs: dict[str, Any] | None) -> dict[str, float]:
+    """Of what the trainer logs: the numbers of a training step, empty for all else (measures, the last summary)."""
+    numbers = {k: float(v) for k, v in (logs or {}).items() if isinstance(v, (int, float))}
+    return numbers if "loss" in numbers else {}
+
+
 class ProgressCallback(TrainerCallback):
     """Writes what the trainer logs to metrics.jsonl; stops at the first loss that is not a number."""
 
@@ -35,10 +41,10 @@ class ProgressCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        numbers = {k: float(v) for k, v in (logs or {}).items() if isinstance(v, (int, float))}
+        numbers = numbers_of_step(logs)
         # TRL counts the columns of a batch of packed rows, not its tokens
         numbers.pop("num_tokens", None)
-        if "loss" not in numbers:
+        if not numbers:
             return
         self.worker.log("train", state.global_step, state.max_steps, **numbers)
         if state.is_world_process_zero:

@@ -29,7 +29,7 @@ from llmkit.artifacts.rundir import StageDir
 from llmkit.artifacts.stagefile import StageFile, read_stage_file, write_stage_file
 from llmkit.errors import LlmkitError, RunError, UserError
 from llmkit.plan.make import make
-from llmkit.recipe.load import load
+from llmkit.recipe.load import load_words
 
 PACKAGES = ("llmkit", "torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers")
 
@@ -124,9 +124,7 @@ def _stage_file(kind: str, argv: list[str]) -> StageFile:
     args = parser.parse_args(argv)
     if args.files[0].endswith(".json"):
         return read_stage_file(Path(args.files[0]))
-    overrides = [word for word in args.files if "=" in word]
-    loaded = load([word for word in args.files if "=" not in word], overrides)
-    steps = {step.name: step for step in make(loaded, world_size=_world_size()).steps}
+    steps = {step.name: step for step in make(load_words(args.files), world_size=_world_size()).steps}
     if args.stage not in steps or steps[args.stage].kind != kind:
         known = ", ".join(name for name, step in steps.items() if step.kind == kind)
         raise RunError(f"--stage {args.stage}", f"is no '{kind}' stage of this recipe", f"have: {known}")

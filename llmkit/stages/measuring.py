@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
@@ -58,9 +60,11 @@ class Measured:
             name: self._attempts(name, list(islice(problems, num)), temperatures)
             for name, problems in self._heldout.items()
         }
+        found = {name: _means(made) for name, made in attempts.items()}
         # every point of a curve is of the same problems
-        self._log({name: _means(made[: self._spec.num_problems]) for name, made in attempts.items()})
-        return {name: _means(made) for name, made in attempts.items()}
+        first = self._spec.num_problems
+        self._log({n: found[n] if len(made) <= first else _means(made[:first]) for n, made in attempts.items()})
+        return found
 
     def _attempts(self, name: str, problems: Sequence[Problem], temperatures: Sequence[float]) -> list[list[Attempt]]:
         practice = self._practice
@@ -111,12 +115,18 @@ class MeasureCallback(TrainerCallback):
             self._measured.quick()
 
 
-def curves(lines: Sequence[dict[str, Any]]) -> list[Curve]:
-    """Of the lines of metrics.jsonl: each measured number against the step, the last word for each step."""
+def curves(metrics: Path) -> list[Curve]:
+    """Of metrics.jsonl: each measured number against the step, the last word for each step. A line that a kill has
+    cut short is passed over."""
     points: dict[str, dict[int, float]] = {}
-    for line in lines:
-        if line.get("phase") == "measure":
-            for key, value in line.items():
-                if "/" in key:
-                    points.setdefault(key, {})[int(line["step"])] = float(value)
+    with metrics.open(encoding="utf-8") as lines:
+        for text in lines:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if line.get("phase") == "measure":
+                for key, value in line.items():
+                    if "/" in key:
+                        points.setdefault(key, {})[int(line["step"])] = float(value)
     return [Curve(name=key, x="step", y=key, points=sorted(found.items())) for key, found in sorted(points.items())]

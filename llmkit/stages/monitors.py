@@ -11,6 +11,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from llmkit.recipe.practice import Limits
+from llmkit.stages.callbacks import numbers_of_step
 from llmkit.stages.common import Worker
 
 
@@ -89,9 +90,7 @@ class MonitorCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        numbers = {k: float(v) for k, v in (logs or {}).items() if isinstance(v, (int, float))}
-        if "loss" not in numbers:
-            return
+        numbers = numbers_of_step(logs)
         if LENGTH in numbers:
             self._lengths = [*self._lengths, numbers[LENGTH]][:FIRST]
             numbers[DRIFT] = numbers[LENGTH] / max(sum(self._lengths) / len(self._lengths), 1e-9)

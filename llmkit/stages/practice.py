@@ -21,11 +21,11 @@ from llmkit.artifacts.files import read_json, write_json
 from llmkit.chat.ask import Answer
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import RunError
-from llmkit.generation.engine import TransformersEngine, ids_of
+from llmkit.generation.engine import TransformersEngine
 from llmkit.stages.prompts import PromptStream
 from llmkit.stages.rollouts import Rollouts
 from llmkit.stages.scoring import Scorer
-from llmkit.stages.solving import ask_of
+from llmkit.stages.solving import ask_of, problem_ids
 
 STATE = "practice.json"
 """Beside the trainer's own files in every checkpoint."""
@@ -112,7 +112,7 @@ class PracticeMixin:
     def _tokenize_prompts(self: Any, prompts: Sequence[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         tokenizer = self.practice.tokenizer
         groups = self._groups
-        found = [ids_of(tokenizer, ask_of(group.problem, "", ())) for group in groups]
+        found = [problem_ids(tokenizer, group.problem) for group in groups]
         return [ids for ids, group in zip(found, groups, strict=True) for _ in group.answers], None, {}
 
     def _generate_single_turn(self: Any, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
@@ -201,7 +201,7 @@ class PracticeMixin:
     def _sample_with_trl(self: Any, groups: list[Group]) -> None:
         """By vLLM, by continuous batching, or with weights that are sharded over processes."""
         size = self.num_generations
-        prompts = [ids_of(self.practice.tokenizer, ask_of(group.problem, "", ())) for group in groups]
+        prompts = [problem_ids(self.practice.tokenizer, group.problem) for group in groups]
         repeated = [ids for ids in prompts for _ in range(size)]
         extra = (size,) if self.returns_logprobs else ()
         made = super()._generate_single_turn(repeated, None, {}, *extra)  # type: ignore[misc]

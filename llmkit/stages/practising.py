@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -19,9 +16,9 @@ from trl import GRPOConfig, RLOOConfig
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import DataSummary, Manifest
 from llmkit.chat.template import template_of
-from llmkit.data.problems import Problems, build_problems
+from llmkit.data.problems import Problems
 from llmkit.errors import TemplateError, UserError
-from llmkit.generation.engine import TransformersEngine, ids_of
+from llmkit.generation.engine import TransformersEngine
 from llmkit.knowledge.store import Steps
 from llmkit.modeling.adapter import let_fused_head_read, lora_config
 from llmkit.modeling.load import load_spec
@@ -29,18 +26,18 @@ from llmkit.modeling.tokens import fit_model, prepare_tokenizer
 from llmkit.recipe.practice import FilterSpec
 from llmkit.recipe.schema import PracticeStage
 from llmkit.rewards.check import check
-from llmkit.stages.asked import Pace
 from llmkit.stages.common import Worker
 from llmkit.stages.heldout import is_sharded
 from llmkit.stages.measuring import MeasureCallback, Measured, curves
 from llmkit.stages.monitors import MonitorCallback
 from llmkit.stages.practice import Practice, PracticeMixin
 from llmkit.stages.pretrain import input_tokenizer
+from llmkit.stages.problems import read_problems
 from llmkit.stages.prompts import PromptStream
 from llmkit.stages.rollouts import Rollouts, shown
 from llmkit.stages.scoring import Scorer
 from llmkit.stages.sft import chat_template
-from llmkit.stages.solving import ask_of, attempt, share_right
+from llmkit.stages.solving import attempt_chunks, problem_ids, share_right
 from llmkit.stages.training import save, train_between, trainer_config
 
 FILTERED = "filter"
@@ -120,10 +117,13 @@ def prepare(worker: Worker, args: Any) -> Prepared:
         raise TemplateError("model.chat_template", what, "fine-tune it with an 'sft' stage first, or leave it out")
     where = f"stage '{stage.name}': rewards"
     scorer = Scorer(stage.rewards, where)
-    build = partial(_build, worker, chat=template is not None)
+    chat = template is not None
     with args.main_process_first(desc="read problems"):
-        problems = build(stage.data, rejected_file=worker.dir.rejected)
-        heldout = {name: build(sources, rejected_file=None) for name, sources in stage.heldout.items()}
+        problems = read_problems(worker, stage.data, rejected_file=worker.dir.rejected, chat=chat)
+        heldout = {
+            name: read_problems(worker, sources, rejected_file=None, chat=chat)
+            for name, sources in stage.heldout.items()
+        }
     needs = stage.sampling.resample > 0 or stage.sampling.filter is not None or stage.sampling.curriculum is not None
     for each in (problems, *heldout.values()):
         scorer.check(each, needs_correctness=needs or bool(heldout))
@@ -133,21 +133,6 @@ def prepare(worker: Worker, args: Any) -> Prepared:
     check_gold(scorer, problems, where)
     allowed = fitting(worker, tokenizer, problems, max_positions)
     return Prepared(tokenizer, new_tokens, scorer, problems, heldout, allowed)
-
-
-def _build(worker: Worker, sources: Sequence[Any], *, rejected_file: Path | None, chat: bool) -> Problems:
-    stage = practice_stage(worker)
-    return build_problems(
-        sources,
-        seed=worker.file.seed,
-        data_stages={name: Path(path) for name, path in worker.file.data_stages.items()},
-        cache_dir=worker.dir.cache,
-        max_rejected=stage.max_rejected,
-        dedup=stage.dedup,
-        rejected_file=rejected_file,
-        progress=lambda done, total: worker.log("read", done, total),
-        chat=chat,
-    )
 
 
 def check_gold(scorer: Scorer, problems: Problems, where: str) -> None:
@@ -166,7 +151,7 @@ def fitting(
     """Numbers of the problems whose prompt leaves room for an answer. Raises UserError where too many do not."""
     stage = practice_stage(worker)
     room = (max_positions or 2**31) - SMALLEST_ANSWER
-    lengths = [len(ids_of(tokenizer, ask_of(problem, "", ()))) for problem in problems]
+    lengths = [len(problem_ids(tokenizer, problem)) for problem in problems]
     found = [number for number, length in enumerate(lengths) if length <= room]
     num_lost = len(problems) - len(found)
     if num_lost > stage.max_truncated * len(problems):
@@ -257,23 +242,21 @@ def filtered(worker: Worker, trainer: Trainer, prepared: Prepared, spec: FilterS
     chunks = [prepared.allowed[start : start + CHUNK] for start in range(0, len(prepared.allowed), CHUNK)]
     model = trainer.accelerator.unwrap_model(trainer.model)
     engine = TransformersEngine(model, practice.tokenizer, practice.batch_size)
-    todo = steps.missing(FILTERED, len(chunks), state.process_index, state.num_processes)
-    pace = Pace(worker, "filter", sum(len(chunks[index]) for index in todo), state.num_processes, unit="problems")
-    for index in todo:
-        numbers = chunks[index]
-        attempts = attempt(
-            engine,
-            practice.scorer,
-            [prepared.problems[number] for number in numbers],
-            (practice.temperature,) * spec.num_samples,
-            max_new_tokens=practice.max_new_tokens,
-            top_p=practice.top_p,
-            seed=practice.seed + 1,
-        )
-        made = zip(numbers, attempts, strict=True)
-        steps.write(FILTERED, index, ({"problem": number, "share": share_right(each)} for number, each in made))
-        pace.add(len(numbers))
-    state.wait_for_everyone()
+    attempt_chunks(
+        worker,
+        state,
+        steps,
+        FILTERED,
+        chunks,
+        prepared.problems,
+        lambda number, made: {"problem": number, "share": share_right(made)},
+        engine,
+        practice.scorer,
+        (practice.temperature,) * spec.num_samples,
+        max_new_tokens=practice.max_new_tokens,
+        top_p=practice.top_p,
+        seed=practice.seed + 1,
+    )
     shares = {row["problem"]: row["share"] for row in steps.rows(FILTERED, len(chunks))}
     low, high = spec.keep
     kept = [number for number, share in shares.items() if low <= share <= high]
@@ -308,7 +291,6 @@ def finish(worker: Worker, trainer: Any, prepared: Prepared, metrics: dict[str, 
     if worker.is_main:
         practice.rollouts.join()
     template, problems = template_of(prepared.tokenizer), prepared.problems
-    lines = [json.loads(line) for line in worker.dir.metrics.read_text(encoding="utf-8").splitlines()]
     counted = {
         "sampled_tokens": float(practice.num_tokens),
         "sampled_groups": float(practice.num_groups),
@@ -321,7 +303,7 @@ def finish(worker: Worker, trainer: Any, prepared: Prepared, metrics: dict[str, 
         chat_template_sha256=template.sha256 if template else None,
         stop_token=template.stop_token if template else None,
         metrics={**metrics, **counted, "train_seconds": seconds},
-        curves=curves(lines),
+        curves=curves(worker.dir.metrics) if worker.is_main else [],
         data=DataSummary(sources=problems.counts, num_rows=len(problems), rejected_file=problems.rejected_file),
         samples=shown(worker.dir.data) if worker.is_main else [],
         tokens_per_second=practice.num_tokens / seconds if seconds else None,

@@ -19,7 +19,7 @@ from llmkit.data.problems import Problem, Problems, build_problems
 from llmkit.evaluate.results import Document, Metric, TaskResult
 from llmkit.plan.step import Step
 from llmkit.recipe.practice import ProblemSource, ProblemsSpec
-from llmkit.stages.asked import where_of
+from llmkit.stages.asked import stages_read, where_of
 from llmkit.stages.common import Worker
 from llmkit.stages.scoring import Scorer
 from llmkit.stages.solving import Attempt, attempt_together, numbers_of
@@ -31,16 +31,42 @@ RAW_STOPS = ("\n\n", "\nQuestion:")
 
 def problems_of(step: Step, folder: Path, *, chat: bool) -> Problems:
     """Of a stage that practises, outside a run of it. Args: folder: for temporary files."""
-    stage: Any = step.stage
+    stages = {name: Path(path) for name, path in step.data_stages.items()}
+    return _read(step.stage, step.stage.data, step.stage.seed, stages, folder, chat=chat)
+
+
+def read_problems(
+    worker: Worker, sources: Sequence[ProblemSource], *, rejected_file: Path | None, chat: bool
+) -> Problems:
+    """Those of a stage that practises, or of a held-out set of it. Raises DataError where they cannot be read."""
+
+    def show(done: int, total: int) -> None:
+        worker.log("read", done, total)
+
+    file = worker.file
+    options: dict[str, Any] = {"rejected_file": rejected_file, "progress": show, "chat": chat}
+    return _read(file.stage, sources, file.seed, stages_read(worker), worker.dir.cache, **options)
+
+
+def _read(
+    stage: Any,
+    sources: Sequence[ProblemSource],
+    seed: int,
+    data_stages: dict[str, Path],
+    folder: Path,
+    *,
+    rejected_file: Path | None = None,
+    **options: Any,
+) -> Problems:
     return build_problems(
-        stage.data,
-        seed=stage.seed,
-        data_stages={name: Path(path) for name, path in step.data_stages.items()},
+        sources,
+        seed=seed,
+        data_stages=data_stages,
         cache_dir=folder,
         max_rejected=stage.max_rejected,
         dedup=stage.dedup,
-        rejected_file=None,
-        chat=chat,
+        rejected_file=rejected_file,
+        **options,
     )
 
 
@@ -59,7 +85,7 @@ def _prepare(worker: Worker, spec: ProblemsSpec, chat: bool) -> tuple[Scorer, Pr
     problems = build_problems(
         sources,
         seed=SEED,
-        data_stages={name: Path(path) for name, path in worker.file.data_stages.items()},
+        data_stages=stages_read(worker),
         cache_dir=worker.dir.cache,
         max_rejected=0.01,
         dedup=True,
@@ -123,10 +149,9 @@ def _by(spec: ProblemsSpec, problems: Sequence[Problem], accuracy: Sequence[floa
 
 
 def _document(place: int, problem: Problem, attempts: Sequence[Attempt], metrics: dict[str, float]) -> Document:
-    prompt = problem.prompt if isinstance(problem.prompt, str) else str(problem.prompt[-1]["content"])
     return Document(
         doc_id=place,
-        prompt=prompt,
+        prompt=problem.asked,
         target=str(problem.columns.get("answer", "")),
         completion=attempts[0].text,
         metrics=metrics,

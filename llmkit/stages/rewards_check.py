@@ -22,7 +22,7 @@ from rich.table import Table
 from llmkit.errors import LlmkitError, RunError, UserError
 from llmkit.plan.make import make
 from llmkit.plan.step import Step
-from llmkit.recipe.load import load
+from llmkit.recipe.load import load_words
 from llmkit.recipe.schema import BestOfNStage, PracticeStage
 from llmkit.rewards.check import Report, check
 from llmkit.stages.problems import problems_of
@@ -60,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def chosen(words: Sequence[str], name: str | None) -> list[Step]:
     """The stages to check. Raises RunError where there are none."""
-    overrides = [word for word in words if "=" in word]
-    steps = make(load([word for word in words if "=" not in word], overrides)).steps
+    steps = make(load_words(words)).steps
     practising = [step for step in steps if isinstance(step.stage, (PracticeStage, BestOfNStage))]
     found = [step for step in practising if name in (None, step.name)]
     if not found:

@@ -23,15 +23,14 @@ from llmkit.data.mixture import mix
 from llmkit.data.show import cut_table, show_rows
 from llmkit.data.tokens import settings_of
 from llmkit.errors import LlmkitError, ModelError, RunError
-from llmkit.generation.engine import ids_of
 from llmkit.modeling.load import load_tokenizer
 from llmkit.modeling.tokens import prepare_tokenizer
 from llmkit.plan.make import make
 from llmkit.plan.step import Step
-from llmkit.recipe.load import load
+from llmkit.recipe.load import load_words
 from llmkit.recipe.schema import BestOfNStage, PracticeStage, TrainStage
 from llmkit.stages.problems import problems_of
-from llmkit.stages.solving import ask_of
+from llmkit.stages.solving import problem_ids
 
 # Rows that lengths and shares are counted on; the mixture is shuffled, so the first are a fair sample.
 SAMPLE = 1000
@@ -77,8 +76,7 @@ def show_recipe(console: Console, words: Sequence[str], name: str | None, num_ro
     Raises:
         RecipeError, DataError, TemplateError, ModelError: as the stage itself would.
     """
-    overrides = [word for word in words if "=" in word]
-    steps = {step.name: step for step in make(load([w for w in words if "=" not in w], overrides)).steps}
+    steps = {step.name: step for step in make(load_words(words)).steps}
     step = _chosen(steps, name)
     stage = step.stage
     tokenizer = stage_tokenizer(step, steps)
@@ -112,7 +110,7 @@ def show_problems(console: Console, step: Step, tokenizer: PreTrainedTokenizerBa
             numbers = f"{count.num_read} read, {count.num_rejected} rejected, {count.num_duplicates} repeats"
             console.print(f"{count.source}: {numbers}, {count.num_used} used", highlight=False, markup=False)
         for problem in islice(problems, num_rows):
-            ids = ids_of(tokenizer, ask_of(problem, "", ()))
+            ids = problem_ids(tokenizer, problem)
             console.rule(f"{problem.place}: {len(ids)} tokens", align="left")
             console.print(tokenizer.decode(ids), highlight=False, markup=False)
             for name, value in problem.columns.items():

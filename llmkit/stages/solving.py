@@ -9,11 +9,16 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from transformers import PreTrainedTokenizerBase
 
 from llmkit.chat.ask import Answer, Ask, Engine
-from llmkit.data.problems import Problem
+from llmkit.data.problems import Problem, Problems
 from llmkit.errors import RunError
 from llmkit.evaluate.passes import budgets, maj_at_k, pass_at_k
+from llmkit.generation.engine import ids_of
+from llmkit.knowledge.store import Row, Steps
+from llmkit.stages.asked import Pace
+from llmkit.stages.common import Worker
 from llmkit.stages.scoring import Scorer, vote_of
 
 SLICE = 256
@@ -39,9 +44,14 @@ class Attempt:
     temperature: float
 
 
-def ask_of(problem: Problem, key: str, temperatures: Sequence[float]) -> Ask:
+def ask_of(problem: Problem, key: str = "", temperatures: Sequence[float] = ()) -> Ask:
     prompt = problem.prompt if isinstance(problem.prompt, str) else tuple(problem.prompt)
     return Ask(prompt, key, tuple(temperatures))
+
+
+def problem_ids(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[int]:
+    """The problem as the model gets it. Raises as `llmkit.generation.engine.ids_of` does."""
+    return ids_of(tokenizer, ask_of(problem))
 
 
 def attempt(
@@ -97,6 +107,40 @@ def attempt_together(
     places = range(state.process_index, len(problems), state.num_processes)
     gathered: list[tuple[int, list[Attempt]]] = gather_object(list(zip(places, own, strict=True)))
     return [made for _, made in sorted(gathered, key=lambda pair: pair[0])]
+
+
+def attempt_chunks(
+    worker: Worker,
+    state: PartialState,
+    steps: Steps,
+    step: str,
+    chunks: Sequence[Sequence[int]],
+    problems: Problems,
+    row_of: Callable[[int, list[Attempt]], Row],
+    engine: Engine,
+    scorer: Scorer,
+    temperatures: Sequence[float],
+    **options: Any,
+) -> float | None:
+    """Has this process's share of the chunks attempted as far as it is not on disk, and waits for the others.
+
+    Args:
+        step: name of the rows on disk, one per problem: `row_of(number, its attempts)`.
+        chunks: numbers of problems.
+        options: of `attempt`.
+
+    Returns:
+        Problems per second over all processes; None: all rows were there.
+    """
+    todo = steps.missing(step, len(chunks), state.process_index, state.num_processes)
+    pace = Pace(worker, step, sum(len(chunks[index]) for index in todo), state.num_processes, unit="problems")
+    for index in todo:
+        numbers = chunks[index]
+        made = attempt(engine, scorer, [problems[number] for number in numbers], temperatures, **options)
+        steps.write(step, index, (row_of(number, each) for number, each in zip(numbers, made, strict=True)))
+        pace.add(len(numbers))
+    state.wait_for_everyone()
+    return pace.rate if todo else None
 
 
 def numbers_of(attempts: Sequence[Sequence[Attempt]]) -> Numbers:

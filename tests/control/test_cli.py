@@ -13,8 +13,8 @@ import pytest
 from llmkit.artifacts.shipped import shipped
 from llmkit.cli.new import find, recipes
 from llmkit.cli.schema import schema
-from llmkit.cli.words import load_words
 from llmkit.errors import RecipeError, UserError
+from llmkit.recipe.load import load_words
 
 RECIPE = """\
 # A recipe.

@@ -85,6 +85,8 @@ def test_a_recipe_that_practises_is_planned(recipe: Path) -> None:
         ("stages.grpo.trainer.use_bias_correction_kl=false", "there is no reference model"),
         ("stages.grpo.trainer.log_completions=true", "rollouts are always kept"),
         ("stages.grpo.trainer.repetition_penalty=1.1", "llmkit's own decoding"),
+        ("stages.grpo.trainer.top_k=50", "llmkit's own decoding"),
+        ("stages.grpo.trainer.min_p=0.1", "llmkit's own decoding"),
         ("stages.grpo.trainer.max_length=100", "unknown option of GRPOConfig"),
         ("stages.grpo.sampling={filter: {keep: [0.9, 0.1]}}", "a lowest and a highest share"),
         ("evals.0.rewards=[exakt]", "no reward 'exakt'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from llmkit.evaluate.passes import budgets, maj_at_k, pass_at_k
 from llmkit.recipe.practice import CurriculumSpec, Limits
 from llmkit.recipe.schema import BestOfNStage
 from llmkit.stages.best_of_n import chosen
+from llmkit.stages.measuring import curves
 from llmkit.stages.monitors import MONITORS, MonitorCallback, monitors
 from llmkit.stages.prompts import ENOUGH, PromptStream
 from llmkit.stages.solving import Attempt, numbers_of
@@ -216,3 +218,14 @@ def test_numbers_of_attempts() -> None:
     assert found["pass@4"] == [1.0]
     assert "maj@2" not in found
     assert found["maj@4"] == [0.5], "all four vote for 7, of which half were right"
+
+
+def test_measured_curves_survive_a_line_that_a_kill_has_cut(tmp_path: Path) -> None:
+    lines = [
+        {"phase": "measure", "step": step, "set/accuracy": share} for step, share in ((0, 0.1), (8, 0.4), (8, 0.5))
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in [{"phase": "train", "step": 3, "a/b": 1.0}, *lines])
+    (tmp_path / "metrics.jsonl").write_text(text + '{"phase": "measure", "st', encoding="utf-8")
+    (curve,) = curves(tmp_path / "metrics.jsonl")
+    assert curve.name == "set/accuracy"
+    assert [tuple(point) for point in curve.points] == [(0, 0.1), (8, 0.5)]
