@@ -158,6 +158,9 @@ class ProblemsSpec(Part):
     """Of the sampled answers."""
     max_new_tokens: int = Field(default=256, gt=0)
     """Longest answer, in tokens; one that is cut off is wrong."""
+    prefill: str = ""
+    """Text with which every answer begins. "The answer is" leaves the model no tokens to think before it answers; some
+    " ." in front of that are tokens without content (Pfau et al. 2024, arXiv 2404.15758)."""
     raw_phrasing: str = "Question: {prompt}\nAnswer:"
     """Wording for a model without a chat template."""
     by: str | None = None
