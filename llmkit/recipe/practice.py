@@ -110,10 +110,19 @@ class SamplingSpec(Part):
     resample: int = Field(default=0, ge=0)
     """Rounds in which groups whose answers are all right or all wrong are replaced by groups of other prompts (dynamic
     sampling, DAPO section 3.2). 0: never."""
+    screen: int | None = Field(default=None, gt=1)
+    """With `resample`: so many answers of a group are sampled first, and where they are all right or all wrong the
+    group is replaced before the rest of it is sampled (SPEED, Zhang et al. 2025, arXiv 2506.09016, section 4)."""
     filter: FilterSpec | None = None
     """Leave out problems that are too easy or too hard before training begins."""
     curriculum: CurriculumSpec | None = None
     """Open levels one after the other."""
+
+    @model_validator(mode="after")
+    def _screens_for_others(self) -> SamplingSpec:
+        if self.screen is not None and not self.resample:
+            raise ValueError("'screen' has no effect without 'resample': set resample: 3, or leave it out")
+        return self
 
 
 class MeasureSpec(Part):
