@@ -113,6 +113,7 @@ def test_the_shortest_right_answer_of_each_problem_becomes_a_row(best: Callable[
     assert manifest.metrics["never_solved"] == 150
     assert manifest.metrics["pass@1"] == pytest.approx(0.25)
     assert manifest.metrics["pass@4"] == pytest.approx(0.5)
+    assert 0.4 < manifest.metrics["pass@4_low"] < 0.5 < manifest.metrics["pass@4_high"] < 0.6
     assert len(rows_of(worker, "attempts")) == 300
 
 
