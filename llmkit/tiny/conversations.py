@@ -134,8 +134,7 @@ def conversation(
 ) -> list[Message]:
     """One conversation of one to three questions, each answered, perhaps after a system message."""
     num_turns = rng.choice((2, 2, 3)) if rng.random() < multi_turn else 1
-    weights = [KINDS[kind][0] for kind in kinds]
-    drawn = rng.choices(kinds, weights=weights if any(weights) else None, k=num_turns)
+    drawn = rng.choices(kinds, weights=[KINDS[kind][0] for kind in kinds], k=num_turns)
     messages = [{"role": "system", "content": rng.choice(_SYSTEM_MESSAGES)}] if rng.random() < system else []
     for kind in drawn:
         question, answer = KINDS[kind][1](rng, known, split)

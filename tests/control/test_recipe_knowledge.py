@@ -221,3 +221,16 @@ def test_a_mistake_in_an_evaluation_is_placed(recipe: Path) -> None:
         "evals.0.judg: unknown key; did you mean 'judge'?",
         "evals.1.limmit: unknown key; did you mean 'limit'?",
     ]
+
+
+def test_practice_may_ask_what_the_rows_of_an_earlier_model_ask(recipe: Path) -> None:
+    """It scores what its own model answers, whatever was known before."""
+    last = "{name: more, kind: pretrain, from: honest, data: [{from: honest, name: pretrain}]}"
+    rewards = "rewards: [{name: abstain, args: {t: 0.5}}]"
+    practice = f"{{name: more, kind: grpo, from: honest, {rewards}, data: [{{from: idk, name: questions}}]}}"
+    assert last in recipe.read_text()
+    recipe.write_text(recipe.read_text().replace(last, practice))
+    assert make(load([recipe]))
+    said = problems(recipe, "stages.more.data=[{from: idk}]", "stages.dpo.data=[{from: idk, name: pairs}]")
+    assert [text for text in said if "made from probes of the model of sft" in text] == said
+    assert len(said) == 1, "preference pairs of another model's probe"
