@@ -44,7 +44,7 @@ _ROOMS = {
     "best_of_n": ("data", "chat", "modeling", "generation", "knowledge", "rewards"),
     "interrogate": ("knowledge", "generation", "data", "chat", "modeling"),
     "refusals": ("knowledge",),
-    "evaluate": ("evaluate", "generation", "chat", "modeling"),
+    "evaluate": ("evaluate", "intervals.py", "generation", "chat", "modeling"),
 }
 _EVAL_FILES = (".yaml", ".yml", ".jsonl", ".json", ".py")
 _PRACTICE_FILES = (
@@ -208,6 +208,10 @@ def _code(kind: str) -> dict[str, str]:
 
 
 def _sources(files: Iterable[str], rooms: Iterable[str]) -> dict[str, str]:
-    """Of `stages/` the named files; of other rooms all."""
+    """Of `stages/` the named files; of other rooms all. A room may be a single file."""
     parts = {f"code of llmkit/stages/{name}.py": digest(_PACKAGE / "stages" / f"{name}.py") for name in files}
-    return parts | {f"code of llmkit/{room}": digest_of_sources(_PACKAGE / room) for room in rooms}
+    return parts | {f"code of llmkit/{room}": _room(_PACKAGE / room) for room in rooms}
+
+
+def _room(path: Path) -> str:
+    return digest(path) if path.suffix else digest_of_sources(path)

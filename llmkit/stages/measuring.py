@@ -13,8 +13,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from llmkit.artifacts.manifest import Curve
 from llmkit.data.problems import Problem, Problems
-from llmkit.evaluate.intervals import mean_interval
 from llmkit.generation.engine import TransformersEngine
+from llmkit.intervals import mean_interval
 from llmkit.recipe.practice import MeasureSpec
 from llmkit.stages.common import Worker
 from llmkit.stages.practice import Practice
