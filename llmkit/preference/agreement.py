@@ -18,6 +18,8 @@ from llmkit.preference.rankings import Decision
 
 Ranks = Mapping[str, int]
 SEED = 0
+FEWEST = 5
+"""Items that an interval takes: resamples of fewer hardly differ, so that it would be too narrow."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Agreement:
     """Mean over the items where both rankings have an order."""
     low: float | None
     high: float | None
-    """95 % interval of `tau`."""
+    """95 % interval of `tau`; None for few items."""
     num_items: int
     num_no_order: int
     """Items that `tau` leaves out: one of the two rankings holds all completions equal."""
@@ -77,7 +79,7 @@ def agreement(pairs: Sequence[tuple[Ranks, Ranks]]) -> Agreement:
 
 def _interval(taus: list[float]) -> tuple[float | None, float | None]:
     """On the scale from 0 to 1, where taus that are all 1 or -1 are a share and have an interval of some width."""
-    found = mean_interval([(tau + 1) / 2 for tau in taus], SEED) if taus else None
+    found = mean_interval([(tau + 1) / 2 for tau in taus], SEED) if len(taus) >= FEWEST else None
     return (2 * found[0] - 1, 2 * found[1] - 1) if found else (None, None)
 
 

@@ -124,7 +124,7 @@ def _json(status: int, data: Any) -> Response:
 def _document(rater: str, name: str) -> tuple[str, str]:
     """The page, and the policy under which a browser runs its own script and style and nothing else."""
     style = _source("llmkit.report", "templates/palette.css") + _source(_HERE, "rank.css")
-    script = "\n".join(_source(_HERE, f"{part}.js") for part in ("order", "drag", "talk", "rank"))
+    script = "\n".join(_source(_HERE, f"{part}.js") for part in ("order", "drag", "talk", "show", "results", "rank"))
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_source(_HERE, "rank.html.jinja"))
     page = template.render(rater=rater, name=name, style=Markup(style), script=Markup(script))
     rules = [

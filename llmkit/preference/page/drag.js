@@ -5,8 +5,8 @@ const EDGE = 60;
 const STEP = 12;
 
 /* rows(): the rows that can be dropped on, top to bottom. dropped(place, target): target is {index, tied} among the
-   other rows, or null where nothing is to change. */
-function makeDraggable(list, rows, dropped) {
+   other rows. over(place, target): where it would go now; null: nowhere any more. */
+function makeDraggable(list, rows, dropped, over) {
   let held = null;
 
   function targetAt(y) {
@@ -35,6 +35,7 @@ function makeDraggable(list, rows, dropped) {
     clearMarks();
     held.target = targetAt(event.clientY);
     if (held.target.row) held.target.row.dataset.drop = held.target.side;
+    over(held.place, held.target);
   }
 
   /* Near the edge of the window the page follows */
@@ -53,6 +54,7 @@ function makeDraggable(list, rows, dropped) {
     row.style.transform = "";
     row.classList.remove("held");
     held = null;
+    over(place, null);
     if (drop && target) dropped(place, target);
   }
 

@@ -37,7 +37,7 @@ const Order = {
     return left;
   },
 
-  /* One place up or down: out of a tie first, then past its neighbours one by one */
+  /* Past its neighbour; between two that tie it joins them */
   move(entries, place, step) {
     const index = Order.at(entries, place);
     const target = index + step;
