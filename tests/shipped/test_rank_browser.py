@@ -25,15 +25,6 @@ from llmkit.preference.rollouts import item_of
 from llmkit.preference.session import Session
 from llmkit.preference.store import open_store, read_events
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 HOSTILE = (
     "<script>window.__x = 1</script>",
     "<img src=x onerror='window.__x = 2'></div></section>",
@@ -41,17 +32,6 @@ HOSTILE = (
     "\u202egnirts desrever\u0000 \x1b[31m " + "x" * 400,
     "word " * 200_000,
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.is_file():
-        pytest.skip(f"no {CHROMIUM}")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS, headless=True)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(autouse=True)
