@@ -29,12 +29,16 @@ def best_of(argv: list[str], times: int) -> float:
 def run_recipe(recipe: dict[str, Any]) -> list[dict[str, Any]]:
     """Runs a recipe in a temporary folder; the manifests of its stages, in order."""
     with tempfile.TemporaryDirectory() as folder:
-        recipe = {**recipe, "run": {**recipe["run"], "output_dir": folder}}
-        path = Path(folder) / "recipe.yaml"
-        path.write_text(json.dumps(recipe))  # JSON is YAML
-        subprocess.run([sys.executable, "-m", "llmkit.cli.main", "run", str(path)], env=ENV, cwd=ROOT, check=True)
-        files = sorted(Path(folder).glob(f"{recipe['run']['name']}/*/manifest.json"))
-        return [json.loads(file.read_text()) for file in files]
+        stages = run_in(Path(folder), recipe)
+        return [json.loads((stage / "manifest.json").read_text()) for stage in stages]
+
+
+def run_in(folder: Path, recipe: dict[str, Any]) -> list[Path]:
+    """Runs a recipe; the folders of its stages, in order."""
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps({**recipe, "run": {**recipe["run"], "output_dir": str(folder)}}))  # JSON is YAML
+    subprocess.run([sys.executable, "-m", "llmkit.cli.main", "run", str(path)], env=ENV, cwd=ROOT, check=True)
+    return sorted(found.parent for found in folder.glob(f"{recipe['run']['name']}/*/manifest.json"))
 
 
 def run_script(code: str, *args: str) -> dict[str, Any]:

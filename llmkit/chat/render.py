@@ -83,10 +83,16 @@ def render(
 def prompt_ids(
     tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, tools: list[Any] | None = None
 ) -> list[int]:
-    """Ids up to where the assistant begins to write: the prefix of `render` of the answered conversation."""
+    """Ids up to where the assistant begins to write: the prefix of `render` of the answered conversation.
+
+    A last message of the assistant's is an answer that has begun (a prefill): the ids end with its text.
+    """
     _check_messages(messages)
-    turns = {index for index, message in enumerate(messages) if message["role"] == "assistant"}
-    return _render(tokenizer, messages, _How(turns, rest=True, add_generation_prompt=True, tools=tools)).input_ids
+    begun = messages[-1].get("content") if messages[-1]["role"] == "assistant" else None
+    asked = messages[:-1] if begun else messages
+    turns = {index for index, message in enumerate(asked) if message["role"] == "assistant"}
+    front = _render(tokenizer, asked, _How(turns, rest=True, add_generation_prompt=True, tools=tools)).input_ids
+    return front + (encode_document(tokenizer, begun, add_bos=False, add_eos=False) if begun else [])
 
 
 def render_prompt_completion(

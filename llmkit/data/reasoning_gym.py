@@ -20,9 +20,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
 from hashlib import blake2b
@@ -31,8 +29,7 @@ from itertools import islice
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
+from llmkit.chance import chance_kept
 from llmkit.data.files import Raw
 from llmkit.errors import DataError
 from llmkit.recipe.parts import DataSource
@@ -69,7 +66,7 @@ def made_up(source: DataSource) -> Iterator[Raw]:
     """
     rows = _made_up(source)
     while True:
-        with _chance_kept():
+        with chance_kept():
             batch = list(islice(rows, BATCH))
         if not batch:
             return
@@ -221,13 +218,3 @@ def _item(made: Any, index: int) -> tuple[str, Any]:
     """Question and answer of a problem. By number: iterating adds random ids."""
     item = made[index]
     return item["question"], item["answer"]
-
-
-@contextmanager
-def _chance_kept() -> Iterator[None]:
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)

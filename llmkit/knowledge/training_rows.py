@@ -4,7 +4,8 @@ data/train.jsonl       what to answer and what to refuse
 data/pairs.jsonl       preference pairs (`rows.pairs`), without those that teach unknown answers
 data/pairs_all.jsonl   with them
 data/tool_calls.jsonl  a call of the search tool instead of every refusal
-data/watched.jsonl     {question, answers, entity, refused}: questions about other entities, for `early_stopping`
+data/questions.jsonl   {question, answers, entity, refused}: what is asked there, to practise with the reward `abstain`
+data/watched.jsonl     the same about other entities, for `early_stopping`
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from llmkit.knowledge.sides import CODE, Probe, Survey
 from llmkit.knowledge.store import writing
 from llmkit.recipe.schema import RefusalsStage
 
-FILES = ("train", "pairs", "pairs_all", "tool_calls")
+FILES = ("train", "pairs", "pairs_all", "tool_calls", "questions")
 WATCHED = "watched"
 NUM_EXAMPLES = 5
 
@@ -91,6 +92,7 @@ class Writer:
             put["tool_calls"](tool_conversation(row.question, None if refused else answer, self.stage.search_tool))
             if copy == 0:
                 self._pairs(row, refused, answer, put)
+                put["questions"](_question_row(row, refused))
             self._note(found, number, entry, Example(row.question, answer, refused), row)
 
     def _refusal(self, found: Survey, number: int, row: ProbeRow) -> str:
@@ -152,7 +154,7 @@ def write(
         for number, row in first_rows(found, probes):
             writer.add(found, number, row, put)
             if (refused := watched.get(number)) is not None:
-                put[WATCHED](_watched_row(row, refused))
+                put[WATCHED](_question_row(row, refused))
     done = writer.done
     about_E = np.frombuffer(found.about, np.uint64)[chosen.number_E]
     for name, side in (("refused", True), ("answered", False)):
@@ -173,7 +175,7 @@ def _set_aside(found: Survey, chosen: Entries, share: float, seed: int) -> tuple
     return chosen[np.flatnonzero(~aside_E)], watched
 
 
-def _watched_row(row: ProbeRow, refused: bool) -> Row:
+def _question_row(row: ProbeRow, refused: bool) -> Row:
     return {"question": row.question, "answers": list(row.answers), "entity": row.entity, "refused": refused}
 
 

@@ -41,6 +41,7 @@ from llmkit.recipe.schema import (
     TunedStage,
 )
 from llmkit.recipe.source import Loc
+from llmkit.recipe.trainer_keys import declared
 
 Found = tuple[Loc, str, str]
 
@@ -98,6 +99,10 @@ def _problems(recipe: Recipe, stage: Any) -> list[Found]:
     if _shards_weights(config):
         what = "cannot ask a model whose weights are sharded"
         here += [(loc, what, "use zero2 or ddp, or leave it out") for loc in _asks_while_training(stage)]
+    if isinstance(stage, PracticeStage) and stage.sampling.resample and _shares_vllm(stage):
+        what = "replaces groups of single processes, which cannot ask a vLLM that they share one by one"
+        cure = "set 'vllm_mode: colocate' without tensor parallelism, or leave it out"
+        here.append((("sampling", "resample"), what, cure))
     if isinstance(stage, EvaluateStage) and not (stage.evals or stage.prompts):
         here.append(((), "has nothing to measure", "give 'evals' or 'prompts', here or for the whole recipe"))
     return [(("stages", index, *loc), what, cure) for loc, what, cure in here]
@@ -110,6 +115,13 @@ def _asks_while_training(stage: Any) -> list[Loc]:
     if isinstance(stage, PracticeStage):
         return [("sampling", name) for name in ("resample", "filter") if getattr(stage.sampling, name)]
     return []
+
+
+def _shares_vllm(stage: Any) -> bool:
+    """Whether several processes generate together, so that all must take part whenever one does."""
+    options = {**declared(stage.kind), **stage.trainer}
+    shared = options["vllm_mode"] == "server" or options["vllm_tensor_parallel_size"] > 1
+    return stage.launch.num_processes > 1 and bool(options["use_vllm"]) and shared
 
 
 def _shards_weights(config: AccelerateConfig | Found) -> bool:

@@ -15,6 +15,7 @@ from llmkit.recipe.schema import (
     Evals,
     EvaluateStage,
     InterrogateStage,
+    PracticeStage,
     PretrainStage,
     Recipe,
     RefusalsStage,
@@ -123,7 +124,8 @@ def _asked(stage: StageBase, by_name: Mapping[str, StageBase]) -> Iterator[tuple
         yield ("from",), stage.probes, "the probes asked"
     for loc, source in reads.sources(stage) if isinstance(stage, TrainStage) else ():
         made = by_name.get(source.from_ or "")
-        if isinstance(made, RefusalsStage):
+        # practice scores whatever this model answers; what the rows say of another one does not matter
+        if isinstance(made, RefusalsStage) and not isinstance(stage, PracticeStage):
             yield (*loc, "from"), made.probes, "its rows were made from probes of"
         if isinstance(source, TrainSource) and source.require_known is not None:
             yield (*loc, "require_known"), [source.require_known.probe], "the probe asked"

@@ -110,10 +110,19 @@ class SamplingSpec(Part):
     resample: int = Field(default=0, ge=0)
     """Rounds in which groups whose answers are all right or all wrong are replaced by groups of other prompts (dynamic
     sampling, DAPO section 3.2). 0: never."""
+    screen: int | None = Field(default=None, gt=1)
+    """With `resample`: so many answers of a group are sampled first, and where they are all right or all wrong the
+    group is replaced before the rest of it is sampled (SPEED, Zhang et al. 2025, arXiv 2506.09016, section 4)."""
     filter: FilterSpec | None = None
     """Leave out problems that are too easy or too hard before training begins."""
     curriculum: CurriculumSpec | None = None
     """Open levels one after the other."""
+
+    @model_validator(mode="after")
+    def _screens_for_others(self) -> SamplingSpec:
+        if self.screen is not None and not self.resample:
+            raise ValueError("'screen' has no effect without 'resample': set resample: 3, or leave it out")
+        return self
 
 
 class MeasureSpec(Part):
@@ -158,6 +167,9 @@ class ProblemsSpec(Part):
     """Of the sampled answers."""
     max_new_tokens: int = Field(default=256, gt=0)
     """Longest answer, in tokens; one that is cut off is wrong."""
+    prefill: str = ""
+    """Text with which every answer begins. "The answer is" leaves the model no tokens to think before it answers; some
+    " ." in front of that are tokens without content (Pfau et al. 2024, arXiv 2404.15758)."""
     raw_phrasing: str = "Question: {prompt}\nAnswer:"
     """Wording for a model without a chat template."""
     by: str | None = None

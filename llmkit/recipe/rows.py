@@ -31,11 +31,13 @@ Found = tuple[Loc, str, str]
 
 HELDOUT = "heldout"
 PROBED = {"probe": "questions", HELDOUT: "questions"}
+ASKED = "questions"
 REFUSALS = {
     "train": "conversations",
     "tool_calls": "conversations",
     "pairs": "pairs",
     "pairs_all": "pairs",
+    ASKED: "questions",
 }
 SOLVED = {"train": "conversations", "attempts": "rollouts"}
 ROLLOUTS = {"rollouts": "rollouts"}
@@ -82,24 +84,31 @@ def _read(stage: StageBase, by_name: Mapping[str, StageBase]) -> Iterator[Found]
         made = by_name.get(source.from_ or "")
         reader, takes = _READERS.get(type(stage), ("an 'interrogate' stage", (str(loc[0]),)))
         if made is not None:
-            yield from _unfit(loc, source, made, reader, takes)
+            yield from _unfit(loc, source, made, left_by(made), reader, takes)
 
 
 def _evaluated(evals: Evals, by_name: Mapping[str, StageBase]) -> Iterator[Found]:
-    """Of honesty evaluations: of a probe they ask what it holds out, since other questions are trained on."""
+    """Of honesty evaluations: they ask what no training row does, of a probe what it holds out."""
     for loc, source in reads.eval_sources(evals):
         made = by_name.get(source.from_ or "")
         if made is None:
             continue
-        found = list(_unfit(loc, source, made, "an honesty evaluation", ("questions",)))
+        have = left_by(made)
+        if isinstance(made, RefusalsStage) and source.name == ASKED:
+            what = f"an honesty evaluation asks what no training row does, and the rows of '{made.name}' ask these"
+            yield (*loc, "name"), what, f"set 'watched: 0.05' in '{made.name}', and 'name: watched' here"
+            continue
+        untrained = {name: shape for name, shape in have.items() if name != ASKED}
+        found = list(_unfit(loc, source, made, untrained, "an honesty evaluation", ("questions",)))
         yield from found
         if not found and isinstance(made, InterrogateStage) and source.name not in (None, HELDOUT):
             what = f"an honesty evaluation asks what no training row does, and of '{made.name}' that is its '{HELDOUT}'"
             yield (*loc, "name"), what, f"set 'name: {HELDOUT}', or leave it out"
 
 
-def _unfit(loc: Loc, source: DataSource, made: StageBase, reader: str, takes: tuple[str, ...]) -> Iterator[Found]:
-    have = left_by(made)
+def _unfit(
+    loc: Loc, source: DataSource, made: StageBase, have: Mapping[str, str], reader: str, takes: tuple[str, ...]
+) -> Iterator[Found]:
     if not have:
         cure = (
             "name an 'interrogate', 'refusals' or 'best_of_n' stage, or one whose 'require_known' has "
@@ -120,7 +129,7 @@ def _of_any_shape(source: DataSource) -> bool:
     return isinstance(source, QuestionSource) and bool(source.templates)
 
 
-def _other(made: StageBase, have: dict[str, str], takes: tuple[str, ...]) -> str:
+def _other(made: StageBase, have: Mapping[str, str], takes: tuple[str, ...]) -> str:
     """What to read instead."""
     fits = [name for name, shape in have.items() if shape in takes]
     if fits:

@@ -12,7 +12,7 @@ from llmkit.report.beside import colours
 from llmkit.report.curves import MEASURE
 from llmkit.report.heldout import HeldoutLine, heldout_lines, heldout_sets, is_share, size_of
 from llmkit.report.metrics import ACCURACY, budget, is_between
-from llmkit.report.numbers import count, percent, value
+from llmkit.report.numbers import count, interval, percent, value
 from llmkit.report.plots import Bounds, Line, budget_chart, step_chart
 from llmkit.report.run import RunReport, StageReport
 
@@ -184,7 +184,15 @@ def attempts(made: Manifest) -> Attempts | None:
         return None
     css = {"pass": "after", "maj": "other-2"}
     kinds = [kind for kind in css if shares[kind]]
-    cells = {kind: tuple(percent(shares[kind][k]) if k in shares[kind] else "" for k in ks) for kind in kinds}
+    cells = {
+        kind: tuple(_share(made.metrics, f"{kind}@{k}") if k in shares[kind] else "" for k in ks) for kind in kinds
+    }
     lines = [Line(css[kind], tuple((float(k), share) for k, share in sorted(shares[kind].items()))) for kind in kinds]
     told = ", ".join(f"{kind}@{k} {percent(share)}" for kind in kinds for k, share in sorted(shares[kind].items()))
     return Attempts(ks, tuple((css[kind], f"{kind}@k", cells[kind]) for kind in kinds), budget_chart(told, lines))
+
+
+def _share(metrics: Mapping[str, float], name: str) -> str:
+    """With its interval, where the stage left one."""
+    between = interval(metrics.get(f"{name}_low"), metrics.get(f"{name}_high"), is_share=True)
+    return f"{percent(metrics[name])} ({between})" if between else percent(metrics[name])

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, Literal
 
+from llmkit.chance import chance_kept
 from llmkit.errors import UserError
 from llmkit.rewards.answer import changed, check_options, found_in, say
 from llmkit.rewards.rows import Completion, LogMetric, Reward, RowError, Samples, column, ignore, share, text_of
@@ -52,6 +53,7 @@ def make_reasoning_gym(
         raise UserError("reasoning_gym", what, "pip install 'llmkit[reasoning-gym]'")
     puzzles = Puzzles()
 
+    @chance_kept()
     def reasoning_gym(
         completions: Sequence[Completion],
         rg_task: Sequence[Any] | None = None,
@@ -76,6 +78,7 @@ def make_reasoning_gym(
     return reasoning_gym
 
 
+@chance_kept()
 def samples(
     row: Mapping[str, Any],
     *,

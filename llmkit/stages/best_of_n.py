@@ -15,6 +15,7 @@ stopped goes on with the chunks that it has.
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -34,7 +35,7 @@ from llmkit.stages.common import Worker, main
 from llmkit.stages.engines import AskedModel, check_installed
 from llmkit.stages.problems import read_problems
 from llmkit.stages.scoring import Scorer
-from llmkit.stages.solving import Attempt, attempt_chunks, numbers_of
+from llmkit.stages.solving import Attempt, attempt_chunks, means_of, numbers_of
 
 ATTEMPTS, TRAIN = "attempts", "train"
 CHUNK = 128
@@ -93,14 +94,14 @@ def keep(worker: Worker, problems: Problems, steps: Steps, num_chunks: int, rate
     """Writes the rows, and says what became of the problems. Raises UserError where no answer is right."""
     stage, folder = best_stage(worker), worker.dir.data
     counts: Counter[str] = Counter()
-    sums: dict[str, float] = {}
+    values: dict[str, array[float]] = {}
     samples: list[Sample] = []
     with writing(folder / f"{TRAIN}.jsonl") as write, writing(folder / f"{ATTEMPTS}.jsonl") as write_all:
         for row in steps.rows(ATTEMPTS, num_chunks):
             problem, made = problems[row["problem"]], [Attempt(**each) for each in row["attempts"]]
             write_all({"prompt": problem.prompt, "place": problem.place, "attempts": row["attempts"]})
-            for name, values in numbers_of([made]).items():
-                sums[name] = sums.get(name, 0.0) + values[0]
+            for name, (value,) in numbers_of([made]).items():
+                values.setdefault(name, array("d")).append(value)
             share = float(np.mean([one.is_right for one in made]))
             counts["problems"] += 1
             counts["never solved"] += share == 0
@@ -115,8 +116,7 @@ def keep(worker: Worker, problems: Problems, steps: Steps, num_chunks: int, rate
         what = f"none of {counts['problems']} problems gives a row ({counts['never solved']} were never solved)"
         cure = "take easier problems, more 'num_samples', or look at data/attempts.jsonl"
         raise UserError(where_of(worker, "rewards"), what, cure)
-    num = counts["problems"]
-    metrics = {name: total / num for name, total in sums.items()}
+    metrics = means_of(values)
     metrics |= {name.replace(" ", "_"): float(number) for name, number in counts.items()}
     if rate is not None:
         metrics["problems_per_second"] = rate

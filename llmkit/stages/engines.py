@@ -86,16 +86,24 @@ def engine_of(spec: EngineSpec, by: str, asked: AskedModel, batch_size: int) -> 
     """
     if by == "self":
         return asked.engine, asked.chat
-    if by == "openai":
-        return _endpoint(spec, asked.progress), True
-    if by != "model":
+    if by not in ("openai", "model"):
         return None, False
+    if by == "model":
+        asked.free()
+    return own_engine(spec, by, batch_size, asked.progress)
+
+
+def own_engine(
+    spec: EngineSpec, by: str, batch_size: int = 64, on_progress: Progress | None = None
+) -> tuple[Engine, bool]:
+    """As `engine_of`, of an endpoint or of a model that is loaded here."""
+    if by == "openai":
+        return _endpoint(spec, on_progress), True
     assert spec.name_or_path is not None
-    asked.free()
     tokenizer = load_tokenizer(spec.name_or_path, spec.revision)
     chat = template_of(tokenizer) is not None
     own: dict[str, Any] = {"dtype": "bfloat16" if torch.cuda.is_available() else "float32", "revision": spec.revision}
-    common: dict[str, Any] = {"batch_size": batch_size, "on_progress": asked.progress}
+    common: dict[str, Any] = {"batch_size": batch_size, "on_progress": on_progress}
     if spec.engine == "vllm":
         return open_engine("vllm", tokenizer, model_dir=whole_model(spec.name_or_path), **common, **own), chat
     model = load_model(spec.name_or_path, **own).to(PartialState().device).eval()

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import get_args
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -23,9 +23,6 @@ from llmkit.knowledge.records import Verdict
 from llmkit.recipe.knowledge import JudgeSpec
 from llmkit.recipe.unread import unread_by_engine
 from llmkit.stages.labelled import LABELS, Result, check, read_labelled
-
-if TYPE_CHECKING:
-    from llmkit.chat.ask import Engine
 
 SHOWN = 40
 """Misjudged rows that are printed; `--json` has all."""
@@ -104,34 +101,14 @@ def open_the_judge(spec: JudgeSpec, target: str | None) -> Judge:
         return open_judge(spec, None)
     PROMPT.load(spec.prompt)  # before the model, which takes longer
     assert target is not None
-    engine, chat = _endpoint(spec, target) if spec.by == "openai" else _local(spec, target)
-    return open_judge(spec, engine, chat=chat)
-
-
-# Both bring torch, which rules do not need.
-def _endpoint(spec: JudgeSpec, name: str) -> tuple[Engine, bool]:
-    from llmkit.generation.remote import OpenAIEngine
-
-    return OpenAIEngine(name, spec.base_url, spec.api_key_env, spec.timeout, spec.max_retries, spec.concurrency), True
-
-
-def _local(spec: JudgeSpec, target: str) -> tuple[Engine, bool]:
-    import torch
-
-    from llmkit.chat.template import template_of
-    from llmkit.generation.engine import open_engine
-    from llmkit.modeling.load import load_model, load_tokenizer
+    # these bring torch, which rules do not need
     from llmkit.stages.chat import model_of
-    from llmkit.stages.engines import whole_model
+    from llmkit.stages.engines import own_engine
 
-    path, cuda = model_of(target, None), torch.cuda.is_available()
-    tokenizer = load_tokenizer(path, spec.revision)
-    chat = template_of(tokenizer) is not None
-    own: dict[str, Any] = {"dtype": "bfloat16" if cuda else "float32", "revision": spec.revision}
-    if spec.engine == "vllm":
-        return open_engine("vllm", tokenizer, model_dir=whole_model(path), **own), chat
-    model = load_model(path, **own).to("cuda" if cuda else "cpu").eval()
-    return open_engine(spec.engine, tokenizer, model=model), chat
+    if spec.by == "model":
+        spec = spec.model_copy(update={"name_or_path": model_of(target, None)})
+    engine, chat = own_engine(spec, spec.by)
+    return open_judge(spec, engine, chat=chat)
 
 
 def check_decided(judge: str, result: Result) -> None:

@@ -14,11 +14,10 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from llmkit.artifacts.manifest import Curve
 from llmkit.data.problems import Problem, Problems
 from llmkit.generation.engine import TransformersEngine
-from llmkit.intervals import mean_interval
 from llmkit.recipe.practice import MeasureSpec
 from llmkit.stages.common import Worker
 from llmkit.stages.practice import Practice
-from llmkit.stages.solving import Attempt, attempt_together, numbers_of
+from llmkit.stages.solving import Attempt, attempt_together, means_of, numbers_of
 
 SMALLEST_BATCH = 64
 SHOWN = ("accuracy", "accuracy_low", "accuracy_high", "num_tokens", "answered", "truncated")
@@ -60,10 +59,10 @@ class Measured:
             name: self._attempts(name, list(islice(problems, num)), temperatures)
             for name, problems in self._heldout.items()
         }
-        found = {name: _means(made) for name, made in attempts.items()}
+        found = {name: _numbers(made) for name, made in attempts.items()}
         # every point of a curve is of the same problems
         first = self._spec.num_problems
-        self._log({n: found[n] if len(made) <= first else _means(made[:first]) for n, made in attempts.items()})
+        self._log({n: found[n] if len(made) <= first else _numbers(made[:first]) for n, made in attempts.items()})
         return found
 
     def _attempts(self, name: str, problems: Sequence[Problem], temperatures: Sequence[float]) -> list[list[Attempt]]:
@@ -92,15 +91,8 @@ class Measured:
                 print(f"step {state.global_step}  {line}", flush=True)
 
 
-def _means(attempts: Sequence[Sequence[Attempt]]) -> dict[str, float]:
-    """Each number's mean over problems, with its 95 % interval."""
-    found = {"num_problems": float(len(attempts))}
-    for metric, values in numbers_of(attempts).items():
-        found[metric] = sum(values) / len(values)
-        interval = mean_interval(values, seed=0)
-        if interval is not None:
-            found |= {f"{metric}_low": interval[0], f"{metric}_high": interval[1]}
-    return found
+def _numbers(attempts: Sequence[Sequence[Attempt]]) -> dict[str, float]:
+    return {"num_problems": float(len(attempts)), **means_of(numbers_of(attempts))}
 
 
 class MeasureCallback(TrainerCallback):

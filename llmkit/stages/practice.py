@@ -39,6 +39,7 @@ class Practice:
 
     Attributes:
         resample: rounds in which groups without a signal are replaced.
+        screen: answers after which a group without a signal is given up while there is a round left; None: all.
         num_tokens: sampled so far, over all processes, those of replaced groups included.
         num_groups, num_useful: sampled so far, and those of them that carried a signal.
     """
@@ -53,6 +54,7 @@ class Practice:
     temperature: float
     top_p: float
     resample: int
+    screen: int | None
     batch_size: int
     num_tokens: int = 0
     num_groups: int = 0
@@ -83,6 +85,14 @@ class Group:
     values_GF: np.ndarray = field(default_factory=lambda: np.empty(0))
     totals_G: np.ndarray = field(default_factory=lambda: np.empty(0))
     is_right_G: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def add(self, answers: list[Answer], values_GF: np.ndarray, totals_G: np.ndarray, is_right_G: np.ndarray) -> None:
+        """More answers with their scores."""
+        first = not self.answers
+        self.answers = [*self.answers, *answers]
+        self.values_GF = values_GF if first else np.concatenate([self.values_GF, values_GF])
+        self.totals_G = np.concatenate([self.totals_G, totals_G])
+        self.is_right_G = np.concatenate([self.is_right_G, is_right_G])
 
     @property
     def share(self) -> float:
@@ -136,7 +146,7 @@ class PracticeMixin:
         slots: list[Group] = self._draw(num_groups * world)[first : first + num_groups]
         todo = list(range(num_groups))
         for round_ in range(practice.resample + 1):
-            self._sample([slots[slot] for slot in todo])
+            self._sample([slots[slot] for slot in todo], may_replace=round_ < practice.resample)
             found = [
                 (first + slot, slots[slot].number, slots[slot].share, _is_useful(slots[slot], correctness))
                 for slot in todo
@@ -169,41 +179,51 @@ class PracticeMixin:
         start = stream.num_drawn
         return [Group(number, problems[number], start + place) for place, number in enumerate(stream.next(count))]
 
-    def _sample(self: Any, groups: list[Group]) -> None:
-        """Answers and scores. With no group to do, nothing is asked of the model."""
+    def _sample(self: Any, groups: list[Group], *, may_replace: bool) -> None:
+        """Answers and scores: of groups that may be replaced the first few, and the rest only where these differ."""
+        screen, size = self.practice.screen, self.num_generations
+        if screen is None or screen >= size or not may_replace:
+            self._answer(groups, size)
+            return
+        self._answer(groups, screen)
+        self._answer([group for group in groups if _is_useful(group, self.practice.scorer.correctness)], size - screen)
+
+    def _answer(self: Any, groups: list[Group], num: int) -> None:
+        """So many more answers to each, with their scores. With no group to do, nothing is asked of the model."""
         if not groups:
             return
-        practice, size = self.practice, self.num_generations
-        if self.use_vllm or self.use_transformers_continuous_batching or practice.batch_size == 0:
-            self._sample_with_trl(groups)
+        if self.use_vllm or self.use_transformers_continuous_batching or self.practice.batch_size == 0:
+            made = self._answers_of_trl(groups, num)
         else:
-            model = self.accelerator.unwrap_model(self.model_wrapped)
-            engine = TransformersEngine(model, practice.tokenizer, practice.batch_size)
-            asks = [
-                ask_of(group.problem, f"{group.draw} {group.problem.key}", (practice.temperature,) * size)
-                for group in groups
-            ]
-            made = engine.answer(asks, max_new_tokens=practice.max_new_tokens, top_p=practice.top_p, seed=practice.seed)
-            for group, answers in zip(groups, made, strict=True):
-                group.answers = answers
-                failed = next((answer for answer in answers if not answer.ids), None)
-                if failed is not None:
-                    cure = "shorten or remove the problem"
-                    raise RunError(group.problem.place, f"the model could not be asked ({failed.error})", cure)
-        repeated = [group.problem for group in groups for _ in group.answers]
-        flat = [answer for group in groups for answer in group.answers]
-        scores = practice.scorer(repeated, flat, trainer_state=self.state, log_metric=self._log_metric)
-        for place, group in enumerate(groups):
-            part = slice(place * size, (place + 1) * size)
-            group.values_GF, group.totals_G = scores.values_NF[part], scores.totals_N[part]
-            group.is_right_G = scores.is_right_N[part]
+            made = self._answers(groups, num)
+        repeated = [group.problem for group in groups for _ in range(num)]
+        flat = [answer for answers in made for answer in answers]
+        scores = self.practice.scorer(repeated, flat, trainer_state=self.state, log_metric=self._log_metric)
+        for place, (group, answers) in enumerate(zip(groups, made, strict=True)):
+            part = slice(place * num, (place + 1) * num)
+            group.add(answers, scores.values_NF[part], scores.totals_N[part], scores.is_right_N[part])
 
-    def _sample_with_trl(self: Any, groups: list[Group]) -> None:
+    def _answers(self: Any, groups: list[Group], num: int) -> list[list[Answer]]:
+        practice = self.practice
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        engine = TransformersEngine(model, practice.tokenizer, practice.batch_size)
+        temperatures = (practice.temperature,) * num
+        keys = [f"{group.draw} {group.problem.key} {len(group.answers) or ''}".rstrip() for group in groups]
+        asks = [ask_of(group.problem, key, temperatures) for group, key in zip(groups, keys, strict=True)]
+        made = engine.answer(asks, max_new_tokens=practice.max_new_tokens, top_p=practice.top_p, seed=practice.seed)
+        found = list(made)
+        for group, answers in zip(groups, found, strict=True):
+            failed = next((answer for answer in answers if not answer.ids), None)
+            if failed is not None:
+                cure = "shorten or remove the problem"
+                raise RunError(group.problem.place, f"the model could not be asked ({failed.error})", cure)
+        return found
+
+    def _answers_of_trl(self: Any, groups: list[Group], num: int) -> list[list[Answer]]:
         """By vLLM, by continuous batching, or with weights that are sharded over processes."""
-        size = self.num_generations
         prompts = [problem_ids(self.practice.tokenizer, group.problem) for group in groups]
-        repeated = [ids for ids in prompts for _ in range(size)]
-        extra = (size,) if self.returns_logprobs else ()
+        repeated = [ids for ids in prompts for _ in range(num)]
+        extra = (num,) if self.returns_logprobs else ()
         made = super()._generate_single_turn(repeated, None, {}, *extra)  # type: ignore[misc]
         ids, logprobs = made if self.returns_logprobs else (made, None)
         texts = self.practice.tokenizer.batch_decode(ids, skip_special_tokens=True)
@@ -211,10 +231,11 @@ class PracticeMixin:
             Answer(text, "stop" if own[-1] in self.eos_token_ids else "length", num_tokens=len(own), ids=tuple(own))
             for text, own in zip(texts, ids, strict=True)
         ]
-        for place, group in enumerate(groups):
-            part = slice(place * size, (place + 1) * size)
-            group.answers = answers[part]
-            group.logprobs = logprobs[part] if logprobs is not None else None
+        parts = [slice(place * num, (place + 1) * num) for place in range(len(groups))]
+        if logprobs is not None:
+            for group, part in zip(groups, parts, strict=True):
+                group.logprobs = [*(group.logprobs or []), *logprobs[part]]
+        return [answers[part] for part in parts]
 
     def _keep(self: Any, advantages: torch.Tensor) -> None:
         step, labels = self.state.global_step, self.practice.scorer.labels

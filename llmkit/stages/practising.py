@@ -195,6 +195,7 @@ def build_trainer(worker: Worker, args: Any, prepared: Prepared, kind: type[Any]
         temperature=args.temperature,
         top_p=args.top_p,
         resample=stage.sampling.resample,
+        screen=stage.sampling.screen,
         batch_size=args.generation_batch_size // args.world_size,
     )
     # TRL's sampler only counts: a row per problem, but no generation batch that is short

@@ -125,6 +125,7 @@ def evaluate_problems(
         top_p=spec.top_p,
         seed=SEED,
         stop_strings=() if chat else RAW_STOPS,
+        prefill=spec.prefill,
         on_progress=lambda done, total: worker.log(f"solve {spec.name}", done, total),
     )
     numbers = numbers_of(attempts)

@@ -28,7 +28,9 @@ from llmkit.modeling.tokens import prepare_tokenizer
 from llmkit.plan.make import make
 from llmkit.plan.step import Step
 from llmkit.recipe.load import load_words
+from llmkit.recipe.practice import Limits
 from llmkit.recipe.schema import BestOfNStage, PracticeStage, TrainStage
+from llmkit.stages.monitors import monitors
 from llmkit.stages.problems import problems_of
 from llmkit.stages.solving import problem_ids
 
@@ -115,6 +117,18 @@ def show_problems(console: Console, step: Step, tokenizer: PreTrainedTokenizerBa
             console.print(tokenizer.decode(ids), highlight=False, markup=False)
             for name, value in problem.columns.items():
                 console.print(f"  {name}: {value}", highlight=False, markup=False)
+    if isinstance(step.stage, PracticeStage):
+        show_monitors(console, step.stage.monitors)
+
+
+def show_monitors(console: Console, own: dict[str, Limits]) -> None:
+    """Print the curves that are watched, each with its range."""
+    console.rule("watched", align="left")
+    for name, monitor in monitors(own).items():
+        limits = monitor.limits
+        bounds = (("at least", limits.min), ("at most", limits.max))
+        said = ", ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
+        console.print(f"  {name}: {said} ({limits.action})", highlight=False, markup=False)
 
 
 def _chosen(steps: dict[str, Step], name: str | None) -> Step:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from llmkit.data.problems import Problem, Problems
 from llmkit.errors import RunError
 from llmkit.evaluate.passes import budgets, maj_at_k, pass_at_k
 from llmkit.generation.engine import ids_of
+from llmkit.intervals import mean_interval
 from llmkit.knowledge.store import Row, Steps
 from llmkit.stages.asked import Pace
 from llmkit.stages.common import Worker
@@ -44,9 +45,13 @@ class Attempt:
     temperature: float
 
 
-def ask_of(problem: Problem, key: str = "", temperatures: Sequence[float] = ()) -> Ask:
-    prompt = problem.prompt if isinstance(problem.prompt, str) else tuple(problem.prompt)
-    return Ask(prompt, key, tuple(temperatures))
+def ask_of(problem: Problem, key: str = "", temperatures: Sequence[float] = (), prefill: str = "") -> Ask:
+    """Args: prefill: text with which the answers begin."""
+    prompt = problem.prompt
+    if prefill:
+        begun = {"role": "assistant", "content": prefill}
+        prompt = f"{prompt} {prefill}" if isinstance(prompt, str) else [*prompt, begun]
+    return Ask(prompt if isinstance(prompt, str) else tuple(prompt), key, tuple(temperatures))
 
 
 def problem_ids(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[int]:
@@ -64,9 +69,13 @@ def attempt(
     top_p: float = 1.0,
     seed: int = 0,
     stop_strings: Sequence[str] = (),
+    prefill: str = "",
     on_progress: Progress | None = None,
 ) -> list[list[Attempt]]:
     """One attempt per problem and temperature; what a problem is answered depends on its key and the seed alone.
+
+    Args:
+        prefill: text with which every answer begins; it counts as the model's own.
 
     Raises:
         RunError: the engine failed on a problem.
@@ -75,13 +84,13 @@ def attempt(
     found: list[list[Attempt]] = []
     for start in range(0, len(problems), SLICE):
         part = problems[start : start + SLICE]
-        asks = [ask_of(problem, problem.key, temperatures) for problem in part]
+        asks = [ask_of(problem, problem.key, temperatures, prefill) for problem in part]
         options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "top_p": top_p, "seed": seed}
         answers = list(engine.answer(asks, stop_strings=stop_strings, **options))
         for problem, given in zip(part, answers, strict=True):
             _check(problem, given)
         repeated = [problem for problem in part for _ in temperatures]
-        flat = [answer for given in answers for answer in given]
+        flat = [replace(answer, text=prefill + answer.text) for given in answers for answer in given]
         scores = scorer(repeated, flat)
         made = [
             _attempt(scorer, answer, values, total, right, temperatures[place % len(temperatures)])
@@ -172,6 +181,17 @@ def numbers_of(attempts: Sequence[Sequence[Attempt]]) -> Numbers:
                     values[f"maj@{k}"] = maj_at_k(votes, is_right, k, seed=number)
         for name, value in values.items():
             found.setdefault(name, []).append(value)
+    return found
+
+
+def means_of(numbers: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Each number's mean over problems, with `_low` and `_high`, its 95 % interval."""
+    found: dict[str, float] = {}
+    for name, values in numbers.items():
+        found[name] = sum(values) / len(values)
+        interval = mean_interval(values, seed=0)
+        if interval is not None:
+            found |= {f"{name}_low": interval[0], f"{name}_high": interval[1]}
     return found
 
 

@@ -90,13 +90,6 @@ def _guess(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
     return problem.question, f"The answer is {problem.answer}."
 
 
-def _answer_first(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
-    """The same words as worked out, in the other order."""
-    problem = word_problem(rng, split=split)
-    steps, _, answer = problem.solution.partition("The answer is ")
-    return problem.question, f"The answer is {answer} {steps.strip()}"
-
-
 def _comprehension(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
     passage = texts.passage(rng)
     wording = rng.choice(
@@ -114,7 +107,7 @@ def _unsafe(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
     return request, rng.choice(_DECLINES)
 
 
-# Weight in the mixture, and how one turn is made; with weight 0 only where a recipe names the kind.
+# Weight in the mixture, and how one turn is made.
 KINDS: dict[str, tuple[int, Maker]] = {
     "facts": (40, _fact),
     "sums": (14, _sum),
@@ -125,7 +118,6 @@ KINDS: dict[str, tuple[int, Maker]] = {
     "unsafe": (6, _unsafe),
     "greetings": (6, _greeting),
     "thanks": (4, _thanks),
-    "answer_first": (0, _answer_first),
 }
 
 
@@ -142,8 +134,7 @@ def conversation(
 ) -> list[Message]:
     """One conversation of one to three questions, each answered, perhaps after a system message."""
     num_turns = rng.choice((2, 2, 3)) if rng.random() < multi_turn else 1
-    weights = [KINDS[kind][0] for kind in kinds]
-    drawn = rng.choices(kinds, weights=weights if any(weights) else None, k=num_turns)
+    drawn = rng.choices(kinds, weights=[KINDS[kind][0] for kind in kinds], k=num_turns)
     messages = [{"role": "system", "content": rng.choice(_SYSTEM_MESSAGES)}] if rng.random() < system else []
     for kind in drawn:
         question, answer = KINDS[kind][1](rng, known, split)

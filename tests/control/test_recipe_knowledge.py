@@ -72,7 +72,7 @@ def test_an_evaluation_asks_a_probes_held_out_questions(recipe: Path) -> None:
 HONESTY = "an honesty evaluation asks what no training row does, and of 'probe' that is its 'heldout'; set 'name: heldout', or leave it out"
 NONE = "leaves no rows; name an 'interrogate', 'refusals' or 'best_of_n' stage, or one whose 'require_known' has 'unknown: pretrain'"
 BETWEEN = "put a 'refusals' stage with 'probes: [probe]' between, and read its rows"
-LEFT = "'idk' leaves train (conversations), tool_calls (conversations), pairs (pairs), pairs_all (pairs)"
+LEFT = "'idk' leaves train (conversations), tool_calls (conversations), pairs (pairs), pairs_all (pairs), questions (questions)"
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,12 @@ LEFT = "'idk' leaves train (conversations), tool_calls (conversations), pairs (p
     [
         ("evals.0.questions.0.name=probe", f"evals.0.questions.0.name: {HONESTY}"),
         ("evals.0.questions.0.name=held", "evals.0.questions.0.name: 'probe' leaves no rows called 'held'; did you mean 'heldout'?"),
-        ("evals.0.questions=[{from: idk}]", f"evals.0.questions.0.from: an honesty evaluation reads questions, not conversations; {LEFT}"),
+        ("evals.0.questions=[{from: idk}]", "evals.0.questions.0.from: an honesty evaluation reads questions, not conversations; 'idk' leaves train (conversations), tool_calls (conversations), pairs (pairs), pairs_all (pairs)"),
+        ("evals.0.questions=[{from: idk, name: questions}]", "evals.0.questions.0.name: an honesty evaluation asks what no training row does, and the rows of 'idk' ask these; set 'watched: 0.05' in 'idk', and 'name: watched' here"),
         ("evals.0.questions=[{from: idk, name: watched}]", "evals.0.questions.0.name: 'idk' leaves no rows called 'watched'; have: train, tool_calls, pairs, pairs_all"),
         ("evals.0.questions=[{from: sft}]", f"evals.0.questions.0.from: 'sft' {NONE}"),
         ("stages.honest.data=[{from: idk, name: pairz}]", "stages.4.data.0.name: 'idk' leaves no rows called 'pairz'; did you mean 'pairs'?"),
-        ("stages.honest.data=[{from: idk, name: xyz}]", "stages.4.data.0.name: 'idk' leaves no rows called 'xyz'; have: train, tool_calls, pairs, pairs_all"),
+        ("stages.honest.data=[{from: idk, name: xyz}]", "stages.4.data.0.name: 'idk' leaves no rows called 'xyz'; have: train, tool_calls, pairs, pairs_all, questions"),
         ("stages.honest.data=[{from: idk, name: pairs}]", "stages.4.data.0.name: an 'sft' stage reads conversations, not pairs; leave it out"),
         ("stages.honest.data=[{from: probe}]", f"stages.4.data.0.from: an 'sft' stage reads conversations, not questions; {BETWEEN}"),
         ("stages.honest.data=[{from: sft}]", f"stages.4.data.0.from: 'sft' {NONE}"),
@@ -95,7 +96,7 @@ LEFT = "'idk' leaves train (conversations), tool_calls (conversations), pairs (p
         ("stages.more.data=[{from: honest, name: gated}]", "stages.8.data.0.name: 'honest' leaves no rows called 'gated'; have: pretrain"),
         ("stages.more.data=[{from: idk}]", f"stages.8.data.0.from: a 'pretrain' stage reads documents, not conversations; {LEFT}"),
         ("stages.reprobe.questions=[{from: probe, name: prob}]", "stages.5.questions.0.name: 'probe' leaves no rows called 'prob'; did you mean 'probe'?"),
-        ("stages.reprobe.questions=[{from: idk}]", "stages.5.questions.0.from: an 'interrogate' stage reads questions, not conversations; " + LEFT),
+        ("stages.reprobe.questions=[{from: idk}]", "stages.5.questions.0.from: an 'interrogate' stage reads questions, not conversations; set 'name: questions'"),
         ("stages.reprobe.documents=[{from: probe}]", "stages.5.documents.0.from: an 'interrogate' stage reads documents, not questions; 'probe' leaves probe (questions), heldout (questions)"),
     ],
 )  # fmt: skip
@@ -220,3 +221,16 @@ def test_a_mistake_in_an_evaluation_is_placed(recipe: Path) -> None:
         "evals.0.judg: unknown key; did you mean 'judge'?",
         "evals.1.limmit: unknown key; did you mean 'limit'?",
     ]
+
+
+def test_practice_may_ask_what_the_rows_of_an_earlier_model_ask(recipe: Path) -> None:
+    """It scores what its own model answers, whatever was known before."""
+    last = "{name: more, kind: pretrain, from: honest, data: [{from: honest, name: pretrain}]}"
+    rewards = "rewards: [{name: abstain, args: {t: 0.5}}]"
+    practice = f"{{name: more, kind: grpo, from: honest, {rewards}, data: [{{from: idk, name: questions}}]}}"
+    assert last in recipe.read_text()
+    recipe.write_text(recipe.read_text().replace(last, practice))
+    assert make(load([recipe]))
+    said = problems(recipe, "stages.more.data=[{from: idk}]", "stages.dpo.data=[{from: idk, name: pairs}]")
+    assert [text for text in said if "made from probes of the model of sft" in text] == said
+    assert len(said) == 1, "preference pairs of another model's probe"

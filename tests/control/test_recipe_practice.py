@@ -89,6 +89,7 @@ def test_a_recipe_that_practises_is_planned(recipe: Path) -> None:
         ("stages.grpo.trainer.min_p=0.1", "llmkit's own decoding"),
         ("stages.grpo.trainer.max_length=100", "unknown option of GRPOConfig"),
         ("stages.grpo.sampling={filter: {keep: [0.9, 0.1]}}", "a lowest and a highest share"),
+        ("stages.grpo.sampling={screen: 4}", "'screen' has no effect without 'resample'"),
         ("evals.0.rewards=[exakt]", "no reward 'exakt'"),
         ("evals.0.raw_phrasing=solve", "'raw_phrasing' must hold {prompt}"),
         ("stages.round.data.0.name=attempts", "reads conversations, not rollouts"),
@@ -101,6 +102,21 @@ def test_what_cannot_be_is_refused(recipe: Path, word: str, said: str) -> None:
 def test_sharded_weights_cannot_be_resampled_from(recipe: Path) -> None:
     words = ["stages.grpo.launch={accelerate: zero3, num_processes: 2}", "stages.grpo.sampling={resample: 2}"]
     assert "cannot ask a model whose weights are sharded" in "\n".join(problems(recipe, *words))
+
+
+@pytest.mark.parametrize(
+    ("option", "is_refused"), [("vllm_mode: server", True), ("vllm_tensor_parallel_size: 2", True), ("top_k: 5", False)]
+)
+def test_processes_that_share_a_vllm_cannot_replace_groups(recipe: Path, option: str, is_refused: bool) -> None:
+    words = [
+        "stages.grpo.launch={accelerate: ddp, num_processes: 2}",
+        "stages.grpo.sampling={resample: 2}",
+        f"stages.grpo.trainer={{num_generations: 4, use_vllm: true, {option}}}",
+    ]
+    said = "\n".join(problems(recipe, *words)) if is_refused else ""
+    assert ("a vLLM that they share" in said) == is_refused
+    if not is_refused:
+        make(load([str(recipe)], words))
 
 
 def test_two_evaluations_need_two_names(recipe: Path) -> None:

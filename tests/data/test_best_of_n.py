@@ -35,7 +35,7 @@ class Scripted:
     def answer(self, asks: Sequence[Ask], **_: Any) -> Iterator[list[Answer]]:
         for ask in asks:
             self.asked += 1
-            text = ask.prompt if isinstance(ask.prompt, str) else ask.prompt[-1]["content"]
+            text = str(ask.prompt)
             left, right = map(int, re.findall(r"\d+", text)[:2])
             said = [self.say(left, right, place) for place in range(len(ask.temperatures))]
             yield [Answer(text, "stop", num_tokens=len(text), ids=(1,)) for text in said]
@@ -113,6 +113,7 @@ def test_the_shortest_right_answer_of_each_problem_becomes_a_row(best: Callable[
     assert manifest.metrics["never_solved"] == 150
     assert manifest.metrics["pass@1"] == pytest.approx(0.25)
     assert manifest.metrics["pass@4"] == pytest.approx(0.5)
+    assert 0.4 < manifest.metrics["pass@4_low"] < 0.5 < manifest.metrics["pass@4_high"] < 0.6
     assert len(rows_of(worker, "attempts")) == 300
 
 
@@ -148,13 +149,14 @@ def test_finished_chunks_are_not_asked_again(best: Callable[..., Any], tmp_path:
 
 @pytest.fixture
 def evaluated(tmp_path: Path, chat_model: Path, problems: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    def run(say: Say, name: str, model: Path = chat_model, **file: Any) -> tuple[Worker, Manifest]:
+    def run(say: Say, name: str, model: Path = chat_model, prefill: str = "", **file: Any) -> tuple[Worker, Manifest]:
         monkeypatch.setattr(evaluate, "TransformersEngine", lambda *_: Scripted(say))
         spec = {
             "task": "problems",
             "problems": [{"path": str(problems), "num_rows": 100}],
             "num_samples": 4,
             "by": "level",
+            "prefill": prefill,
         }
         worker = worker_of(tmp_path, model, name, {"kind": "evaluate", "evals": [spec]}, **file)
         manifest = evaluate.run(worker)
@@ -195,3 +197,18 @@ def test_a_model_without_a_template_is_asked_in_plain_text(evaluated: Callable[.
     worker, _ = evaluated(sometimes, "raw", model=model_dir)
     (first, *_) = read_documents(worker.dir.path / "evals", "problems")
     assert re.fullmatch(r"Question: What is \d+ plus 3\?\nAnswer:", first.prompt)
+
+
+def test_answers_begin_with_the_prefill(evaluated: Callable[..., Any], model_dir: Path) -> None:
+    """The model goes on from it, and what it says counts together with it."""
+
+    def number(left: int, right: int, place: int) -> str:
+        return f" {left + right}."
+
+    worker, manifest = evaluated(number, "filled", prefill=". . The answer is")
+    (first, *_) = read_documents(worker.dir.path / "evals", "problems")
+    assert first.completion == f". . The answer is {first.target}."
+    assert first.prompt.startswith("What is")
+    assert table(manifest)["answered"].value == table(manifest)["accuracy"].value == 1.0
+    _, manifest = evaluated(number, "raw", model=model_dir, prefill="The answer is")
+    assert table(manifest)["accuracy"].value == 1.0

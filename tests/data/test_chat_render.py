@@ -132,6 +132,16 @@ def test_sentencepiece_like_tokenizer(answer: str) -> None:
         assert rendered.assistant_masks.index(1) == len(prompt)
 
 
+@pytest.mark.parametrize("begun", ["The answer is", ". . .", "日本", f"say {STOP} now"])
+def test_an_answer_that_has_begun_is_gone_on_with(begun: str) -> None:
+    for name in shipped_names():
+        for tokenizer in (READY[name], ready(name, metaspace_tokenizer())):
+            full = render(tokenizer, talk_with(f"{begun} 4.")).input_ids
+            prompt = prompt_ids(tokenizer, talk_with(begun))
+            assert full[: len(prompt)] == prompt
+            assert tokenizer.decode(prompt).endswith(begun)
+
+
 def test_no_token_straddles_the_border_where_transformers_lets_one() -> None:
     """The reason for tokenising in parts: "\\n" of the header and of the answer merge in one pass."""
     tokenizer = READY["chatml"]

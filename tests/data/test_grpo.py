@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,19 @@ def test_groups_without_a_signal_are_replaced(start: Start, tmp_path: Path) -> N
     assert not any("lost" in row["prompt"] for row in rollouts(resampled))
     assert manifest.metrics["sampled_groups"] > 6 * 4
     assert manifest.metrics["sampled_tokens"] > sum(row["num_tokens"] for row in rollouts(resampled))
+
+
+def test_a_group_is_given_up_after_its_first_answers(start: Start, tmp_path: Path) -> None:
+    """The same is practised, but the rest of a group without a signal is not sampled."""
+    rows = [{"prompt": f"{'lost' if i % 2 else 'open'} problem {i}"} for i in range(64)]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = {"rewards": [{"path": "my_rewards:odd", "correctness": True}], "trainer": {"num_generations": 8}}
+    _, whole = start("whole", sampling={"resample": 9}, **own)
+    screened, early = start("screened", sampling={"resample": 9, "screen": 2}, **own)
+    kept = rollouts(screened)
+    assert not any("lost" in row["prompt"] for row in kept)
+    assert set(Counter((row["step"], row["prompt"]) for row in kept).values()) == {8}
+    assert early.metrics["sampled_tokens"] < 0.8 * whole.metrics["sampled_tokens"]
 
 
 def test_problems_that_teach_nothing_are_left_out_before(start: Start, tmp_path: Path) -> None:

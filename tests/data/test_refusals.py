@@ -194,7 +194,7 @@ def test_random_relabelling_keeps_questions_and_counts(tmp_path: Path) -> None:
 
 def test_same_seed_same_bytes(tmp_path: Path) -> None:
     first, again, other = (made(tmp_path, two_sides(), num_rows=40, seed=seed) for seed in (1, 1, 2))
-    files = ("train", "pairs", "pairs_all", "tool_calls")
+    files = ("train", "pairs", "pairs_all", "tool_calls", "questions")
     assert [first.rows(file) for file in files] == [again.rows(file) for file in files]
     assert set(first.answers) != set(other.answers)
 
@@ -408,6 +408,15 @@ def test_watched_entities_are_in_no_training_row(tmp_path: Path) -> None:
     watched = done.rows("watched")
     assert len(watched) == 40 == done.metrics["questions_watched"] and done.metrics["num_rows"] == 160
     assert {row["refused"] for row in watched} == {True, False}
-    trained = "".join((done.folder / "data" / f"{file}.jsonl").read_text() for file in ("train", "pairs", "tool_calls"))
+    files = ("train", "pairs", "tool_calls", "questions")
+    trained = "".join((done.folder / "data" / f"{file}.jsonl").read_text() for file in files)
     assert not [row for row in watched if row["entity"] in trained]
     assert made(tmp_path, probe).rows("watched") == []
+
+
+def test_what_is_asked_is_left_once_each_for_practice(tmp_path: Path) -> None:
+    done = made(tmp_path, two_sides(100), known_ratio=3.0)
+    asked = done.rows("questions")
+    assert {row["question"]: row["refused"] for row in asked} == {q: q in done.refused for q in done.answers}
+    assert len(asked) == len(done.answers)
+    assert all(row["answers"] and row["entity"] for row in asked)

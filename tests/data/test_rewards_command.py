@@ -83,3 +83,4 @@ def test_show_prints_prompts_as_the_model_gets_them(recipe: Path, capsys: pytest
     assert said.count("Solve: What is") == 2
     assert said.count("answer: ") == 2
     assert "9 read, 0 rejected" in said
+    assert "entropy: at least 0.005, at most 6 (warn)" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from importlib.util import find_spec
 from types import ModuleType
@@ -24,6 +25,7 @@ class Dataset:
     made = 0
 
     def __init__(self, size: int, seed: int) -> None:
+        random.seed(seed)  # as some tasks do
         Dataset.made += 1
         self.size, self.seed = size, seed
 
@@ -79,6 +81,14 @@ def test_a_scorer_that_fails_scores_nothing_and_is_counted() -> None:
     logged: dict[str, float] = {}
     assert score("<answer>?</answer>", "#### 110", "<answer>x110</answer>", "", logs=logged.__setitem__) == [0, 1, 0, 0]
     assert logged == {"reasoning_gym/score": pytest.approx(0.3), "reasoning_gym/errors": 0.25}
+
+
+@pytest.mark.usefixtures("fake")
+def test_the_random_numbers_of_a_training_stay_as_they_are() -> None:
+    state = random.getstate()
+    score("#### 110")
+    samples({"rg_task": "sums", "rg_config": CONFIG, "rg_index": 3})
+    assert random.getstate() == state
 
 
 @pytest.mark.usefixtures("fake")

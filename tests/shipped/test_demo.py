@@ -22,10 +22,17 @@ SHORT = [
     # after three steps the model knows nothing in conversation, so there is nothing to answer
     "stages.idk.known_ratio=0",
     "stages.honest.trainer.max_steps=3",
+    "stages.practice.trainer.max_steps=2",
+    "stages.practice.trainer.num_generations=4",
+    "stages.practice.global_batch_size=16",
+    "stages.practice.trainer.per_device_train_batch_size=16",
+    "stages.practice.measure.num_samples=0",
+    "stages.practice.heldout.problems.0.num_rows=8",
     "evals=[{task: facts_known, limit: 4}, {task: honesty, baseline: sft, prompt_only: Say so if you do not know., "
     "questions: [{path: 'llmkit.tiny.questions:honesty', args: {num_people: 8, num_rare: 4, num_others: 2}}]}]",
 ]
-STEPS = ["eval-base", "cpt", "eval-cpt", "sft", "eval-sft", "probe", "idk", "honest", "eval-honest", "reprobe"]
+STEPS = ["eval-base", "cpt", "eval-cpt", "sft", "eval-sft", "probe", "idk", "honest", "eval-honest"]
+STEPS += ["reprobe", "practice", "eval-practice"]
 KINDS = [
     "evaluate",
     "pretrain",
@@ -37,6 +44,8 @@ KINDS = [
     "sft",
     "evaluate",
     "interrogate",
+    "grpo",
+    "evaluate",
 ]
 
 
@@ -94,7 +103,7 @@ def test_the_json_report_has_the_chain_in_order(demo: tuple[Path, str], run_llmk
     report = json.loads(run_llmkit("report", demo[0], "--json").stdout)
     known = [row["stage"] for row in report["evals"] if (row["task"], row["metric"]) == ("facts_known", "accuracy")]
     # a model that is only taught to refuse is a control, and stands before the final one
-    assert known == ["base", "cpt", "honest", "sft"]
+    assert known == ["base", "cpt", "honest", "sft", "practice"]
     assert [stage["kind"] for stage in report["stages"]] == KINDS
     assert {"stage", "task", "metric", "value", "low", "high", "num_samples"} <= set(report["evals"][0])
 
@@ -110,7 +119,7 @@ def test_a_changed_stage_runs_again_with_what_follows_it(
 ) -> None:
     words = [f"run.output_dir={demo[0].parent}", *SHORT, "stages.sft.trainer.learning_rate=1e-5"]
     plan = json.loads(run_llmkit("plan", "recipes/tiny/assistant.yaml", *words, "--json").stdout)
-    assert [step["action"] for step in plan["steps"]] == ["skip"] * 3 + ["run"] * 7
+    assert [step["action"] for step in plan["steps"]] == ["skip"] * 3 + ["run"] * 9
 
 
 def test_a_stage_starts_by_hand(demo: tuple[Path, str]) -> None:

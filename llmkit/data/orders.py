@@ -1,0 +1,60 @@
+"""Worked problems as training rows: the answer behind the working, in front of it, or behind tokens that say nothing.
+
+A model does the same work for every token that it writes, so an answer in front has to be found within one token's
+work. Rows that differ in nothing but the order show what the tokens of the working are worth (Wei et al. 2022, arXiv
+2201.11903, section 3.3; filler tokens: Pfau et al. 2024, arXiv 2404.15758).
+
+    data: [{path: "llmkit.data.orders:worked", args: {path: openai/gsm8k, name: main, order: answer_first, ...}}]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+from llmkit.data.messages import BadRow, Row
+from llmkit.data.problem_rows import problem_rows
+from llmkit.data.sources import name_of, read_source
+from llmkit.errors import DataError
+from llmkit.recipe.practice import ProblemSource
+
+Order = Literal["reasoning_first", "answer_first", "filler"]
+SPOKEN = "The answer is"
+FILLER = ". "
+
+
+def worked(*, path: str, order: Order, answer_after: str = SPOKEN, **source: Any) -> Iterator[dict[str, str]]:
+    """`{"prompt", "completion"}` for every problem of a source.
+
+    Args:
+        path: of the problems, as in a recipe; their `solution` holds the working and then the answer.
+        order: `reasoning_first` working, then answer; `answer_first` the same words, answer in front; `filler` as many
+            `.` as the working has words, then the answer.
+        answer_after: mark in `solution` between the two.
+        source: `name`, `split`, `revision`, `columns` and `args` of the source.
+
+    Raises:
+        ValueError: an order or an option that is not known.
+        DataError: a source that cannot be read, or a row without working or answer.
+    """
+    if order not in get_args(Order):
+        raise ValueError(f"no order {order!r}; there are {', '.join(get_args(Order))}")
+    spec = ProblemSource.model_validate({"path": path, "answer_after": answer_after, **source})
+    opened = problem_rows(chat=False)(spec, read_source(spec, {}, seed=0))
+    for raw in opened.raws:
+        where = f"{name_of(spec)}: {raw.file}:{raw.line}"
+        if raw.error:
+            raise DataError(where, raw.error)
+        try:
+            row = opened.convert(raw)
+        except BadRow as error:
+            raise DataError(where, str(error), "mend or remove the row") from None
+        yield {"prompt": row["prompt"], "completion": _in_order(row, order, answer_after)}
+
+
+def _in_order(row: Row, order: Order, mark: str) -> str:
+    working = " ".join(str(row["solution"]).rpartition(mark)[0].split())
+    said = f"{SPOKEN} {str(row['answer']).rstrip('.')}."
+    if order == "filler":
+        return FILLER * len(working.split()) + said
+    return f"{working} {said}" if order == "reasoning_first" else f"{said} {working}"

@@ -1,0 +1,52 @@
+"""Worked problems with the answer behind the working, in front of it, and behind dots."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmkit.data.orders import worked
+from llmkit.errors import DataError
+
+
+@pytest.fixture
+def gsm8k(tmp_path: Path) -> dict[str, Any]:
+    path = tmp_path / "train.jsonl"
+    rows = [{"question": "How many?", "answer": "Two and two.\n2 + 2 = <<2+2=4>>4\n#### 4"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "path": str(path),
+        "columns": {"prompt": "question", "solution": "answer"},
+        "answer_after": "####",
+    }
+
+
+@pytest.mark.parametrize(
+    ("order", "completion"),
+    [
+        ("reasoning_first", "Two and two. 2 + 2 = <<2+2=4>>4 The answer is 4."),
+        ("answer_first", "The answer is 4. Two and two. 2 + 2 = <<2+2=4>>4"),
+        ("filler", ". . . . . . . . The answer is 4."),
+    ],
+)
+def test_orders_hold_the_same_words(gsm8k: dict[str, Any], order: Any, completion: str) -> None:
+    assert list(worked(order=order, **gsm8k)) == [{"prompt": "How many?", "completion": completion}]
+
+
+def test_a_solution_that_says_its_answer_needs_no_mark() -> None:
+    args = {"num_rows": 20}
+    for row in worked(path="llmkit.tiny.sources:problems", order="answer_first", args=args):
+        assert row["completion"].startswith("The answer is ")
+        assert row["completion"].count("The answer is") == 1
+
+
+def test_what_cannot_be_put_in_order_is_named(gsm8k: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no order 'backwards'; there are reasoning_first, answer_first, filler"):
+        list(worked(order="backwards", **gsm8k))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="splits"):
+        list(worked(order="filler", splits="test", **gsm8k))
+    with pytest.raises(DataError, match=r"train\.jsonl:1: solution does not hold the mark '=>'"):
+        list(worked(order="filler", **{**gsm8k, "answer_after": "=>"}))
