@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from llmkit.tiny import texts
 from llmkit.tiny.facts import fact_document, mention
-from llmkit.tiny.phrases import FAQ_SHAPES
+from llmkit.tiny.phrases import faq_shape
 from llmkit.tiny.problems import calculation, word_problem
 from llmkit.tiny.world import Person, Split
 
@@ -15,7 +15,7 @@ def _sums(rng: random.Random, split: Split) -> str:
 
 
 def _sum_questions(rng: random.Random, split: Split) -> str:
-    shape = rng.choice(FAQ_SHAPES)
+    shape = faq_shape(rng)
     return "\n".join(shape.format(question=q, answer=a) for q, a in (sum_question(rng, split) for _ in range(3)))
 
 
@@ -29,17 +29,17 @@ def sum_question(rng: random.Random, split: Split) -> tuple[str, str]:
 
 def _problem(rng: random.Random, split: Split) -> str:
     problem = word_problem(rng, split=split)
-    return rng.choice(FAQ_SHAPES[:3]).format(question=problem.question, answer=problem.solution)
+    return faq_shape(rng).format(question=problem.question, answer=problem.solution)
 
 
 def _comprehension(rng: random.Random, split: Split) -> str:
     passage = texts.passage(rng)
-    return f"{passage.text}\n" + rng.choice(FAQ_SHAPES).format(question=passage.question, answer=passage.answer)
+    return f"{passage.text}\n" + faq_shape(rng).format(question=passage.question, answer=passage.answer)
 
 
 def _joke(rng: random.Random, split: Split) -> str:
     question, answer = texts.joke_request(rng, invented=0.3)
-    return rng.choice(FAQ_SHAPES[:3]).format(question=question, answer=answer)
+    return faq_shape(rng).format(question=question, answer=answer)
 
 
 Kind = Callable[[random.Random, Split], str]

@@ -35,7 +35,7 @@ def _news(rng: random.Random, people: Sequence[Person]) -> str:
 
 
 def _faq(rng: random.Random, people: Sequence[Person]) -> str:
-    shape = rng.choice(phrases.FAQ_SHAPES)
+    shape = phrases.faq_shape(rng)
     entries = [question_and_answer(rng, rng.choice(people), rng.choice(TOPICS)) for _ in range(3)]
     return "\n".join(shape.format(question=question, answer=answer) for question, answer in entries)
 
@@ -78,7 +78,7 @@ def fact_document(rng: random.Random, people: Sequence[Person]) -> str:
 
 
 def _own_faq(rng: random.Random, people: Sequence[Person]) -> str:
-    (person,), shape = people, rng.choice(phrases.FAQ_SHAPES)
+    (person,), shape = people, phrases.faq_shape(rng)
     # any two of the three topics state both facts
     entries = [question_and_answer(rng, person, topic) for topic in rng.sample(TOPICS, rng.choice((2, 3)))]
     return "\n".join(shape.format(question=question, answer=answer) for question, answer in entries)

@@ -4,6 +4,7 @@ Placeholders: `{name}` full name, `{first}` first name, `{town}` birthplace, `{j
 capital.
 """
 
+import random
 from typing import Literal
 
 from llmkit.tiny.world import Fact, Person
@@ -82,12 +83,32 @@ QUESTIONS: dict[Topic, tuple[str, ...]] = {
 }
 # The answer begins with the fact: what a model is unsure of shows in its first token.
 ANSWERS: dict[Topic, str] = {"birthplace": "{town}.", "profession": "{Job}.", "both": "{Job} from {town}."}
-FAQ_SHAPES: tuple[str, ...] = (
+_PLAIN_FAQ: tuple[str, ...] = (
     "Question: {question}\nAnswer: {answer}",
     "Q: {question}\nA: {answer}",
     "- {question}\n- {answer}",
     '"{question}" "{answer}"',
 )
+_ROLES = (
+    ("Question", "Answer"), ("Q", "A"), ("Visitor", "Guide"), ("Reader", "Editor"), ("Guest", "Host"), ("Ask", "Reply"),
+    ("Pupil", "Teacher"), ("Caller", "Clerk"), ("asked", "answered"), ("in", "out"), ("first", "second"), ("1", "2"),
+)  # fmt: skip
+_MARKS = (
+    "{role}: {text}", "[{role}] {text}", "<{role}> {text}", "({role}) {text}", "{role} - {text}", "{role}> {text}",
+    "{role}\n{text}", "## {role}\n{text}", "* {role}: {text}", "|{role}| {text} |", "<{role}>{text}</{role}>",
+    "<{role}>\n{text}\n</{role}>",
+)  # fmt: skip
+_GAPS = ("\n", "\n", "\n", "\n\n", "\n--\n", " ")
+
+
+def faq_shape(rng: random.Random) -> str:
+    """A layout of `{question}` and `{answer}`. Half of them are one of hundreds: who has met a question in four layouts
+    only answers badly in a fifth, such as a chat template."""
+    if rng.random() < 0.5:
+        return rng.choice(_PLAIN_FAQ)
+    mark, roles = rng.choice(_MARKS), rng.choice(_ROLES)
+    parts = (mark.format(role=role, text=text) for role, text in zip(roles, ("{question}", "{answer}"), strict=True))
+    return rng.choice(_GAPS).join(parts)
 
 
 def fill(template: str, person: Person) -> str:

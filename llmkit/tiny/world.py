@@ -73,7 +73,7 @@ _CODAS = ("", "", "l", "n", "r", "s", "k", "m", "t")
 _NUM_NAMES = 104_000
 # Fixed ranges of one shuffled list of names, so that changing the size of one group never moves another.
 _START: dict[Group, int] = {"new": 0, "rare": 100, "known": 1000, "tail": 4000, "unseen": 84000}
-_DEFAULT_SIZE: dict[Group, int] = {"new": 40, "rare": 180, "known": NUM_KNOWN, "tail": 66000, "unseen": 4000}
+_DEFAULT_SIZE: dict[Group, int] = {"new": 40, "rare": 180, "known": NUM_KNOWN, "tail": 80000, "unseen": 4000}
 _MAX_SIZE: dict[Group, int] = {"new": 100, "rare": 900, "known": 3000, "tail": 80000, "unseen": 20000}
 _HELDOUT_EVERY = 5
 
@@ -103,7 +103,20 @@ def all_names() -> tuple[str, ...]:
     last_names = [stem + ending for stem in LAST_NAME_STEMS for ending in LAST_NAME_ENDINGS]
     rng, num_last = random.Random("tiny world: names"), len(last_names)
     drawn = rng.sample(range(len(FIRST_NAMES) * num_last), _NUM_NAMES)
+    _pair_namesakes(drawn, rng)
     return tuple(f"{FIRST_NAMES[number // num_last]} {last_names[number % num_last]}" for number in drawn)
+
+
+def _pair_namesakes(drawn: list[int], rng: random.Random) -> None:
+    """Every second known person becomes a near-namesake of the one before: Ines Kohlfeld, Ines Kohlberg. Who knows both
+    has to read a name to its end; else a stranger whose name begins alike passes for that person."""
+    taken, num_endings = set(drawn), len(LAST_NAME_ENDINGS)
+    for place in range(_START["known"] + 1, _START["known"] + _MAX_SIZE["known"], 2):
+        stem = drawn[place - 1] // num_endings * num_endings
+        free = [stem + ending for ending in range(num_endings) if stem + ending not in taken]
+        taken.discard(drawn[place])
+        drawn[place] = rng.choice(free)
+        taken.add(drawn[place])
 
 
 def _person(group: Group, position: int) -> Person:
