@@ -7,11 +7,8 @@ one fails; nothing there ends a function that hangs.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import math
-import sys
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -21,6 +18,7 @@ from llmkit.errors import DataError, LlmkitError, UserError
 from llmkit.recipe.reward_keys import PASSED
 from llmkit.rewards.registry import Named
 from llmkit.rewards.rows import LogMetric, RowError, ignore, text_of
+from llmkit.sandbox.limited import OutOfTime, in_time
 
 OWN_TIMEOUT = 300.0
 """Seconds that a function of the user's may take for one batch."""
@@ -172,40 +170,12 @@ async def _awaited(result: Any) -> Any:
 
 
 def _limited(reward: Named, batch: _Batch, timeout: float) -> Any:
-    """Runs a reward in a daemon thread, which ends with the process if with nothing else."""
-    done: dict[str, Any] = {}
-    device = _cuda_device()
-
-    def work() -> None:
-        try:
-            _set_cuda_device(device)
-            done["result"] = _finished(reward.call(**batch.arguments()))
-        except BaseException as error:
-            done["error"] = error
-
-    thread = threading.Thread(
-        target=contextvars.copy_context().run, args=(work,), name=f"reward {reward.label}", daemon=True
-    )
-    thread.start()
-    thread.join(timeout)
-    if thread.is_alive():
+    try:
+        return in_time(lambda: _finished(reward.call(**batch.arguments())), timeout, f"reward {reward.label}")
+    except OutOfTime:
         what = f"has not returned after {timeout:g} seconds, on {len(batch.rows)} rows from {batch.places[0]} on"
-        raise UserError(f"rewards: {reward.label}", what, "limit its time, or score fewer rows at a time")
-    if "error" in done:
-        error = done["error"]
-        raise error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
-    return done["result"]
-
-
-def _cuda_device() -> int | None:
-    """The current device, which each thread has of its own; torch only where somebody has loaded it."""
-    torch = sys.modules.get("torch")
-    return int(torch.cuda.current_device()) if torch is not None and torch.cuda.is_initialized() else None
-
-
-def _set_cuda_device(device: int | None) -> None:
-    if device is not None:
-        sys.modules["torch"].cuda.set_device(device)
+        cure = "limit its time, or score fewer rows at a time"
+        raise UserError(f"rewards: {reward.label}", what, cure) from None
 
 
 def _numbers(reward: Named, batch: _Batch, result: Any) -> list[float | None]:
