@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 import pytest
-from llmkit.sandbox.child import Child, ChildFailed
 
 from llmkit.errors import UserError
+from llmkit.sandbox.child import Child, ChildFailed
 
 MODULE = """
 import os, sys, time, signal
