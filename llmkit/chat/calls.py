@@ -268,3 +268,8 @@ def _behind_thought(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[
 def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     """The text of some ids, control tokens and blanks as they are."""
     return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+
+def result_message(text: str) -> Message:
+    """A tool's result for a conversation: what would end its span in `chatml_tools` gets a blank in between."""
+    return {"role": "tool", "content": text.replace("</tool_response>", "</ tool_response>")}

@@ -70,12 +70,17 @@ def read_source(source: DataSource, data_stages: dict[str, Path], seed: int) -> 
         return _read_files(_stage_files(source.from_, source.name, data_stages))
     assert source.path is not None
     if is_local(source.path):
-        return _read_files(_local_files(source.path))
+        return read_local(source.path)
     if is_reasoning_gym(source.path):
         return made_up(source)
     if is_function(source.path):
         return _read_function(source.path, source.args)
     return _read_hub(source, seed)
+
+
+def read_local(path: str) -> Iterator[Raw]:
+    """All rows of a file, or of the files that a glob means. Raises DataError where there are none."""
+    return _read_files(_local_files(path))
 
 
 def _read_files(files: list[Path]) -> Iterator[Raw]:

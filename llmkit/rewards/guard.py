@@ -6,8 +6,6 @@ one fails; nothing there ends a function that hangs.
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from llmkit.errors import DataError, LlmkitError, UserError
 from llmkit.recipe.reward_keys import PASSED
 from llmkit.rewards.registry import Named
 from llmkit.rewards.rows import LogMetric, RowError, ignore, text_of
-from llmkit.sandbox.limited import OutOfTime, in_time
+from llmkit.sandbox.limited import OutOfTime, finished, in_time
 
 OWN_TIMEOUT = 300.0
 """Seconds that a function of the user's may take for one batch."""
@@ -156,22 +154,13 @@ def _failing_row(reward: Named, batch: _Batch, timeout: float | None) -> int | N
 
 def _run(reward: Named, batch: _Batch, timeout: float | None) -> Any:
     if not reward.is_own or timeout is None:
-        return _finished(reward.call(**batch.arguments()))
+        return finished(reward.call(**batch.arguments()))
     return _limited(reward, batch, timeout)
-
-
-def _finished(result: Any) -> Any:
-    """Of an asynchronous function, what it returns in the end."""
-    return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
-
-
-async def _awaited(result: Any) -> Any:
-    return await result
 
 
 def _limited(reward: Named, batch: _Batch, timeout: float) -> Any:
     try:
-        return in_time(lambda: _finished(reward.call(**batch.arguments())), timeout, f"reward {reward.label}")
+        return in_time(lambda: finished(reward.call(**batch.arguments())), timeout, f"reward {reward.label}")
     except OutOfTime:
         what = f"has not returned after {timeout:g} seconds, on {len(batch.rows)} rows from {batch.places[0]} on"
         cure = "limit its time, or score fewer rows at a time"

@@ -6,7 +6,9 @@ signals, be ended (it is left behind), or be timed while it computes in C withou
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
+import inspect
 import sys
 import threading
 from collections.abc import Callable
@@ -38,6 +40,15 @@ def in_time(call: Callable[[], Any], seconds: float, name: str) -> Any:
         error = done["error"]
         raise error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
     return done["result"]
+
+
+def finished(result: Any) -> Any:
+    """Of an asynchronous function, what it returns in the end."""
+    return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+
+
+async def _awaited(result: Any) -> Any:
+    return await result
 
 
 def _cuda_device() -> int | None:
