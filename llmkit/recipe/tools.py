@@ -86,7 +86,7 @@ class McpSpec(Part):
     """Names of environment variables that a started server gets besides PATH, HOME and the like. No values: recipes are
     written to the run's files."""
     timeout: float = Field(default=30.0, gt=0)
-    """Seconds that a call may take, and the start."""
+    """Seconds that a call may take."""
     max_chars: int = Field(default=2000, ge=100)
     """Longest answer; more is cut off."""
 

@@ -13,7 +13,8 @@ from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Any
 
-from llmkit.tools.tool import CallFailed, Tool, schema_of
+from llmkit.chat.schemas import schema_of
+from llmkit.tools.tool import CallFailed, Tool
 
 MAX_CHARS = 500
 MAX_BITS = 8192

@@ -27,13 +27,15 @@ except ModuleNotFoundError as missing:
     raise UserError("tools: mcp", f"needs the package '{missing.name}'", "pip install 'llmkit[mcp]'") from None
 
 _PAGES = 20
+START_SECONDS = 60.0
+"""That a server may take to start and to say what it has."""
 
 
 def mcp_tools(spec: McpSpec) -> list[Tool]:
     """The server's tools. It ends when all of them are closed. Raises UserError where it cannot be reached."""
     connection = _Connection(spec)
     try:
-        listed = {tool.name: tool for tool in connection.wait(connection.list())}
+        listed = {tool.name: tool for tool in connection.wait(connection.list(), START_SECONDS)}
         unknown = [name for name in spec.tools if name not in listed]
         if unknown:
             raise UserError(connection.name, f"has no tool '{unknown[0]}'", f"it has {', '.join(listed) or 'none'}")
@@ -75,7 +77,7 @@ class _Connection:
     def call(self, name: str, arguments: dict[str, Any]) -> str:
         """What a tool answers. Raises CallFailed where the server says that it failed, or says nothing in time."""
         try:
-            result = self.wait(self._client.result(0).call_tool(name, arguments))
+            result = self.wait(self._client.result(0).call_tool(name, arguments), self._spec.timeout)
         except (TimeoutError, concurrent.futures.CancelledError):
             raise CallFailed(f"{name} has not answered after {self._spec.timeout:g} seconds") from None
         except UserError as error:
@@ -85,10 +87,10 @@ class _Connection:
             raise CallFailed(text or f"{name} failed")
         return text
 
-    def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """What work in the client's thread gives, within the time limit. Raises UserError if there is no server."""
+    def wait(self, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
+        """What work in the client's thread gives. Raises UserError without a server, TimeoutError where it is late."""
         try:
-            self._client.result(self._spec.timeout)
+            self._client.result(START_SECONDS)
         except Exception as error:
             work.close()
             what = f"cannot be started or reached ({_cause(error)})"
@@ -96,8 +98,8 @@ class _Connection:
         if not self._thread.is_alive():
             work.close()
             raise UserError(self.name, "has ended", "start it again")
-        done = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, self._spec.timeout), self._loop)
-        return done.result(self._spec.timeout + 5)
+        done = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, seconds), self._loop)
+        return done.result(seconds + 5)
 
     def close(self) -> None:
         """Ends the client and a server that was started."""

@@ -21,9 +21,10 @@ from typing import Any
 
 import pydantic_monty
 
+from llmkit.chat.schemas import schema_of
 from llmkit.recipe.tools import PythonSpec
 from llmkit.sandbox.program import run as run_program
-from llmkit.tools.tool import CallFailed, Tool, schema_of, shortened
+from llmkit.tools.tool import CallFailed, Tool, shortened
 
 MAX_CODE = 2**16
 MAX_RECURSION = 400

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from llmkit.chat.schemas import search_schema
 from llmkit.recipe.tools import SearchSpec
 from llmkit.tools.index import Index, Passage
-from llmkit.tools.tool import Tool, schema_of
+from llmkit.tools.tool import Tool
 
 NOTHING = "Nothing found."
-_DESCRIPTION = "Looks up documents and returns the passages that fit best."
 
 
 def search_tool(spec: SearchSpec) -> Tool:
@@ -20,8 +20,7 @@ def search_tool(spec: SearchSpec) -> Tool:
     def run(arguments: dict[str, Any]) -> str:
         return written(index.search(arguments["query"], spec.num_results), spec.max_chars)
 
-    schema = schema_of("search", _DESCRIPTION, query="What to look for.")
-    return Tool("search", schema, run, spec.max_chars, index.close)
+    return Tool("search", search_schema(), run, spec.max_chars, index.close)
 
 
 def written(found: Sequence[Passage], max_chars: int) -> str:

@@ -93,13 +93,6 @@ class Tool:
         return Draft202012Validator(self.schema["function"].get("parameters", {}), registry=Registry())
 
 
-def schema_of(name: str, description: str, **texts: str) -> dict[str, Any]:
-    """Schema of a tool whose arguments are texts that it must get. `texts`: argument -> description."""
-    properties = {key: {"type": "string", "description": text} for key, text in texts.items()}
-    parameters = {"type": "object", "properties": properties, "required": list(texts), "additionalProperties": False}
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
-
-
 def shortened(text: str, max_chars: int) -> str:
     """Cut where it is too long, and said so; halves of characters, which no tokenizer takes, replaced."""
     text = text.encode("utf-8", "replace").decode("utf-8")
