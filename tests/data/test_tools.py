@@ -138,11 +138,13 @@ def test_long_and_broken_texts_are_cut_and_mended() -> None:
     assert message["role"] == "tool" and "</tool_response>" not in message["content"] and len(message["content"]) < 200
 
 
-def test_a_schema_cannot_make_us_fetch_anything() -> None:
+def test_a_schema_cannot_make_us_fetch_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[Any] = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **_: fetched.append(args))
     schema = schema_of("evil", "", x="")
     schema["function"]["parameters"] = {"$ref": "http://127.0.0.1:9/schema.json"}
     result = Tool("evil", schema, lambda arguments: "ran", 100).result({"x": 1})
-    assert result.failed and "its schema is unusable" in result.text
+    assert result.failed and "its schema is unusable" in result.text and not fetched
 
 
 # Many calls -----------------------------------------------------------------------------------------------------------
