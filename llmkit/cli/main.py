@@ -185,6 +185,21 @@ def rank(context: typer.Context) -> None:
     become("rank_page", context.args)
 
 
+@app.command(context_settings=_PASS_ON)
+def index(context: typer.Context) -> None:
+    """Index documents for the tool `search`: `{name: search, index: FOLDER}`.
+
+    Examples:
+
+        llmkit index wiki.jsonl notes/*.md --out indexes/mine
+
+        llmkit index pages.parquet --text-column body --passage-chars 400 --overlap 50 --out indexes/pages
+    """
+    from llmkit.cli.worker import become
+
+    become("index", context.args)
+
+
 _rewards = typer.Typer(no_args_is_help=False, help="List the rewards that a recipe may name, or check a recipe's.")
 app.add_typer(_rewards, name="rewards")
 

@@ -39,9 +39,9 @@ _ROOMS = {
     "pretrain": ("data", "chat", "modeling"),
     "sft": ("data", "chat", "modeling"),
     "dpo": ("data", "chat", "modeling"),
-    "grpo": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "intervals.py"),
-    "rloo": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "intervals.py"),
-    "best_of_n": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "intervals.py"),
+    "grpo": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
+    "rloo": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
+    "best_of_n": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
     "interrogate": ("knowledge", "generation", "data", "chat", "modeling"),
     "refusals": ("knowledge",),
     "evaluate": ("evaluate", "intervals.py", "generation", "chat", "modeling"),
@@ -164,7 +164,7 @@ def _problems(stage: EvaluateStage) -> dict[str, str]:
     if not specs:
         return {}
     parts = {f"evals.{spec.name}": spec.model_dump_json(exclude={"problems"}) for spec in specs}
-    return parts | _sources(("problems", "solving", "scoring"), ("knowledge", "rewards", "data"))
+    return parts | _sources(("problems", "solving", "scoring"), ("knowledge", "rewards", "sandbox", "data"))
 
 
 def _honesty(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:
