@@ -39,16 +39,21 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def disk_error(path: Path, error: OSError) -> RunError:
-    """The cause of a failed write, and its cure."""
+def to_line(row: dict[str, Any]) -> bytes:
+    """JSON and a line's end. A lone surrogate, which UTF-8 cannot write, becomes a question mark."""
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="replace") + b"\n"
+
+
+def disk_error(path: Path, error: OSError, setting: str = "run.output_dir") -> RunError:
+    """The cause of a failed write, and its cure: `setting` says where the file is to lie."""
     cures = {
-        errno.ENOSPC: ("the disk is full", "free some space or set 'run.output_dir' to another disk"),
-        errno.EDQUOT: ("the disk quota is used up", "free some space or set 'run.output_dir' to another disk"),
-        errno.EROFS: ("the file system is read-only", "set 'run.output_dir' to a folder that can be written"),
-        errno.EACCES: ("no permission to write", "set 'run.output_dir' to a folder that can be written"),
+        errno.ENOSPC: ("the disk is full", f"free some space or set '{setting}' to another disk"),
+        errno.EDQUOT: ("the disk quota is used up", f"free some space or set '{setting}' to another disk"),
+        errno.EROFS: ("the file system is read-only", f"set '{setting}' to a folder that can be written"),
+        errno.EACCES: ("no permission to write", f"set '{setting}' to a folder that can be written"),
     }
     what, cure = cures.get(
-        error.errno or 0, (f"cannot be written ({error.strerror or error})", "set another 'run.output_dir'")
+        error.errno or 0, (f"cannot be written ({error.strerror or error})", f"set another '{setting}'")
     )
     return RunError(str(path), what, cure)
 
@@ -63,7 +68,7 @@ def is_disk_full(path: Path, error: BaseException | None = None) -> bool:
 def sha256_of(data: Any) -> str:
     """Hash of plain data, independent of the order of its keys."""
     text = json.dumps(data, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def sha256_of_file(path: Path) -> str:

@@ -39,27 +39,29 @@ def added_in_front(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return _facts(tokenizer)[1]
 
 
-def bracket_literals(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> tuple[list[Message], str]:
-    """Bracket the special tokens that messages spell out.
+def bracket_literals(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: list[Any] | None
+) -> tuple[list[Message], list[Any] | None, str]:
+    """Bracket the special tokens that messages and the schemas of tools spell out.
 
     Returns:
-        The messages, and the two characters used as brackets, "" if nothing had to be bracketed.
+        The messages, the tools, and the two characters used as brackets, "" if nothing had to be bracketed.
 
     Raises:
         DataError: a role holds a special token.
     """
     control = _facts(tokenizer)[0]
-    texts = [text for message in messages for text in _strings(message)]
+    texts = [text for part in [*messages, tools] for text in _strings(part)]
     if not any(control.search(text) for text in texts):
-        return messages, ""
+        return messages, tools, ""
     if bad := [message["role"] for message in messages if control.search(message["role"])]:
         raise DataError("messages", f"the role {bad[0]!r} holds a special token", "use system, user or assistant")
     free = [marker for marker in _MARKERS if not any(marker in text for text in texts)]
     if len(free) < 2:
         raise DataError("messages", "they hold all of the noncharacters U+FDD0 to U+FDEF", "remove them")
     replacement = f"{free[0]}\\g<0>{free[1]}"
-    marked = [_map_strings(message, lambda text: control.sub(replacement, text)) for message in messages]
-    return marked, free[0] + free[1]
+    marked, listed = _map_strings([messages, tools], lambda text: control.sub(replacement, text))
+    return marked, listed, free[0] + free[1]
 
 
 def unbracket(text: str, brackets: str) -> Iterator[tuple[str, bool]]:
@@ -179,7 +181,8 @@ def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for item in value.values():
+        for key, item in value.items():
+            yield from _strings(key)
             yield from _strings(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
@@ -190,7 +193,7 @@ def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
-        return {key: _map_strings(item, change) for key, item in value.items()}
+        return {_map_strings(key, change): _map_strings(item, change) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_map_strings(item, change) for item in value]
     return value

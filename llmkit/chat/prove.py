@@ -13,7 +13,7 @@ from itertools import groupby
 from transformers import PreTrainedTokenizerBase
 
 from llmkit.chat.encode import added_in_front
-from llmkit.chat.parse import parse
+from llmkit.chat.parse import TOOL_TEMPLATES, parse
 from llmkit.chat.render import Rendered, prompt_ids, render
 from llmkit.chat.template import (
     MARKS_CURE,
@@ -33,6 +33,17 @@ TALK: list[Message] = [
     {"role": "user", "content": "Probe question two? почему"},
     {"role": "assistant", "content": "Probe answer two. 🙂"},
 ]
+_QUERY, _RESULT = "Probe query 探す", "Probe result найдено"
+TOOL_TALK: list[Message] = [
+    TALK[0],
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "search", "arguments": {"query": _QUERY}}}],
+    },
+    {"role": "tool", "content": _RESULT},
+    TALK[3],
+]
 _EMPTY_THINK = re.compile(r"\A\s*<think>\s*</think>\s*")
 _OUR_CURE = "use a shipped template: chat_template: chatml"
 
@@ -44,8 +55,8 @@ def prove(tokenizer: PreTrainedTokenizerBase) -> list[Problem]:
 
     Proved: its tokens are single ids; each assistant turn is masked, with its stop token and nothing else; the
     generation prompt is the supervised prefix; a conversation is a prefix of its continuation, reasoning included;
-    no system prompt appears that no one wrote; one BOS where the tokenizer has one; reasoning survives; shipped
-    templates parse back.
+    calls of tools are trained, their results never; no system prompt appears that no one wrote; one BOS where the
+    tokenizer has one; reasoning survives; shipped templates parse back.
     """
     try:
         template = template_of(tokenizer)
@@ -153,6 +164,26 @@ def prove_reasoning(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) 
             return
 
 
+def prove_tools(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -> Iterator[Problem]:
+    """Where it has a place for tools: a call is trained with its stop token, a result never, and the answer to a result
+    follows the generation prompt."""
+    where = _where(template)
+    try:
+        text, _ = expand(tokenizer, template.source, TOOL_TALK)
+    except TemplateError:
+        return  # no place for tools, which is its right
+    if _QUERY not in text or _RESULT not in text or not has_generation_marks(template):
+        return
+    full = render(tokenizer, TOOL_TALK)
+    runs = trained_texts(tokenizer, full)
+    if any(_RESULT in run for run in runs):
+        yield Problem(where, "it trains the results of tools, which the model does not write", MARKS_CURE)
+    elif len(runs) != 2 or _QUERY not in runs[0] or not runs[0].endswith(template.stop_token or ""):
+        yield Problem(where, "it does not train a tool call with the stop token behind it", MARKS_CURE)
+    elif (prompt := prompt_ids(tokenizer, TOOL_TALK[:3])) != full.input_ids[: len(prompt)]:
+        yield Problem(where, "a tool's result renders differently once an answer follows", _OUR_CURE)
+
+
 def prove_system(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -> Iterator[Problem]:
     """Without a system message, only markup precedes the first user message."""
     text, _ = expand(tokenizer, template.source, TALK)
@@ -183,8 +214,10 @@ def prove_round_trip(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate)
     """Shipped templates only: parsing gives the messages back."""
     if template.name not in shipped_names():
         return
-    talk = [SYSTEM, *TALK]
-    if parse(tokenizer, render(tokenizer, talk).input_ids) != talk:
+    talks = [[SYSTEM, *TALK]]
+    if template.name in TOOL_TEMPLATES:
+        talks.append([SYSTEM, *TOOL_TALK])
+    if any(parse(tokenizer, render(tokenizer, talk).input_ids) != talk for talk in talks):
         yield Problem(_where(template), "parsing does not give the messages back", "report this as a bug of llmkit")
 
 
@@ -194,6 +227,7 @@ PROOFS: tuple[Proof, ...] = (
     prove_prompt,
     prove_turns,
     prove_reasoning,
+    prove_tools,
     prove_system,
     prove_bos,
     prove_round_trip,

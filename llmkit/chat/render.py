@@ -147,8 +147,8 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], how: _H
     trains_all = how.rest and how.chosen == set(turns)
     if not has_generation_marks(source) and not trains_all:
         raise TemplateError("chat template", "it has no {% generation %} marks, so nothing can be trained", MARKS_CURE)
-    marked, brackets = bracket_literals(tokenizer, _plain(messages))
-    text, spans = expand(tokenizer, source, marked, add_generation_prompt=how.add_generation_prompt, tools=how.tools)
+    marked, tools, brackets = bracket_literals(tokenizer, _plain(messages), how.tools)
+    text, spans = expand(tokenizer, source, marked, add_generation_prompt=how.add_generation_prompt, tools=tools)
     if len(spans) != len(turns) and not trains_all:
         what = f"it marks {len(spans)} of {len(turns)} assistant turns with {{% generation %}}"
         raise TemplateError("chat template", what, "mark each assistant turn once; " + MARKS_CURE)

@@ -29,6 +29,26 @@ _MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _HEADER = re.compile(r"\A\{#-?\s*special_tokens:(?P<tokens>[^;]*);\s*stop_token:\s*(?P<stop>\S+)\s*-?#\}")
 _PROBE = "probe0content"
 
+RESPONSES: dict[str, dict[str, Any]] = {
+    "chatml_tools": {
+        "defaults": {"role": "assistant"},
+        "start_anchor": "<|im_start|>assistant\n",
+        "fields": {
+            "reasoning_content": {"open": "<think>", "close_pattern": r"</think>\s*", "content": "text"},
+            "tool_calls": {
+                "open": "<tool_call>",
+                "close_pattern": r"</tool_call>\s*",
+                "repeats": True,
+                "content": "json",
+                "transform": {"type": "function", "function": "{content}"},
+            },
+            "content": {"close_pattern": r"<\|im_end\|>\s*", "content": "text"},
+        },
+    }
+}
+"""What a tokenizer's `response_template` becomes, by which transformers and TRL read calls out of an answer. Its
+language has no words for `chatml_search`; llmkit reads calls by `llmkit.chat.calls`."""
+
 MARKS_CURE = (
     "put {% generation %} before and {% endgeneration %} behind what the assistant writes, its stop token included: "
     "{% generation %}{{ message.content + '<|im_end|>' }}{% endgeneration %}"
@@ -101,6 +121,7 @@ def template_of(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
 def apply_template(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -> list[str]:
     """Set the tokenizer's template and add the special tokens it lacks.
 
+    Its `response_template`, which belonged to the template before, becomes that of this one (`RESPONSES`) or None.
     Leaves `eos_token` and `pad_token` alone: which tokens end generation is the model's matter.
 
     Returns:
@@ -117,6 +138,7 @@ def apply_template(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -
     if missing:
         tokenizer.add_special_tokens({"extra_special_tokens": missing}, replace_extra_special_tokens=False)
     tokenizer.chat_template = template.source
+    tokenizer.response_template = RESPONSES.get(template.name)
     return [token for token in missing if token not in before]
 
 

@@ -168,6 +168,38 @@ def judge_check(context: typer.Context) -> None:
     become("judge_check", context.args)
 
 
+@app.command(context_settings=_PASS_ON)
+def rank(context: typer.Context) -> None:
+    """Rank answers on a page in your browser; `export` writes the rankings as preference rows.
+
+    Examples:
+
+        llmkit rank rollouts.jsonl --rater anna
+
+        llmkit rank export rollouts.jsonl --to preferences.jsonl
+
+    `llmkit rank -- --help` lists all options.
+    """
+    from llmkit.cli.worker import become
+
+    become("rank_page", context.args)
+
+
+@app.command(context_settings=_PASS_ON)
+def index(context: typer.Context) -> None:
+    """Index documents for the tool `search`: `{name: search, index: FOLDER}`.
+
+    Examples:
+
+        llmkit index wiki.jsonl notes/*.md --out indexes/mine
+
+        llmkit index pages.parquet --text-column body --passage-chars 400 --overlap 50 --out indexes/pages
+    """
+    from llmkit.cli.worker import become
+
+    become("index", context.args)
+
+
 _rewards = typer.Typer(no_args_is_help=False, help="List the rewards that a recipe may name, or check a recipe's.")
 app.add_typer(_rewards, name="rewards")
 

@@ -4,7 +4,7 @@
     .json            an array of objects, an object that holds one array of objects, or lines as in .jsonl
     .csv             a header and one row a record
     .parquet         its rows
-    .txt             running text, cut into documents (see `documents`)
+    .txt .md         running text, cut into documents (see `documents`)
 
 All but parquet may be compressed: `.jsonl.gz`. A line that cannot be read is a `Raw` with `error`, never an exception.
 """
@@ -201,4 +201,5 @@ READERS: dict[str, Callable[[Path], Iterator[_Row]]] = {
     ".csv": _csv,
     ".parquet": _parquet,
     ".txt": _text,
+    ".md": _text,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 Message = dict[str, Any]
@@ -54,7 +55,33 @@ def _message(message: Any, where: str) -> Message:
     rest = {key: value for key, value in message.items() if value is not None}
     for key in ("role", "from", "content", "value"):
         rest.pop(key, None)
+    if rest.get("tool_calls"):
+        rest["tool_calls"] = _tool_calls(rest["tool_calls"], f"{where}.tool_calls")
     return {"role": ROLES[role], "content": _content(content, where, bool(rest.get("tool_calls"))), **rest}
+
+
+def _tool_calls(value: Any, where: str) -> list[Any]:
+    """Calls with their arguments as an object; the OpenAI client, and files that cannot mix types, write a text."""
+    if not isinstance(value, list):
+        raise BadRow(f"{where} is {type(value).__name__}, not a list")
+    return [_tool_call(call, f"{where}[{index}]") for index, call in enumerate(value)]
+
+
+def _tool_call(call: Any, where: str) -> dict[str, Any]:
+    function = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise BadRow(f"{where} is no call with a function and its name")
+    arguments = function.get("arguments") or {}
+    try:
+        arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+    except (ValueError, RecursionError):
+        raise BadRow(f"{where} has arguments that are a text and no JSON") from None
+    if not isinstance(arguments, dict):
+        raise BadRow(f"{where} has arguments that are {type(arguments).__name__}, not an object")
+    # a file of columns gives every call the arguments of all others, as None
+    kept = {key: value for key, value in arguments.items() if value is not None}
+    rest = {key: value for key, value in call.items() if key == "id" and value is not None}
+    return {**rest, "type": "function", "function": {"name": function["name"], "arguments": kept}}
 
 
 def _content(content: Any, where: str, may_be_empty: bool) -> str:

@@ -12,9 +12,8 @@ Where a source lies is read off its `path`:
 from __future__ import annotations
 
 import glob
-import importlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import datasets
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
+from llmkit.artifacts.imported import function_at
 from llmkit.artifacts.rundir import StageDir
 from llmkit.data.files import READERS, Raw, kind_of, read_file
 from llmkit.data.reasoning_gym import is_reasoning_gym, made_up
@@ -70,12 +70,17 @@ def read_source(source: DataSource, data_stages: dict[str, Path], seed: int) -> 
         return _read_files(_stage_files(source.from_, source.name, data_stages))
     assert source.path is not None
     if is_local(source.path):
-        return _read_files(_local_files(source.path))
+        return read_local(source.path)
     if is_reasoning_gym(source.path):
         return made_up(source)
     if is_function(source.path):
         return _read_function(source.path, source.args)
     return _read_hub(source, seed)
+
+
+def read_local(path: str) -> Iterator[Raw]:
+    """All rows of a file, or of the files that a glob means. Raises DataError where there are none."""
+    return _read_files(_local_files(path))
 
 
 def _read_files(files: list[Path]) -> Iterator[Raw]:
@@ -124,7 +129,7 @@ def _stage_files(name: str, rows: str | None, data_stages: dict[str, Path]) -> l
 
 
 def _read_function(path: str, args: dict[str, Any]) -> Iterator[Raw]:
-    function = _import(path)
+    function = function_at(path, DataError)
     try:
         inspect.signature(function).bind(**args)
     except TypeError as error:
@@ -135,19 +140,6 @@ def _read_function(path: str, args: dict[str, Any]) -> Iterator[Raw]:
             yield Raw(row, path, number)
     except (ValueError, OSError) as error:
         raise DataError(path, str(error), "change 'args'") from error
-
-
-def _import(path: str) -> Callable[..., Iterable[Any]]:
-    module_name, _, name = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise DataError(path, str(error), "a function is named package.module:function") from None
-    function: Callable[..., Iterable[Any]] | None = getattr(module, name, None)
-    if not callable(function):
-        near = get_close_matches(name, [key for key in vars(module) if not key.startswith("_")], n=1)
-        raise DataError(path, f"{module_name} has no function '{name}'", f"did you mean '{near[0]}'?" if near else "")
-    return function
 
 
 def _read_hub(source: DataSource, seed: int) -> Iterator[Raw]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from llmkit.artifacts.manifest import EvalRow
 from llmkit.evaluate.answered import Judged
-from llmkit.evaluate.intervals import paired_interval, wilson
+from llmkit.intervals import paired_interval, wilson
 from llmkit.knowledge.honesty import Outcome, Share, Table, refusal_diversity, scores, shares
 from llmkit.recipe.knowledge import HonestySpec
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from llmkit.artifacts.manifest import EvalRow
-from llmkit.evaluate.intervals import bootstrap, mean_interval, paired_interval
 from llmkit.evaluate.results import Document, Metric, TaskResult, read_documents
+from llmkit.intervals import bootstrap, mean_interval, paired_interval
 
 # As in lm-eval: each of these goes through the whole corpus, in up to a second.
 _SLOW = ("bleu", "chrf", "chrf++", "ter")

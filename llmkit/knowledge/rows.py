@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from llmkit.chat.schemas import search_schema
 from llmkit.chat.template import Message
 from llmkit.errors import DataError
 from llmkit.knowledge.balance import plain
@@ -125,14 +126,6 @@ def tool_conversation(question: str, answer: str | None, search_tool: str) -> Ro
     call = {"type": "function", "function": {"name": search_tool, "arguments": {"query": question}}}
     turn = {"role": "assistant", "content": "", "tool_calls": [call]}
     return {"messages": [_user(question), turn], "tools": [search_schema(search_tool)]}
-
-
-def search_schema(name: str) -> Row:
-    """As transformers' chat templates take it."""
-    query = {"type": "string", "description": "What to look for."}
-    parameters = {"type": "object", "properties": {"query": query}, "required": ["query"]}
-    function = {"name": name, "description": "Looks a fact up.", "parameters": parameters}
-    return {"type": "function", "function": function}
 
 
 def _user(content: str) -> Message:

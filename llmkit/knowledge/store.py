@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmkit.artifacts.files import disk_error, read_json, write_json
+from llmkit.artifacts.files import disk_error, read_json, to_line, write_json
 from llmkit.errors import RunError
 
 KEYS = "steps.json"
@@ -52,11 +52,6 @@ def writing(path: Path) -> Iterator[Callable[[Row], None]]:
         raise disk_error(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
-
-
-def to_line(row: Row) -> bytes:
-    """JSON and a line's end. A lone surrogate, which UTF-8 cannot write, becomes a question mark."""
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="replace") + b"\n"
 
 
 def read_rows(path: Path) -> Iterator[Row]:

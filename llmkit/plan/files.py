@@ -19,7 +19,7 @@ from llmkit.recipe.source import Loc
 
 WHOLE = 64 * 2**20
 """Files up to this size are hashed whole; of larger ones the ends, the size and the time of change."""
-_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".txt")
+_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".txt", ".md")
 _MODEL_FILES = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt")
 # Package that makes rows up -> the distribution whose version says how.
 _GENERATORS = {"reasoning_gym": "reasoning-gym"}

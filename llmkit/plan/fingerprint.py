@@ -39,12 +39,12 @@ _ROOMS = {
     "pretrain": ("data", "chat", "modeling"),
     "sft": ("data", "chat", "modeling"),
     "dpo": ("data", "chat", "modeling"),
-    "grpo": ("data", "chat", "modeling", "generation", "knowledge", "rewards"),
-    "rloo": ("data", "chat", "modeling", "generation", "knowledge", "rewards"),
-    "best_of_n": ("data", "chat", "modeling", "generation", "knowledge", "rewards"),
+    "grpo": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
+    "rloo": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
+    "best_of_n": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
     "interrogate": ("knowledge", "generation", "data", "chat", "modeling"),
     "refusals": ("knowledge",),
-    "evaluate": ("evaluate", "generation", "chat", "modeling"),
+    "evaluate": ("evaluate", "intervals.py", "generation", "chat", "modeling"),
 }
 _EVAL_FILES = (".yaml", ".yml", ".jsonl", ".json", ".py")
 _PRACTICE_FILES = (
@@ -164,7 +164,7 @@ def _problems(stage: EvaluateStage) -> dict[str, str]:
     if not specs:
         return {}
     parts = {f"evals.{spec.name}": spec.model_dump_json(exclude={"problems"}) for spec in specs}
-    return parts | _sources(("problems", "solving", "scoring"), ("knowledge", "rewards", "data"))
+    return parts | _sources(("problems", "solving", "scoring"), ("knowledge", "rewards", "sandbox", "data"))
 
 
 def _honesty(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:
@@ -208,6 +208,10 @@ def _code(kind: str) -> dict[str, str]:
 
 
 def _sources(files: Iterable[str], rooms: Iterable[str]) -> dict[str, str]:
-    """Of `stages/` the named files; of other rooms all."""
+    """Of `stages/` the named files; of other rooms all. A room may be a single file."""
     parts = {f"code of llmkit/stages/{name}.py": digest(_PACKAGE / "stages" / f"{name}.py") for name in files}
-    return parts | {f"code of llmkit/{room}": digest_of_sources(_PACKAGE / room) for room in rooms}
+    return parts | {f"code of llmkit/{room}": _room(_PACKAGE / room) for room in rooms}
+
+
+def _room(path: Path) -> str:
+    return digest(path) if path.suffix else digest_of_sources(path)

@@ -27,13 +27,14 @@ from llmkit.report.problems import solving
 from llmkit.report.run import RunReport, StageReport
 from llmkit.report.settings import data_sources, settings
 from llmkit.report.svg import Whisker, whisker_chart
+from llmkit.visible import visible
 
 
 def build_report(run: RunDir) -> Path:
     """Writes report.html and report.md. Raises RunError where the folder cannot be written."""
     report = collect(run)
-    write_text(run.report, numbers.visible(page(report)))
-    write_text(run.report.with_suffix(".md"), numbers.visible(markdown(report)))
+    write_text(run.report, visible(page(report)))
+    write_text(run.report.with_suffix(".md"), visible(markdown(report)))
     return run.report
 
 

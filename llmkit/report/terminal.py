@@ -12,8 +12,9 @@ from llmkit.artifacts.rundir import RunDir
 from llmkit.report.answers import answers
 from llmkit.report.collect import collect
 from llmkit.report.compare import ResultLine, change, columns
-from llmkit.report.numbers import value, visible
+from llmkit.report.numbers import value
 from llmkit.report.words import final_figures, summary
+from llmkit.visible import visible
 
 # A no-break space keeps the column straight: rich strips ordinary ones at the end of a cell.
 _ARROWS = {"up": " \u2191", "down": " \u2193", "unclear": "\u00a0\u00a0"}

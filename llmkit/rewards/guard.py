@@ -6,12 +6,7 @@ one fails; nothing there ends a function that hangs.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import inspect
 import math
-import sys
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -21,6 +16,7 @@ from llmkit.errors import DataError, LlmkitError, UserError
 from llmkit.recipe.reward_keys import PASSED
 from llmkit.rewards.registry import Named
 from llmkit.rewards.rows import LogMetric, RowError, ignore, text_of
+from llmkit.sandbox.limited import OutOfTime, finished, in_time
 
 OWN_TIMEOUT = 300.0
 """Seconds that a function of the user's may take for one batch."""
@@ -158,54 +154,17 @@ def _failing_row(reward: Named, batch: _Batch, timeout: float | None) -> int | N
 
 def _run(reward: Named, batch: _Batch, timeout: float | None) -> Any:
     if not reward.is_own or timeout is None:
-        return _finished(reward.call(**batch.arguments()))
+        return finished(reward.call(**batch.arguments()))
     return _limited(reward, batch, timeout)
 
 
-def _finished(result: Any) -> Any:
-    """Of an asynchronous function, what it returns in the end."""
-    return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
-
-
-async def _awaited(result: Any) -> Any:
-    return await result
-
-
 def _limited(reward: Named, batch: _Batch, timeout: float) -> Any:
-    """Runs a reward in a daemon thread, which ends with the process if with nothing else."""
-    done: dict[str, Any] = {}
-    device = _cuda_device()
-
-    def work() -> None:
-        try:
-            _set_cuda_device(device)
-            done["result"] = _finished(reward.call(**batch.arguments()))
-        except BaseException as error:
-            done["error"] = error
-
-    thread = threading.Thread(
-        target=contextvars.copy_context().run, args=(work,), name=f"reward {reward.label}", daemon=True
-    )
-    thread.start()
-    thread.join(timeout)
-    if thread.is_alive():
+    try:
+        return in_time(lambda: finished(reward.call(**batch.arguments())), timeout, f"reward {reward.label}")
+    except OutOfTime:
         what = f"has not returned after {timeout:g} seconds, on {len(batch.rows)} rows from {batch.places[0]} on"
-        raise UserError(f"rewards: {reward.label}", what, "limit its time, or score fewer rows at a time")
-    if "error" in done:
-        error = done["error"]
-        raise error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
-    return done["result"]
-
-
-def _cuda_device() -> int | None:
-    """The current device, which each thread has of its own; torch only where somebody has loaded it."""
-    torch = sys.modules.get("torch")
-    return int(torch.cuda.current_device()) if torch is not None and torch.cuda.is_initialized() else None
-
-
-def _set_cuda_device(device: int | None) -> None:
-    if device is not None:
-        sys.modules["torch"].cuda.set_device(device)
+        cure = "limit its time, or score fewer rows at a time"
+        raise UserError(f"rewards: {reward.label}", what, cure) from None
 
 
 def _numbers(reward: Named, batch: _Batch, result: Any) -> list[float | None]:

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from llmkit.errors import UserError
 from llmkit.rewards.answer import Number, check_options, expected_answer, fold, found_in, number, same, samples_of
-from llmkit.rewards.child import Child, ChildFailed
 from llmkit.rewards.rows import Completion, LogMetric, Reward, Samples, column, ignore, share, text_of
+from llmkit.sandbox.child import Child, ChildFailed
 
 COLUMNS: tuple[str, ...] = ("answer",)
 CORRECTNESS: bool = True

@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from llmkit.errors import UserError
-from llmkit.rewards.child import Child, ChildFailed
 from llmkit.rewards.rows import Completion, LogMetric, Reward, ignore, share, text_of
+from llmkit.sandbox.child import Child, ChildFailed
 
 COLUMNS: tuple[str, ...] = ()
 CORRECTNESS: bool = False

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from functools import partial, update_wrapper
 from typing import Any, Protocol
 
+from llmkit.artifacts.imported import function_at
 from llmkit.errors import UserError
 from llmkit.recipe import reward_keys
 from llmkit.recipe.practice import RewardSpec, Scalar
@@ -118,7 +119,7 @@ def _relabelled(call: Reward, name: str, label: str) -> Reward:
 def _own(spec: RewardSpec, label: str) -> Named:
     """A function of the user's. The columns that it must have are its arguments without a default."""
     path = str(spec.path)
-    function = _import(path)
+    function = function_at(path)
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError) as error:
@@ -165,23 +166,6 @@ def _bound(function: Callable[..., Any], path: str, args: Mapping[str, Any]) -> 
         return function(**given, **args)
 
     return bound
-
-
-def _import(path: str) -> Callable[..., Any]:
-    module_name, _, name = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UserError(path, str(error), "a function is named package.module:function") from None
-    except Exception as error:
-        what = f"{module_name} cannot be imported ({type(error).__name__}: {error})"
-        raise UserError(path, what, "mend it") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        near = get_close_matches(name, [key for key in vars(module) if not key.startswith("_")], n=1)
-        raise UserError(path, f"{module_name} has no function '{name}'", f"did you mean '{near[0]}'?" if near else "")
-    found: Callable[..., Any] = function
-    return found
 
 
 def _equal(value: Any, wanted: Scalar) -> bool:

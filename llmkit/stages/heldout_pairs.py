@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from trl import DPOTrainer
 
 from llmkit.data.build import Built
-from llmkit.evaluate.intervals import mean_interval
+from llmkit.intervals import mean_interval
 from llmkit.stages.heldout import is_sharded
 
 

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from llmkit.data.files import READERS, kind_of, read_file
 from llmkit.errors import DataError
-from llmkit.evaluate.intervals import wilson
+from llmkit.intervals import wilson
 from llmkit.knowledge.judge import Item, Judge
 from llmkit.knowledge.records import Verdict
 

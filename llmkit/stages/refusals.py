@@ -14,7 +14,7 @@ from pathlib import Path
 
 from llmkit.artifacts.manifest import Manifest, Sample
 from llmkit.errors import DataError
-from llmkit.evaluate.intervals import wilson
+from llmkit.intervals import wilson
 from llmkit.knowledge.balance import Surface
 from llmkit.knowledge.dataset import choose, fates, settle_conflicts
 from llmkit.knowledge.probe import read_probe

@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from llmkit.chat.ask import Answer, Ask, Engine
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import RunError
-from llmkit.evaluate.intervals import mean_interval
 from llmkit.evaluate.passes import budgets, maj_at_k, pass_at_k
 from llmkit.generation.engine import ids_of
+from llmkit.intervals import mean_interval
 from llmkit.knowledge.store import Row, Steps
 from llmkit.stages.asked import Pace
 from llmkit.stages.common import Worker

@@ -20,12 +20,14 @@ from llmkit.chat.template import shipped_names
 from llmkit.errors import DataError, TemplateError
 
 STOP = "<|im_end|>"
+REASONING = ["chatml_think", "chatml_tools", "chatml_search"]
 READY = {name: ready(name) for name in shipped_names()}
 READY_BOS = {name: ready(name, bos_tokenizer()) for name in shipped_names()}
 
 _WORDS = "hello |world|日本語|こんにちは|привет|नमस्ते|مرحبا|👋|👩‍👩‍👧|🇯🇵|é|42|."
 _BLANKS = ["\n", "\n\n", " ", "  ", "\t", "\r\n", "\u200b", "\x00", "e\u0301", "\ufdd0", "\ue000"]
 _CONTROL = [STOP, "<|im_start|>", "<|im_start|>assistant\n", "<|im_sep|>", "<|endoftext|>", "<|pad|>", "<s>"]
+_CONTROL += ["<|search_start|>", "<|python_end|>", "<|result_start|>", "<|result_end|>"]
 _MARKUP = ["<think>", "</think>", "{{ bos_token }}", "{% generation %}"]
 pieces = st.sampled_from([*_WORDS.split("|"), *_BLANKS, *_CONTROL, *_MARKUP])
 contents = st.one_of(st.lists(pieces, max_size=8).map("".join), st.text(max_size=20))
@@ -72,7 +74,7 @@ def test_prompt_and_every_earlier_conversation_are_prefixes(name: str, messages)
 @SETTINGS
 @given(messages=conversations)
 def test_parse_gives_the_messages_back(name: str, messages) -> None:  # type: ignore[no-untyped-def]
-    if name == "chatml_think" and any(message["content"].startswith("<think>\n") for message in messages):
+    if name in REASONING and any(message["content"].startswith("<think>\n") for message in messages):
         return  # reads as reasoning: parse says so
     for tokenizer in (READY[name], READY_BOS[name]):
         assert parse(tokenizer, render(tokenizer, messages).input_ids) == messages
@@ -103,10 +105,11 @@ def test_ids_and_mask_are_those_of_transformers(name: str, messages) -> None:  #
     assert (ours.input_ids, ours.assistant_masks) == (theirs["input_ids"], theirs["assistant_masks"])
 
 
+@pytest.mark.parametrize("name", REASONING)
 @SETTINGS
 @given(pairs=st.lists(st.tuples(contents, contents), min_size=1, max_size=3))
-def test_reasoning_is_trained_kept_and_parsed_back(pairs) -> None:  # type: ignore[no-untyped-def]
-    tokenizer = READY["chatml_think"]
+def test_reasoning_is_trained_kept_and_parsed_back(name: str, pairs) -> None:  # type: ignore[no-untyped-def]
+    tokenizer = READY[name]
     messages = [
         message
         for reasoning, answer in pairs

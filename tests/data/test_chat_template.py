@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from llmkit.chat.render import render
 from llmkit.chat.template import (
+    RESPONSES,
     apply_template,
     has_generation_marks,
     load_template,
@@ -22,6 +23,7 @@ from llmkit.chat.template import (
 )
 from llmkit.errors import TemplateError
 
+CALL = {"type": "function", "function": {"name": "search", "arguments": {"query": "x"}}}
 MARKED = (
     "{% for m in messages %}[{{ m.role }}]"
     "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<end>{% endgeneration %}"
@@ -44,7 +46,7 @@ def test_load_by_name_and_by_path(tmp_path: Path) -> None:
 def test_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(TemplateError, match="did you mean chatml"):
         load_template("chatlm")
-    with pytest.raises(TemplateError, match="shipped are chatml, chatml_sep, chatml_think"):
+    with pytest.raises(TemplateError, match="shipped are chatml, chatml_search, chatml_sep, chatml_think, "):
         load_template("zzz")
 
 
@@ -144,6 +146,26 @@ def test_saving_a_tokenizer_keeps_the_template(tmp_path: Path) -> None:
             {"role": "assistant", "content": "x", "reasoning_content": "a</think>b"},
             "end the span early",
         ),
+        ("chatml_tools", {"role": "narrator", "content": "x"}, "this template knows system, user, assistant, tool"),
+        ("chatml_tools", {"role": "assistant"}, "content of the assistant message is not a string"),
+        ("chatml_tools", {"role": "user", "content": "x", "tool_calls": [CALL]}, "belong to the assistant"),
+        ("chatml_tools", {"role": "tool", "content": "a</tool_response>b"}, "end the span early"),
+        ("chatml_tools", {"role": "assistant", "content": "x", "tool_calls": [{}]}, "has no name"),
+        ("chatml_tools", {"role": "user", "content": "x", "reasoning_content": "y"}, "belongs to the assistant"),
+        ("chatml_search", {"role": "tool"}, "content of the tool message is not a string"),
+        ("chatml_search", {"role": "user", "content": "x", "tool_calls": [CALL]}, "belong to the assistant"),
+        ("chatml_search", {"role": "assistant", "tool_calls": [{"name": "add"}]}, 'no tokens for the tool "add"'),
+        ("chatml_search", {"role": "assistant", "tool_calls": [{"name": "search", "arguments": "x"}]}, "a text"),
+        (
+            "chatml_search",
+            {"role": "assistant", "tool_calls": [{"name": "search", "arguments": {"query": "x", "k": 1}}]},
+            "nothing else",
+        ),
+        (
+            "chatml_search",
+            {"role": "assistant", "content": "x", "reasoning_content": "a</think>b"},
+            "end the span early",
+        ),
     ],
 )
 def test_template_refuses_what_it_cannot_write(name: str, message: dict[str, object], what: str) -> None:
@@ -151,8 +173,25 @@ def test_template_refuses_what_it_cannot_write(name: str, message: dict[str, obj
         render(ready(name), [message])
 
 
-@pytest.mark.parametrize("name", shipped_names())
+@pytest.mark.parametrize("name", ["chatml", "chatml_sep", "chatml_think"])
 def test_template_refuses_tools(name: str) -> None:
     tool = {"type": "function", "function": {"name": "add", "parameters": {}}}
     with pytest.raises(TemplateError, match="no place for tools"):
         render(ready(name), [{"role": "user", "content": "x"}], tools=[tool])
+
+
+def test_search_tokens_list_only_the_tools_that_have_some() -> None:
+    tools = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("search", "python")]
+    talk = [{"role": "user", "content": "x"}]
+    assert "<|im_start|>system\nTools: search python<|im_end|>" in (
+        render(ready("chatml_search"), talk, tools=tools).text or ""
+    )
+    with pytest.raises(TemplateError, match='no tokens for the tool "add"'):
+        render(ready("chatml_search"), talk, tools=[{"type": "function", "function": {"name": "add"}}])
+
+
+def test_a_new_template_takes_the_response_template_of_the_old_one_away() -> None:
+    tokenizer = ready("chatml_tools")
+    assert tokenizer.response_template == RESPONSES["chatml_tools"]
+    apply_template(tokenizer, load_template("chatml"))
+    assert tokenizer.response_template is None

@@ -14,7 +14,7 @@ from fake_openai import FakeOpenAI, Reply, refused
 from helpers_data import write_rows
 
 from llmkit.artifacts.shipped import shipped
-from llmkit.evaluate.intervals import wilson
+from llmkit.intervals import wilson
 from llmkit.knowledge.judge import Item
 from llmkit.stages.judge_check import main
 from llmkit.stages.labelled import LABELS, check, read_labelled

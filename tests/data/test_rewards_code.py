@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from llmkit.errors import UserError
-from llmkit.rewards.code import isolation, make_code, program_in, read_tests, samples
+from llmkit.rewards.code import make_code, program_in, read_tests, samples
 from llmkit.rewards.rows import RowError
+from llmkit.sandbox.program import isolation
 
 ASSERTS = "assert add(1, 2) == 3\nassert add(-2, 2) == 0\nassert [add(1, 1)] == [2], 'message'"
 SUM = [{"input": "1 2\n", "output": "3\n"}, {"input": "20 2\n", "output": "22"}]
@@ -300,7 +301,7 @@ def test_it_reports_what_happened() -> None:
 
 def test_where_no_program_can_be_run_none_is_called_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "box.py").write_text("raise OSError('no such machine')")
-    monkeypatch.setattr("llmkit.rewards.code._BOX", tmp_path / "box.py")
+    monkeypatch.setattr("llmkit.sandbox.program._BOX", tmp_path / "box.py")
     with pytest.raises(UserError, match=r"cannot be run here \(OSError: no such machine\)"):
         run("def add(a, b): return a + b")
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from llmkit.artifacts.files import to_line
 from llmkit.errors import RunError
-from llmkit.knowledge.store import Chunks, Steps, read_rows, to_line, writing
+from llmkit.knowledge.store import Chunks, Steps, read_rows, writing
 
 ROWS = [{"n": n, "text": "Zoë \u2028 says\n" * (n % 3)} for n in range(23)]
 

@@ -23,7 +23,7 @@ EXAMPLE = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "
 
 def test_the_folder_at_the_top_is_the_one_in_use() -> None:
     assert shipped_dir() == Path(__file__).parents[2] / "chat_templates"
-    assert shipped_names() == ["chatml", "chatml_sep", "chatml_think"]
+    assert shipped_names() == ["chatml", "chatml_search", "chatml_sep", "chatml_think", "chatml_tools"]
 
 
 @pytest.mark.parametrize("build", [byte_tokenizer, bos_tokenizer, metaspace_tokenizer])
@@ -56,6 +56,9 @@ def test_readme_shows_what_the_template_writes(name: str) -> None:
     messages = EXAMPLE
     if name == "chatml_think":
         messages = [EXAMPLE[0], {**EXAMPLE[1], "reasoning_content": "A greeting."}]
+    if name in ("chatml_tools", "chatml_search"):
+        call = {"type": "function", "function": {"name": "search", "arguments": {"query": "Hi"}}}
+        messages = [EXAMPLE[0], {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "A word."}]
     shown = repr(render(ready(name), messages).text)[1:-1].replace("|", "\\|")
     (line,) = [line for line in README.read_text().splitlines() if line.startswith(f"| `{name}`")]
     assert shown.replace("\\|", "|") in line.replace("\\|", "|")

@@ -10,6 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from data.helpers_rank import decision, rollout_row, write_rollouts
+
+from llmkit.preference.rollouts import item_of
+from llmkit.preference.store import open_store
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("recipes/*/*.md")]
@@ -18,6 +22,7 @@ HEAVY = {
     "llmkit chat": "tests/data/test_chat_command.py",
     "accelerate launch": "tests/shipped/test_demo.py",
     "lm_eval": "tests/shipped/test_evals.py",
+    "llmkit rank rollouts.jsonl": "serves until it is stopped: tests/shipped/test_rank_browser.py",
 }
 
 
@@ -37,6 +42,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     shutil.copytree(ROOT / "evals", folder / "evals")
     shutil.copy(ROOT / "recipes/tiny/assistant.yaml", folder / "my.yaml")
+    write_rollouts(folder / "rollouts.jsonl", [rollout_row(0)])
+    with open_store(folder / "rankings.jsonl") as store:
+        store.append(decision(item_of(rollout_row(0), ""), ["c1", "c0 c2 c3 c4"]))
     run = folder / "runs" / "assistant"
     run.mkdir(parents=True)
     shutil.copy(ROOT / "recipes/tiny/assistant.yaml", run / "recipe.yaml")

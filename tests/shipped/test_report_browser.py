@@ -1,8 +1,5 @@
 """The report in a real browser: nothing runs, nothing is fetched, nothing sticks out."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from control.honest_runs import honest_run
 from control.practice_runs import practice_run
@@ -10,27 +7,7 @@ from control.report_runs import HOSTILE, full_run
 
 from llmkit.report.build import build_report
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 LONG = " unbroken" + "x" * 400
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.is_file():
-        pytest.skip(f"no {CHROMIUM}")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS, headless=True)
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.parametrize("width", [390, 1280])

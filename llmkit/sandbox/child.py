@@ -34,7 +34,7 @@ GRACE_SECONDS = 30.0
 """How much longer than the time limit is waited for word of the helper, whose machine may be busy."""
 BUSY = 4.0
 """Seconds on the clock per second of CPU time that a call may take."""
-_START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from llmkit.rewards.child import _main; _main()"
+_START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from llmkit.sandbox.child import _main; _main()"
 
 
 class ChildFailed(Exception):

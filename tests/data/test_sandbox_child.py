@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from llmkit.errors import UserError
-from llmkit.rewards.child import Child, ChildFailed
+from llmkit.sandbox.child import Child, ChildFailed
 
 MODULE = """
 import os, sys, time, signal
@@ -97,7 +97,7 @@ def test_no_helper_outlives_its_caller(module: str, tmp_path: Path) -> None:
     script = (
         "import sys, threading, time, os\n"
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from llmkit.rewards.child import Child\n"
+        "from llmkit.sandbox.child import Child\n"
         f"child = Child({module!r}, timeout=2)\n"
         "print(child.call('pid'), flush=True)\n"
         "threading.Thread(target=child.call, args=('sleep',), daemon=True).start()\n"

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from llmkit.evaluate.intervals import bootstrap, mean_interval, newcombe_paired, paired_interval, wilson
 from llmkit.evaluate.results import Document, Metric, TaskResult, write_documents
 from llmkit.evaluate.rows import eval_rows
+from llmkit.intervals import bootstrap, mean_interval, newcombe_paired, paired_interval, wilson
 
 
 @pytest.mark.parametrize(

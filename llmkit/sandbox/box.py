@@ -1,5 +1,5 @@
-"""Runs one program that nobody has read, in a process that can do little: started as a script by `llmkit.rewards.code`,
-never imported by it, on the standard library alone.
+"""Runs one program that nobody has read, in a process that can do little: started as a script by
+`llmkit.sandbox.program`, never imported by it, on the standard library alone.
 
     python -I -S box.py FOLDER < job       job: one line of JSON, then what the program reads as its input
 

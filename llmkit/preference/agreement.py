@@ -1,0 +1,96 @@
+"""How far raters agree, with themselves and with each other: Kendall's tau of two rankings of one item.
+
+tau-b     Kendall 1945, Biometrika 33, 239: 1 the same order, 0 no relation, -1 reversed; ties count for neither side.
+          A ranking in which all are equal has no order and so no tau.
+
+Intervals are over items, since the pairs of one item depend on each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import sqrt
+
+from llmkit.intervals import mean_interval
+from llmkit.preference.rankings import Decision
+
+Ranks = Mapping[str, int]
+SEED = 0
+FEWEST = 5
+"""Items that an interval takes: resamples of fewer hardly differ, so that it would be too narrow."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of two rankings of each of several items."""
+
+    tau: float | None
+    """Mean over the items where both rankings have an order."""
+    low: float | None
+    high: float | None
+    """95 % interval of `tau`; None for few items."""
+    num_items: int
+    num_no_order: int
+    """Items that `tau` leaves out: one of the two rankings holds all completions equal."""
+    num_same: int
+    """Pairs of completions that both put in the same order, of `num_pairs`."""
+    num_pairs: int
+    """Pairs of completions that neither ties."""
+
+
+def tau_b(first: Ranks, second: Ranks) -> float | None:
+    """None where one of the two has no order. scipy has it too, and takes a second to import for these few pairs.
+
+    >>> tau_b({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 3, "c": 2})
+    0.3333333333333333
+    """
+    signs = _signs(first, second)
+    ordered_first, ordered_second = sum(a != 0 for a, _ in signs), sum(b != 0 for _, b in signs)
+    if not ordered_first or not ordered_second:
+        return None
+    return sum(a * b for a, b in signs) / sqrt(ordered_first * ordered_second)
+
+
+def _signs(first: Ranks, second: Ranks) -> list[tuple[int, int]]:
+    return [(_sign(first[a] - first[b]), _sign(second[a] - second[b])) for a, b in combinations(sorted(first), 2)]
+
+
+def _sign(value: int) -> int:
+    return (value > 0) - (value < 0)
+
+
+def agreement(pairs: Sequence[tuple[Ranks, Ranks]]) -> Agreement:
+    """Of the two rankings of every item."""
+    taus = [tau for first, second in pairs if (tau := tau_b(first, second)) is not None]
+    both = [a * b for first, second in pairs for a, b in _signs(first, second) if a and b]
+    low, high = _interval(taus)
+    return Agreement(
+        tau=sum(taus) / len(taus) if taus else None,
+        low=low,
+        high=high,
+        num_items=len(pairs),
+        num_no_order=len(pairs) - len(taus),
+        num_same=sum(product > 0 for product in both),
+        num_pairs=len(both),
+    )
+
+
+def _interval(taus: list[float]) -> tuple[float | None, float | None]:
+    """On the scale from 0 to 1, where taus that are all 1 or -1 are a share and have an interval of some width."""
+    found = mean_interval([(tau + 1) / 2 for tau in taus], SEED) if len(taus) >= FEWEST else None
+    return (2 * found[0] - 1, 2 * found[1] - 1) if found else (None, None)
+
+
+def with_oneself(decisions: Iterable[Decision], rater: str) -> Agreement:
+    """Of one rater's two rankings of the items that came twice."""
+    own = {(each.item, each.repeat): each.ranks for each in decisions if each.rater == rater and each.groups}
+    return agreement([(own[item, 0], ranks) for (item, repeat), ranks in own.items() if repeat and (item, 0) in own])
+
+
+def between(decisions: Iterable[Decision], first: str, second: str) -> Agreement:
+    """Of two raters' first rankings of the items that both have ranked."""
+    ranks = {(each.rater, each.item): each.ranks for each in decisions if each.groups and not each.repeat}
+    shared = [item for rater, item in ranks if rater == first and (second, item) in ranks]
+    return agreement([(ranks[first, item], ranks[second, item]) for item in shared])

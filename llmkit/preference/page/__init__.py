@@ -1,0 +1,1 @@
+"""The page on which people rank: one document, served to this machine alone."""

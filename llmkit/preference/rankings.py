@@ -1,0 +1,159 @@
+"""What raters decided: one ranking, skip or flag of one item each.
+
+rankings.jsonl    {"event": "decision", "id", "item", "version", "rater", "repeat", "shown", "groups", "skipped",
+                   "flagged", "seconds", "time", "by"}
+                  {"event": "undo", "id", "rater", "time"}        takes the decision with this id back
+
+`groups` stand from best to worst; completions in one group are as good as each other. A ranking is complete: every
+completion that was shown stands in one group.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+
+from llmkit.errors import DataError, UserError
+from llmkit.preference.rollouts import Item
+
+LONGEST_NAME = 40
+LONGEST_REASON = 500
+LONGEST_TURN = 7 * 24 * 3600.0
+Outcome = Literal["ranked", "skipped", "flagged"]
+Id = TypeVar("Id", str, int)
+Key = tuple[str, str, int]
+"""Rater, item, repeat: what is decided once."""
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    id: str = Field(min_length=1, max_length=64)
+    """Of a decision: made by the page, and the same when it is sent twice."""
+    rater: str = Field(min_length=1, max_length=LONGEST_NAME)
+    time: str
+    """UTC, ISO 8601."""
+
+
+class Decision(_Event):
+    event: Literal["decision"] = "decision"
+    item: str
+    version: str
+    """Of the item when it was shown."""
+    repeat: int = Field(default=0, ge=0)
+    """0: seen for the first time."""
+    shown: tuple[str, ...] = Field(min_length=2)
+    """Ids of the completions, in the order in which they were shown."""
+    groups: tuple[tuple[str, ...], ...] = ()
+    """Best to worst; empty where nothing was ranked."""
+    skipped: bool = False
+    flagged: str = Field(default="", max_length=LONGEST_REASON)
+    """Why the item should not be used; empty: it was not flagged."""
+    seconds: float = Field(ge=0, le=LONGEST_TURN)
+    by: str = "human"
+
+    @model_validator(mode="after")
+    def _one_outcome(self) -> Self:
+        if bool(self.groups) + self.skipped + bool(self.flagged) != 1:
+            raise ValueError("must be one of ranked, skipped and flagged")
+        if self.groups:
+            check_groups(self.groups, self.shown)
+        return self
+
+    @property
+    def key(self) -> Key:
+        return self.rater, self.item, self.repeat
+
+    @property
+    def outcome(self) -> Outcome:
+        return "ranked" if self.groups else "skipped" if self.skipped else "flagged"
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Completion -> place of its group, from 1."""
+        return {id: place for place, group in enumerate(self.groups, start=1) for id in group}
+
+
+class Undo(_Event):
+    event: Literal["undo"] = "undo"
+
+
+Event = Annotated[Decision | Undo, Field(discriminator="event")]
+EVENT: TypeAdapter[Decision | Undo] = TypeAdapter(Event)
+
+
+def check_groups(groups: Sequence[Sequence[Id]], shown: Sequence[Id]) -> None:
+    """Raises ValueError unless every completion stands in one group, and no other does."""
+    placed = [id for group in groups for id in group]
+    if unknown := sorted(set(placed) - set(shown)):
+        raise ValueError(f"ranks completions that were not shown: {', '.join(map(str, unknown))}")
+    if missing := sorted(set(shown) - set(placed)):
+        raise ValueError(f"leaves completions without a rank: {', '.join(map(str, missing))}")
+    if len(placed) > len(set(placed)) or len(shown) > len(set(shown)):
+        raise ValueError("ranks a completion twice")
+    if not all(groups):
+        raise ValueError("has an empty group")
+
+
+def clean_name(name: str) -> str:
+    """A rater's name as it is kept: one spelling of equal letters, single blanks. Raises UserError for a bad one."""
+    cleaned = " ".join(unicodedata.normalize("NFC", name).split())
+    if not cleaned or len(cleaned) > LONGEST_NAME or not cleaned.isprintable():
+        raise UserError("rater", "is no name", f"give 1 to {LONGEST_NAME} printable characters")
+    return cleaned
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What counts of all that was decided."""
+
+    decisions: dict[Key, Decision]
+    """In the order in which they were made."""
+    undone: frozenset[str]
+    """Ids of decisions that were taken back."""
+    stale: tuple[Decision, ...]
+    """Of items that are not there any more, or whose texts have changed since."""
+
+    def of(self, rater: str) -> list[Decision]:
+        return [decision for decision in self.decisions.values() if decision.rater == rater]
+
+    @property
+    def raters(self) -> list[str]:
+        return sorted({rater for rater, _, _ in self.decisions})
+
+
+def standing(events: Iterable[Decision | Undo], items: Mapping[str, Item]) -> Standing:
+    """Folds events in their order: an undo takes back, and of two decisions on one thing the later counts.
+
+    Raises:
+        DataError: a decision ranks other completions than its item has.
+    """
+    kept: dict[str, Decision] = {}
+    undone: set[str] = set()
+    for event in events:
+        if isinstance(event, Undo):
+            kept.pop(event.id, None)
+            undone.add(event.id)
+        else:
+            kept[event.id] = event
+    decisions: dict[Key, Decision] = {}
+    stale = []
+    for decision in kept.values():
+        item = items.get(decision.item)
+        if item is None or item.version != decision.version:
+            stale.append(decision)
+            continue
+        _check_ids(decision, item)
+        decisions.pop(decision.key, None)
+        decisions[decision.key] = decision
+    return Standing(decisions, frozenset(undone), tuple(stale))
+
+
+def _check_ids(decision: Decision, item: Item) -> None:
+    if sorted(decision.shown) != sorted(item.texts):
+        what = f"ranks {', '.join(sorted(decision.shown))}, and the item has {', '.join(sorted(item.texts))}"
+        raise DataError(f"decision {decision.id} on item {item.id!r}", what, "remove the line from the rankings")

@@ -1,0 +1,186 @@
+"""What the ranking page may ask for: a rater's next turn, a decision, an undo, how far raters agree.
+
+One session per file of rankings. What it says is plain data; the page never learns an item's or a completion's id, so
+that nothing tells which model wrote what. Calls come from several threads and are served one after another.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import combinations
+from statistics import median
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmkit.errors import LlmkitError
+from llmkit.preference.agreement import between, with_oneself
+from llmkit.preference.rankings import LONGEST_REASON, LONGEST_TURN, Decision, Standing, Undo, check_groups, standing
+from llmkit.preference.rollouts import Item
+from llmkit.preference.store import Store
+from llmkit.preference.turns import Turn, asked, turns
+from llmkit.visible import visible
+
+State = dict[str, Any]
+
+
+class Stale(LlmkitError):
+    """The page shows what is not to be decided any more: another window was faster, or the items changed."""
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    rater: str
+    id: str = Field(pattern="^[0-9a-f-]{8,64}$")
+
+
+class DecisionRequest(_Request):
+    """One decision. `id` is made by the page and stays the same when it sends the decision again."""
+
+    turn: str
+    groups: list[list[int]] = []
+    """Places in the order shown, from 0; best group first."""
+    skipped: bool = False
+    flagged: str = Field(default="", max_length=LONGEST_REASON)
+    seconds: float = Field(ge=0, le=LONGEST_TURN)
+
+
+class UndoRequest(_Request):
+    """`id`: of the decision that is taken back."""
+
+
+class Session:
+    def __init__(self, items: Sequence[Item], store: Store, seed: int, repeat: float) -> None:
+        self._items = {item.id: item for item in items}
+        self._store, self._seed, self._repeat = store, seed, repeat
+        self._lock = threading.Lock()
+        self._queues: dict[str, list[Turn]] = {}
+        self._standing()  # damage is said before the page opens
+
+    def state(self, rater: str) -> State:
+        with self._lock:
+            return self._state(rater, self._standing())
+
+    def decide(self, request: DecisionRequest) -> State:
+        """Saves a decision, once however often it is sent.
+
+        Raises:
+            Stale: the turn is decided already, or there is no such turn.
+            ValueError: it is no decision.
+            RunError: it could not be saved.
+        """
+        with self._lock:
+            now = self._standing()
+            if any(decision.id == request.id for decision in now.of(request.rater)):
+                return self._state(request.rater, now)
+            self._store.append(self._decision(request, now))
+            return self._state(request.rater, self._standing())
+
+    def undo(self, request: UndoRequest) -> State:
+        """Takes a rater's last decision back, once. The state then has its groups as `draft`.
+
+        Raises:
+            Stale: it is not the last decision any more.
+            RunError: it could not be saved.
+        """
+        with self._lock:
+            now = self._standing()
+            if request.id in now.undone:
+                return self._state(request.rater, now)
+            own = now.of(request.rater)
+            if not own or own[-1].id != request.id:
+                raise Stale("Another window has decided since; undo takes back the last decision only.")
+            self._store.append(Undo(id=request.id, rater=request.rater, time=_now()))
+            last = own[-1]
+            draft = [[last.shown.index(id) for id in group] for group in last.groups]
+            return self._state(request.rater, self._standing()) | {"draft": draft}
+
+    def results(self) -> dict[str, Any]:
+        """Of every rater and of every two."""
+        with self._lock:
+            now = self._standing()
+        decisions = list(now.decisions.values())
+        return {
+            "raters": [self._rater(rater, now) for rater in now.raters],
+            "between": [
+                {"first": first, "second": second, **asdict(between(decisions, first, second))}
+                for first, second in combinations(now.raters, 2)
+            ],
+            "num_stale": len(now.stale),
+        }
+
+    def progress(self, rater: str, now: Standing | None = None) -> dict[str, Any]:
+        now = now or self._standing()
+        own, queue = now.of(rater), asked(self._queue(rater), now.decisions)
+        outcomes = Counter(decision.outcome for decision in own)
+        return {
+            "done": sum(turn.key in now.decisions for turn in queue),
+            "total": len(queue),
+            "seconds": median(decision.seconds for decision in own) if own else None,
+            **{outcome: outcomes[outcome] for outcome in ("ranked", "skipped", "flagged")},
+        }
+
+    def _rater(self, rater: str, now: Standing) -> dict[str, Any]:
+        own = with_oneself(now.decisions.values(), rater)
+        return {"rater": rater, **self.progress(rater, now), "with_oneself": asdict(own)}
+
+    def _standing(self) -> Standing:
+        return standing(self._store.events, self._items)
+
+    def _queue(self, rater: str) -> list[Turn]:
+        if rater not in self._queues:
+            self._queues[rater] = turns(list(self._items.values()), rater, self._seed, self._repeat)
+        return self._queues[rater]
+
+    def _state(self, rater: str, now: Standing) -> State:
+        queue = asked(self._queue(rater), now.decisions)
+        turn = next((turn for turn in queue if turn.key not in now.decisions), None)
+        own = now.of(rater)
+        return {
+            "rater": rater,
+            "raters": sorted({rater, *now.raters}),
+            "progress": self.progress(rater, now),
+            "turn": _shown(turn) if turn else None,
+            "last": {"id": own[-1].id, "outcome": own[-1].outcome} if own else None,
+        }
+
+    def _decision(self, request: DecisionRequest, now: Standing) -> Decision:
+        turn = next((turn for turn in self._queue(request.rater) if turn.name == request.turn), None)
+        if turn is None:
+            raise Stale("This prompt or its answers have changed since they were shown; nothing was saved.")
+        if turn.key in now.decisions or request.id in now.undone:
+            raise Stale("This one was decided in another window; nothing was saved twice.")
+        if request.groups:
+            check_groups(request.groups, range(len(turn.shown)))
+        return Decision(
+            id=request.id,
+            item=turn.item.id,
+            version=turn.item.version,
+            rater=request.rater,
+            repeat=turn.repeat,
+            shown=turn.shown,
+            groups=tuple(tuple(turn.shown[place] for place in group) for group in request.groups),
+            skipped=request.skipped,
+            flagged=" ".join(request.flagged.split()),
+            seconds=round(request.seconds, 1),
+            time=_now(),
+        )
+
+
+def _shown(turn: Turn) -> dict[str, Any]:
+    prompt = turn.item.prompt
+    messages = [{"role": "prompt", "content": prompt}] if isinstance(prompt, str) else prompt
+    return {
+        "name": turn.name,
+        "prompt": [{"role": visible(each["role"]), "content": visible(each["content"])} for each in messages],
+        "answers": [visible(turn.item.texts[id]) for id in turn.shown],
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

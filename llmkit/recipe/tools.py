@@ -1,0 +1,140 @@
+"""The tools that a recipe may name.
+
+    tools: [{name: search, index: indexes/wiki}, python, calculator, {path: "package.module:function"},
+            {mcp: [python, server.py]}]
+
+The docstring under a field is its documentation: `llmkit schema` and editors show it.
+Anything that is not named here is refused.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
+
+from llmkit.recipe.parts import Part
+
+NAMES = ("search", "python", "calculator")
+"""Tools that llmkit ships."""
+_OTHERS = ("path", "mcp")
+"""Keys that stand for a tool of the user's."""
+
+
+class SearchSpec(Part):
+    """Search over documents of one's own: `search(query)`."""
+
+    name: Literal["search"]
+    index: str
+    """Folder that `llmkit index` made."""
+    digest: str | None = None
+    """First letters of the digest that `llmkit index` printed: an index of other documents is refused."""
+    num_results: int = Field(default=3, gt=0, le=100)
+    """At most so many passages per query."""
+    max_chars: int = Field(default=2000, ge=100)
+    """Longest answer; the last passage is cut."""
+
+
+class PythonSpec(Part):
+    """Python in an interpreter that cannot reach this machine: `python(code)`."""
+
+    name: Literal["python"]
+    interpreter: Literal["monty", "subprocess"] = "monty"
+    """`monty`: pydantic-monty, fast, a large part of the language and a small one of the library. `subprocess`: all of
+    Python in a process that is cut off from network, other processes and writing, where the system allows that."""
+    timeout: float = Field(default=2.0, gt=0)
+    """Seconds that a program may run; of CPU time with `subprocess`."""
+    memory_mb: int = Field(default=128, ge=64)
+    """Memory of a program, in MiB."""
+    max_chars: int = Field(default=2000, ge=100)
+    """Longest answer; more is cut off."""
+
+
+class CalculatorSpec(Part):
+    """Exact arithmetic: `calculator(expression)`."""
+
+    name: Literal["calculator"]
+
+
+class FunctionSpec(Part):
+    """A function of one's own, with type hints and a Google docstring, from which its schema is made."""
+
+    path: str
+    """`package.module:function`."""
+    timeout: float = Field(default=10.0, gt=0)
+    """Seconds that a call may take; one that takes longer is left behind and runs on."""
+    max_chars: int = Field(default=2000, ge=100)
+    """Longest answer; more is cut off."""
+
+    @field_validator("path")
+    @classmethod
+    def _is_dotted(cls, path: str) -> str:
+        if not all(path.partition(":")):
+            raise ValueError("'path' is package.module:function")
+        return path
+
+
+class McpSpec(Part):
+    """The tools of an MCP server (extra `llmkit[mcp]`). The only tool that may reach a network."""
+
+    mcp: str | Annotated[list[str], Field(min_length=1)]
+    """Command that starts the server, as a list; or the address of one that runs (http or https)."""
+    tools: list[str] = []
+    """Names of those that are used. Default: all."""
+    env: list[str] = []
+    """Names of environment variables that a started server gets besides PATH, HOME and the like. No values: recipes are
+    written to the run's files."""
+    timeout: float = Field(default=30.0, gt=0)
+    """Seconds that a call may take."""
+    max_chars: int = Field(default=2000, ge=100)
+    """Longest answer; more is cut off."""
+
+    @field_validator("mcp")
+    @classmethod
+    def _is_address(cls, mcp: str | list[str]) -> str | list[str]:
+        if isinstance(mcp, str) and not mcp.startswith(("http://", "https://")):
+            raise ValueError("'mcp' is a list (a command and its arguments) or an address that begins with http")
+        return mcp
+
+
+def _which(value: Any) -> str | None:
+    if isinstance(value, dict):
+        return next((key for key in _OTHERS if key in value), value.get("name"))
+    return getattr(value, "name", None) or next((key for key in _OTHERS if hasattr(value, key)), None)
+
+
+ToolSpec = Annotated[
+    Annotated[SearchSpec, Tag("search")]
+    | Annotated[PythonSpec, Tag("python")]
+    | Annotated[CalculatorSpec, Tag("calculator")]
+    | Annotated[FunctionSpec, Tag("path")]
+    | Annotated[McpSpec, Tag("mcp")],
+    Discriminator(_which),
+]
+
+
+def _short(value: Any) -> Any:
+    """`tools: [python]` is short for `tools: [{name: python}]`, or for a `path` where it holds a colon."""
+    if not isinstance(value, list):
+        return value
+    return [_spelled_out(item) for item in value]
+
+
+def _spelled_out(item: Any) -> Any:
+    if isinstance(item, str):
+        item = {"path" if ":" in item else "name": item}
+    if isinstance(item, dict) and not any(key in item for key in _OTHERS) and item.get("name") not in NAMES:
+        name = item.get("name")
+        near = get_close_matches(str(name), NAMES, n=1)
+        cure = (
+            f"did you mean '{near[0]}'?" if near else f"llmkit has {', '.join(NAMES)}; name your own by 'path' or 'mcp'"
+        )
+        raise ValueError(
+            f"no tool '{name}'; {cure}" if name is not None else f"a tool needs 'name', 'path' or 'mcp'; {cure}"
+        )
+    return item
+
+
+Tools = Annotated[list[ToolSpec], BeforeValidator(_short)]
+"""The field `tools` of whatever uses them."""

@@ -1,0 +1,125 @@
+"""Runs one Python program that nobody has read in a process of its own that can do little (`llmkit.sandbox.box`).
+
+What this is not: a security boundary like a virtual machine. It stops what models write by accident or to get a reward:
+endless loops, fork bombs, floods of output, memory, files, signals to other processes, sockets, a look at the caller's
+memory and environment. It can read every file that its user can. Where the system allows no namespaces (`isolation`
+says what it allows) it can also write them, and outside Linux reach the network. From root it becomes nobody, unless
+nobody can read Python itself. It holds nothing against an exploit of the kernel. Run code that someone means harm with
+inside a virtual machine without a network. A program can start no threads or processes, and has Python's standard
+library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import Any
+
+from llmkit.errors import UserError
+
+MAX_OUTPUT = 2**20
+BUSY = 4.0
+"""Seconds on the clock per second of CPU time that a program may take."""
+# Statuses of a program that went over its CPU time, as the box passes them on.
+_LIMITS = (256 - signal.SIGXCPU, 256 - signal.SIGKILL)
+_BOX = Path(__file__).with_name("box.py")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A program that ended or was ended."""
+
+    output: str
+    status: int | None
+    cut: tuple[str, ...]
+
+    @property
+    def timed_out(self) -> bool:
+        return self.status is None
+
+
+def isolation() -> tuple[str, ...]:
+    """What a program is cut off from on this machine: some of `user`, `network`, `processes`, `files`."""
+    return run({"code": ""}, "", timeout=5.0, memory=2**30).cut
+
+
+def run(job: dict[str, Any], stdin: str, *, timeout: float, memory: int) -> Ran:
+    """One program in a box. Whatever it does, it is over after `BUSY` times the time limit.
+
+    Raises UserError where no box can be made: a program is not wrong for that.
+    """
+    limits = {"seconds": timeout, "clock": BUSY * timeout, "memory": memory}
+    line = json.dumps({**job, **limits}).encode() + b"\n"
+    folders = TemporaryDirectory(prefix="llmkit-", ignore_cleanup_errors=True)
+    with TemporaryFile() as file, TemporaryFile() as errors, folders as folder:
+        file.write(line + stdin.encode("utf-8", "replace"))
+        file.seek(0)
+        argv = [sys.executable, "-I", "-S", "-X", "utf8", str(_BOX), folder]
+        pipes: dict[str, Any] = {"stdin": file, "stdout": subprocess.PIPE, "stderr": errors}
+        process = subprocess.Popen(argv, **pipes, env=_environment(), cwd=folder, start_new_session=True)
+        data, ended = _read(process, BUSY * timeout)
+        head, _, output = data.partition(b"\n")
+        about = _about(head)
+        status = _end(process, about.get("pid"), ended)
+        if ended and not about:
+            errors.seek(0)
+            last = errors.read()[-300:].decode("utf-8", "replace").strip().splitlines()[-1:]
+            raise UserError("sandbox", f"programs cannot be run here ({''.join(last)})", "leave out what runs them")
+    return Ran(output.decode("utf-8", "replace"), status, tuple(about.get("cut", ())))
+
+
+def _environment() -> dict[str, str]:
+    """Nothing but where the libraries of Python itself lie."""
+    names = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _read(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bool]:
+    """What the box writes, at most 1 MiB, and whether it came to an end within the time."""
+    assert process.stdout is not None
+    end, data = time.monotonic() + seconds, b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while len(data) <= MAX_OUTPUT and (left := end - time.monotonic()) > 0:  # also where there is always more
+            if not selector.select(left):
+                return data, False
+            chunk = os.read(process.stdout.fileno(), 1 << 16)
+            if not chunk:
+                return data, True
+            data += chunk
+    return data, False
+
+
+def _end(process: subprocess.Popen[bytes], program: int | None, ended: bool) -> int | None:
+    """Ends what is left of a run. Its status; None where it had to be ended."""
+    assert process.stdout is not None
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1.0 if ended else 0.0)
+    alive = process.poll() is None
+    if alive and program is not None:  # before its parent, which could not tell us any more that it lives
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(program, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if alive:
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    return None if alive or process.returncode in _LIMITS or process.returncode < 0 else process.returncode
+
+
+def _about(line: bytes) -> dict[str, Any]:
+    """The box's first line, written before the program starts; empty where the box itself did not get so far."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,239 @@
+"""An index of documents on disk: BM25 by bm25s, and the passages beside it.
+
+    FOLDER/manifest.json            what it holds, of which documents, made by which version, and where that lies:
+    FOLDER/data-.../passages.jsonl  {"title", "id", "text"}, one passage a line
+    FOLDER/data-.../offsets.npy     where each line begins
+    FOLDER/data-.../bm25/           bm25s' own files
+
+The manifest is written last, in one step: a kill leaves the old index or the new one. Reading maps the files into
+memory, so that processes share them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import unicodedata
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import bm25s
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from llmkit.artifacts.files import disk_error, read_json, write_json
+from llmkit.errors import DataError, UserError
+from llmkit.tools.passages import passages
+
+FORMAT = 1
+MAX_WORDS = 64
+"""Different ones of a query; more are left out."""
+# letters and digits; of scripts that write no blanks, every sign is a word
+_NO_BLANKS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f"
+_WORD = re.compile(rf"[{_NO_BLANKS}]|[^\W_{_NO_BLANKS}]+")
+
+
+class Document(NamedTuple):
+    """What is indexed."""
+
+    text: str
+    title: str = ""
+    id: str = ""
+
+
+class Passage(NamedTuple):
+    """What is found."""
+
+    text: str
+    title: str
+    id: str
+    score: float
+
+
+class IndexManifest(BaseModel):
+    """What an index says of itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int = FORMAT
+    data: str
+    """Folder beside it."""
+    digest: str
+    """Of the documents, in their order, with titles and ids."""
+    num_documents: int
+    num_passages: int
+    passage_chars: int
+    overlap: int
+    bm25s: str
+    sources: list[str] = []
+
+
+def words(text: str) -> list[str]:
+    """The words by which a text is found: without case and accents."""
+    plain = unicodedata.normalize("NFKD", text).casefold()
+    return _WORD.findall("".join(char for char in plain if not unicodedata.combining(char)))
+
+
+def build_index(
+    documents: Iterable[Document],
+    folder: Path,
+    *,
+    passage_chars: int = 800,
+    overlap: int = 100,
+    sources: Iterable[str] = (),
+) -> IndexManifest:
+    """Reads the documents once and writes the index; one that is there is replaced when the new one is whole.
+
+    Args:
+        passage_chars: longest passage.
+        overlap: characters that a passage may repeat from the one before.
+        sources: names of what the documents came from, for people.
+
+    Raises:
+        UserError: the folder holds something else, or sizes do not fit.
+        DataError: there is nothing to index.
+        RunError: the disk is full, or cannot be written.
+    """
+    if not 0 <= overlap < passage_chars:
+        raise UserError("overlap", f"is {overlap}, with passages of {passage_chars}", "give less than a passage has")
+    if not _may_write(folder):
+        raise UserError(str(folder), "is there already and is no index", "give another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        data = Path(tempfile.mkdtemp(prefix="data-", dir=folder))
+        data.chmod(0o755)
+        manifest = _write(documents, data, passage_chars, overlap, list(sources))
+        write_json(folder / "manifest.json", manifest.model_dump())
+    except OSError as error:
+        raise disk_error(folder, error) from error
+    finally:
+        _remove_others(folder)
+    return manifest
+
+
+def _may_write(folder: Path) -> bool:
+    """Whether nothing is there, or an index, or what is left of building one."""
+    if not folder.is_dir():
+        return not folder.exists()
+    return (folder / "manifest.json").is_file() or all(path.name.startswith("data-") for path in folder.iterdir())
+
+
+def _remove_others(folder: Path) -> None:
+    """Data that the manifest does not name: of the index before, or of one that was never finished."""
+    with contextlib.suppress(UserError, OSError):
+        kept = _read_manifest(folder).data if (folder / "manifest.json").is_file() else None
+        for path in folder.glob("data-*"):
+            if path.name != kept:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _write(
+    documents: Iterable[Document], folder: Path, passage_chars: int, overlap: int, sources: list[str]
+) -> IndexManifest:
+    digest, num_documents = hashlib.sha256(), 0
+    vocabulary: dict[str, int] = {}
+    ids: list[array[int]] = []
+    offsets = array("q")
+    with (folder / "passages.jsonl").open("wb") as file:
+        for document in documents:
+            num_documents += 1
+            digest.update(json.dumps(document).encode())
+            for text in passages(document.text, passage_chars, overlap):
+                offsets.append(file.tell())
+                file.write(json.dumps({"title": document.title, "id": document.id, "text": text}).encode() + b"\n")
+                found = words(f"{document.title} {text}")
+                ids.append(array("i", (vocabulary.setdefault(word, len(vocabulary)) for word in found)))
+    if not vocabulary:
+        raise DataError("documents", "there is no word in them", "check the files and their column 'text'")
+    np.save(folder / "offsets.npy", np.array(offsets, dtype=np.int64))
+    retriever = bm25s.BM25(backend="numpy")
+    retriever.index((ids, vocabulary), show_progress=False)
+    retriever.save(folder / "bm25", show_progress=False)
+    return IndexManifest(
+        data=folder.name,
+        digest=digest.hexdigest(),
+        num_documents=num_documents,
+        num_passages=len(ids),
+        passage_chars=passage_chars,
+        overlap=overlap,
+        bm25s=bm25s.__version__,
+        sources=sources,
+    )
+
+
+@dataclass
+class Index:
+    """An index that can be asked, from several threads at once."""
+
+    folder: Path
+    manifest: IndexManifest
+    _retriever: Any
+    _offsets: Any
+    _passages: int
+
+    @classmethod
+    def open(cls, folder: str | Path, digest: str | None = None) -> Index:
+        """Raises UserError where there is none, or one of another version or of other documents."""
+        folder = Path(folder).expanduser()
+        manifest = _read_manifest(folder)
+        if digest is not None and not manifest.digest.startswith(digest):
+            what = f"is an index of other documents: its digest is {manifest.digest[:16]}, not {digest[:16]}"
+            raise UserError(str(folder), what, "build it anew with 'llmkit index', or change 'digest'")
+        data = folder / manifest.data
+        try:
+            retriever = bm25s.BM25.load(data / "bm25", mmap=True, show_progress=False)
+            offsets = np.load(data / "offsets.npy", mmap_mode="r")
+            file = os.open(data / "passages.jsonl", os.O_RDONLY)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                str(folder), f"is a damaged index ({error})", "build it anew with 'llmkit index'"
+            ) from error
+        return cls(folder, manifest, retriever, offsets, file)
+
+    def search(self, query: str, num_results: int) -> list[Passage]:
+        """The best passages that share a word with the query, best first."""
+        known = self._retriever.vocab_dict
+        asked = [known[word] for word in dict.fromkeys(words(query[: 100 * MAX_WORDS])) if word in known][:MAX_WORDS]
+        if not asked:
+            return []
+        scores = self._retriever.get_scores_from_ids(asked)
+        best = np.argpartition(-scores, min(num_results, len(scores) - 1))[:num_results]
+        order = best[np.lexsort((best, -scores[best]))]
+        return [self._passage(int(place), float(scores[place])) for place in order if scores[place] > 0]
+
+    def close(self) -> None:
+        """Lets its file go."""
+        with contextlib.suppress(OSError):
+            os.close(self._passages)
+
+    def _passage(self, place: int, score: float) -> Passage:
+        start = int(self._offsets[place])
+        end = int(self._offsets[place + 1]) if place + 1 < len(self._offsets) else os.fstat(self._passages).st_size
+        row = json.loads(os.pread(self._passages, end - start, start))
+        return Passage(row["text"], row["title"], row["id"], score)
+
+
+def _read_manifest(folder: Path) -> IndexManifest:
+    cure = f"make one: llmkit index DOCUMENTS --out {folder}"
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise UserError(str(folder), "is no index", cure)
+    try:
+        found = read_json(path)
+        version = found.get("format") if isinstance(found, dict) else None
+        if version != FORMAT:
+            what = f"is an index of format {version}, and this llmkit reads format {FORMAT}"
+            raise UserError(str(folder), what, "build it anew with 'llmkit index'")
+        return IndexManifest.model_validate(found)
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(str(path), f"cannot be read ({str(error).splitlines()[0]})", cure) from error

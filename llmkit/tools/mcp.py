@@ -1,0 +1,146 @@
+"""Tools of an MCP server, through the official client (extra `llmkit[mcp]`).
+
+The client is asynchronous and lives in a thread of its own; calls from any thread go there and wait. What a server
+says, descriptions and results, is data: it is shown to the model and never obeyed by llmkit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
+
+from llmkit.errors import UserError
+from llmkit.recipe.tools import McpSpec
+from llmkit.tools.tool import CallFailed, Tool
+
+try:
+    import mcp
+    from mcp import types
+    from mcp.client.stdio import StdioServerParameters
+except ModuleNotFoundError as missing:
+    raise UserError("tools: mcp", f"needs the package '{missing.name}'", "pip install 'llmkit[mcp]'") from None
+
+_PAGES = 20
+START_SECONDS = 60.0
+"""That a server may take to start and to say what it has."""
+
+
+def mcp_tools(spec: McpSpec) -> list[Tool]:
+    """The server's tools. It ends when all of them are closed. Raises UserError where it cannot be reached."""
+    connection = _Connection(spec)
+    try:
+        listed = {tool.name: tool for tool in connection.wait(connection.list(), START_SECONDS)}
+        unknown = [name for name in spec.tools if name not in listed]
+        if unknown:
+            raise UserError(connection.name, f"has no tool '{unknown[0]}'", f"it has {', '.join(listed) or 'none'}")
+        return [_tool(connection, listed[name], spec) for name in spec.tools or listed]
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _tool(connection: _Connection, tool: types.Tool, spec: McpSpec) -> Tool:
+    function = {"name": tool.name, "description": tool.description or "", "parameters": tool.input_schema}
+    run = partial(connection.call, tool.name)
+    return Tool(tool.name, {"type": "function", "function": function}, run, spec.max_chars, connection.close)
+
+
+class _Connection:
+    """One server, its client, and the thread that the client lives in."""
+
+    def __init__(self, spec: McpSpec) -> None:
+        self.name = f"mcp: {spec.mcp if isinstance(spec.mcp, str) else ' '.join(spec.mcp)}"
+        self._spec = spec
+        self._loop = asyncio.new_event_loop()
+        self._ended: asyncio.Event | None = None
+        self._client: concurrent.futures.Future[mcp.Client] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._live, name=self.name[:60], daemon=True)
+        self._thread.start()
+
+    async def list(self) -> list[types.Tool]:
+        """All tools of the server."""
+        client, found, cursor = self._client.result(), [], None
+        for _ in range(_PAGES):
+            page = await client.list_tools(cursor=cursor)
+            found += page.tools
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        return found
+
+    def call(self, name: str, arguments: dict[str, Any]) -> str:
+        """What a tool answers. Raises CallFailed where the server says that it failed, or says nothing in time."""
+        try:
+            result = self.wait(self._client.result(0).call_tool(name, arguments), self._spec.timeout)
+        except (TimeoutError, concurrent.futures.CancelledError):
+            raise CallFailed(f"{name} has not answered after {self._spec.timeout:g} seconds") from None
+        except UserError as error:
+            raise CallFailed(f"{name} cannot be reached any more ({error})") from None
+        text = "\n".join(_text(block) for block in result.content)
+        if result.is_error:
+            raise CallFailed(text or f"{name} failed")
+        return text
+
+    def wait(self, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
+        """What work in the client's thread gives. Raises UserError without a server, TimeoutError where it is late."""
+        try:
+            self._client.result(START_SECONDS)
+        except Exception as error:
+            work.close()
+            what = f"cannot be started or reached ({_cause(error)})"
+            raise UserError(self.name, what, "check the command or the address") from None
+        if not self._thread.is_alive():
+            work.close()
+            raise UserError(self.name, "has ended", "start it again")
+        done = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, seconds), self._loop)
+        return done.result(seconds + 5)
+
+    def close(self) -> None:
+        """Ends the client and a server that was started."""
+        if self._ended is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(10)
+
+    def _live(self) -> None:
+        try:
+            self._loop.run_until_complete(self._serve())
+        except BaseException as error:
+            if not self._client.done():
+                self._client.set_exception(error)
+        finally:
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        """The client is opened and closed by one task, as its libraries want it."""
+        self._ended = asyncio.Event()
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(mcp.Client(_server(self._spec)))
+            self._client.set_result(client)
+            await self._ended.wait()
+
+
+def _server(spec: McpSpec) -> str | StdioServerParameters:
+    if isinstance(spec.mcp, str):
+        return spec.mcp
+    missing = [name for name in spec.env if name not in os.environ]
+    if missing:
+        raise UserError("tools: mcp.env", f"the environment has no {missing[0]}", "set it, or leave it out")
+    command, *args = spec.mcp
+    return StdioServerParameters(command=command, args=args, env={name: os.environ[name] for name in spec.env})
+
+
+def _cause(error: BaseException) -> str:
+    """The first error of a group, such as tasks leave."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {str(error)[:200]}"
+
+
+def _text(block: types.ContentBlock) -> str:
+    return block.text if isinstance(block, types.TextContent) else f"[{block.type}, which cannot be shown]"
