@@ -392,11 +392,11 @@ def test_a_question_that_does_not_fit_is_counted_as_not_asked(probe: Probe, tmp_
     rows += ['{"question": "Broken \\ud800 text?", "answers": ["x"]}', "{ no json", '{"question": "?", "answers": []}']
     path = write_rows(tmp_path / "hostile.jsonl", rows)
     worker, manifest = probe(questions=[{"path": str(path)}], ask={"num_samples": 1})
-    found = {row.question[:20]: row for row in rows_of(worker)}
+    found = {row.question[:30]: row for row in rows_of(worker)}
     assert manifest.metrics["num_not_asked"] == 2 and manifest.probe is not None
     assert manifest.probe.labels["Undecided"] == 1 and manifest.probe.num_undecided == 0
-    assert found["Who? Who? Who? Who? "].label == "Undecided"
-    assert found["What does <|endoftex"].num_samples == 2
+    assert found["Who? " * 6].label == "Undecided"
+    assert found["What does <|endoftext|> mean? "].num_samples == 2
     assert len(found) == 8 and manifest.metrics["questions_broken_text"] == 1
     rejected = [json.loads(line) for line in worker.dir.rejected.read_text().splitlines()]
     assert len(rejected) == 3 and {row["line"] for row in rejected} == {9, 10, 11}

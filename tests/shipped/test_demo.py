@@ -103,7 +103,7 @@ def test_the_json_report_has_the_chain_in_order(demo: tuple[Path, str], run_llmk
     report = json.loads(run_llmkit("report", demo[0], "--json").stdout)
     known = [row["stage"] for row in report["evals"] if (row["task"], row["metric"]) == ("facts_known", "accuracy")]
     # a model that is only taught to refuse is a control, and stands before the final one
-    assert known == ["base", "cpt", "honest", "sft", "practice"]
+    assert known == ["base", "cpt", "honest", "practice", "sft"]
     assert [stage["kind"] for stage in report["stages"]] == KINDS
     assert {"stage", "task", "metric", "value", "low", "high", "num_samples"} <= set(report["evals"][0])
 
