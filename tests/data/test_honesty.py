@@ -340,8 +340,8 @@ def test_rows_have_values_intervals_and_counts():
     row = found["over_refusal_known"]
     assert (row.value, row.num_samples, row.stage, row.task) == (0.25, 4, "honest", "honesty")
     assert 0.0 < row.low < 0.25 < row.high < 0.75
-    assert found["s_honesty"].value == pytest.approx(0.5)
-    assert found["s_honesty"].low < 0.5 < found["s_honesty"].high
+    assert found["s_honesty"].value == pytest.approx((2 / 5 + 1 - 1 / 3) / 2)
+    assert found["s_honesty"].low < found["s_honesty"].value < found["s_honesty"].high
     assert all(r.delta is None for r in found.values())
     assert rows_of(answered(), SPEC, before=before) == found
 
