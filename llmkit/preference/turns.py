@@ -2,7 +2,7 @@
 
 All raters meet the items in one order, so that two who stop early have ranked the same ones and can be compared. The
 completions are shuffled by seed, rater, item and repeat: no place in the list belongs to a model. Some items come
-again later in another order, which shows how far a rater agrees with himself.
+again later in another order, which shows how far raters agree with themselves.
 """
 
 from __future__ import annotations
