@@ -103,6 +103,9 @@ def _problems(recipe: Recipe, stage: Any) -> list[Found]:
         what = "replaces groups of single processes, which cannot ask a vLLM that they share one by one"
         cure = "set 'vllm_mode: colocate' without tensor parallelism, or leave it out"
         here.append((("sampling", "resample"), what, cure))
+    if isinstance(stage, PracticeStage) and (screen := stage.sampling.screen) and screen >= _num_generations(stage):
+        what = f"is {screen}, and a group has {_num_generations(stage)} answers: nothing is left to save"
+        here.append((("sampling", "screen"), what, "give less, or leave it out"))
     if isinstance(stage, EvaluateStage) and not (stage.evals or stage.prompts):
         here.append(((), "has nothing to measure", "give 'evals' or 'prompts', here or for the whole recipe"))
     return [(("stages", index, *loc), what, cure) for loc, what, cure in here]
@@ -115,6 +118,10 @@ def _asks_while_training(stage: Any) -> list[Loc]:
     if isinstance(stage, PracticeStage):
         return [("sampling", name) for name in ("resample", "filter") if getattr(stage.sampling, name)]
     return []
+
+
+def _num_generations(stage: Any) -> int:
+    return int({**declared(stage.kind), **stage.trainer}["num_generations"])
 
 
 def _shares_vllm(stage: Any) -> bool:

@@ -267,7 +267,8 @@ class PracticeMixin:
         super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
         if checkpoint is not None:
             self.practice.load_state_dict(read_json(Path(checkpoint) / STATE))
-            self.practice.rollouts.drop_after(int(Path(checkpoint).name.rpartition("-")[2]))
+        # also where a stage that was killed before its first checkpoint begins anew
+        self.practice.rollouts.drop_after(int(Path(checkpoint).name.rpartition("-")[2]) if checkpoint else -1)
 
 
 def _is_useful(group: Group, correctness: Sequence[int]) -> bool:

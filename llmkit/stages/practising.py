@@ -34,7 +34,7 @@ from llmkit.stages.practice import Practice, PracticeMixin
 from llmkit.stages.pretrain import input_tokenizer
 from llmkit.stages.problems import read_problems
 from llmkit.stages.prompts import PromptStream
-from llmkit.stages.rollouts import Rollouts, shown
+from llmkit.stages.rollouts import NAME, Rollouts, shown
 from llmkit.stages.scoring import Scorer
 from llmkit.stages.sft import chat_template
 from llmkit.stages.solving import attempt_chunks, problem_ids, share_right
@@ -189,7 +189,7 @@ def build_trainer(worker: Worker, args: Any, prepared: Prepared, kind: type[Any]
         stream=stream_of(stage, prepared.problems, prepared.allowed),
         scorer=prepared.scorer,
         tokenizer=tokenizer,
-        rollouts=Rollouts(worker.dir.data, PartialState().process_index),
+        rollouts=Rollouts(worker.dir.data, worker.dir.checkpoints / NAME, PartialState().process_index),
         seed=stage.seed,
         max_new_tokens=args.max_completion_length,
         temperature=args.temperature,

@@ -42,10 +42,17 @@ SCHEMA = pa.schema(
 
 
 class Rollouts:
-    """Collects and writes. Args: folder: the stage's `data/`; process: number of this process."""
+    """Collects and writes.
 
-    def __init__(self, folder: Path, process: int = 0) -> None:
-        self._folder, self._process = folder, process
+    Args:
+        folder: the stage's `data/`.
+        parts: folder beside the checkpoints, which goes with them once the manifest is written: a stage that is killed
+            before that goes on from a checkpoint, and joins its parts again.
+        process: number of this process.
+    """
+
+    def __init__(self, folder: Path, parts: Path, process: int = 0) -> None:
+        self._folder, self._parts_folder, self._process = folder, parts, process
         self._rows: list[dict[str, Any]] = []
 
     def add(
@@ -81,10 +88,10 @@ class Rollouts:
         """Write what was collected, as a part that ends with `step`. Raises RunError on a full disk."""
         if not self._rows:
             return
-        path = self._folder / f"{NAME}-{step:08d}-{self._process:04d}-{len(self._rows)}.parquet"
+        path = self._parts_folder / f"{NAME}-{step:08d}-{self._process:04d}-{len(self._rows)}.parquet"
         hidden = path.with_name(f".{path.name}.partial")
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._parts_folder.mkdir(parents=True, exist_ok=True)
             pq.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA), hidden)
             hidden.replace(path)
         except OSError as error:
@@ -106,17 +113,16 @@ class Rollouts:
         whole = self._folder / f"{NAME}.parquet"
         hidden = whole.with_name(f".{whole.name}.partial")
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             with pq.ParquetWriter(hidden, SCHEMA) as writer:
                 for part in parts:
                     writer.write_table(pq.read_table(part, schema=SCHEMA))
             hidden.replace(whole)
-            for part in parts:
-                part.unlink()
         except OSError as error:
             raise disk_error(whole, error) from error
 
     def _parts(self) -> list[Path]:
-        return sorted(self._folder.glob(f"{NAME}-*.parquet"), key=_place)
+        return sorted(self._parts_folder.glob(f"{NAME}-*.parquet"), key=_place)
 
 
 def shown(folder: Path) -> list[Sample]:

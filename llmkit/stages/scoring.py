@@ -94,7 +94,8 @@ class Scorer:
         values_NF = np.array(found, dtype=float).T
         is_cut_N = np.array([answer.finish_reason != "stop" for answer in answers])
         for place in self.correctness:
-            values_NF[is_cut_N & ~np.isnan(values_NF[:, place]), place] = 0.0
+            # a cut-off answer solves nothing; what a wrong one costs (`abstain`) it costs as well
+            values_NF[is_cut_N, place] = np.minimum(values_NF[is_cut_N, place], 0.0)
         totals_N = np.nansum(values_NF * self.weights_F, axis=1)
         return Scores(values_NF, totals_N, self._is_right(values_NF))
 

@@ -34,6 +34,8 @@ from llmkit.errors import DataError, UserError
 from llmkit.tools.passages import passages
 
 FORMAT = 1
+MARK = "llmkit-index"
+"""Empty file in every folder of data: what has it may be deleted."""
 MAX_WORDS = 64
 """Different ones of a query; more are left out."""
 # letters and digits; of scripts that write no blanks, every sign is a word
@@ -109,6 +111,7 @@ def build_index(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         data = Path(tempfile.mkdtemp(prefix="data-", dir=folder))
+        (data / MARK).touch()
         data.chmod(0o755)
         manifest = _write(documents, data, passage_chars, overlap, list(sources))
         write_json(folder / "manifest.json", manifest.model_dump())
@@ -123,15 +126,19 @@ def _may_write(folder: Path) -> bool:
     """Whether nothing is there, or an index, or what is left of building one."""
     if not folder.is_dir():
         return not folder.exists()
-    return (folder / "manifest.json").is_file() or all(path.name.startswith("data-") for path in folder.iterdir())
+    if (folder / "manifest.json").exists():
+        with contextlib.suppress(UserError):
+            return bool(_read_manifest(folder))
+        return False
+    return all((path / MARK).is_file() for path in folder.iterdir())
 
 
 def _remove_others(folder: Path) -> None:
-    """Data that the manifest does not name: of the index before, or of one that was never finished."""
+    """Data of ours that the manifest does not name: of the index before, or of one that was never finished."""
     with contextlib.suppress(UserError, OSError):
         kept = _read_manifest(folder).data if (folder / "manifest.json").is_file() else None
         for path in folder.glob("data-*"):
-            if path.name != kept:
+            if path.name != kept and (path / MARK).is_file():
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -89,6 +89,7 @@ def test_a_recipe_that_practises_is_planned(recipe: Path) -> None:
         ("stages.grpo.trainer.min_p=0.1", "llmkit's own decoding"),
         ("stages.grpo.trainer.max_length=100", "unknown option of GRPOConfig"),
         ("stages.grpo.sampling={filter: {keep: [0.9, 0.1]}}", "a lowest and a highest share"),
+        ("stages.grpo.sampling={resample: 1, screen: 8}", "a group has 8 answers: nothing is left to save"),
         ("stages.grpo.sampling={screen: 4}", "'screen' has no effect without 'resample'"),
         ("evals.0.rewards=[exakt]", "no reward 'exakt'"),
         ("evals.0.raw_phrasing=solve", "'raw_phrasing' must hold {prompt}"),

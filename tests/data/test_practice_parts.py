@@ -7,9 +7,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from transformers import TrainerControl, TrainerState
 
+from llmkit.chat.ask import Answer
+from llmkit.data.problems import Problem
 from llmkit.evaluate.passes import budgets, maj_at_k, pass_at_k
 from llmkit.recipe.practice import CurriculumSpec, Limits
 from llmkit.recipe.schema import BestOfNStage
@@ -17,6 +20,7 @@ from llmkit.stages.best_of_n import chosen
 from llmkit.stages.measuring import curves
 from llmkit.stages.monitors import MONITORS, MonitorCallback, monitors
 from llmkit.stages.prompts import ENOUGH, PromptStream
+from llmkit.stages.rollouts import Rollouts
 from llmkit.stages.solving import Attempt, numbers_of
 
 
@@ -229,3 +233,30 @@ def test_measured_curves_survive_a_line_that_a_kill_has_cut(tmp_path: Path) -> N
     (curve,) = curves(tmp_path / "metrics.jsonl")
     assert curve.name == "set/accuracy"
     assert [tuple(point) for point in curve.points] == [(0, 0.1), (8, 0.5)]
+
+
+def test_rollouts_that_were_joined_can_be_gone_on_with(tmp_path: Path) -> None:
+    """A kill between the joining and the manifest: the stage goes on from a checkpoint."""
+
+    def rollouts(*steps: int, after: int) -> list[int]:
+        kept = Rollouts(tmp_path / "data", tmp_path / "checkpoints" / "rollouts")
+        kept.drop_after(after)
+        for step in steps:
+            said = Answer("4", "stop", num_tokens=1, ids=(1,))
+            kept.add(
+                step=step,
+                problem=Problem("2 + 2?", {}, "p:1", "k"),
+                answer=said,
+                reward=1.0,
+                advantage=0.0,
+                is_right=True,
+                scores={"exact": 1.0},
+            )
+            kept.flush(step)
+        kept.join()
+        found: list[int] = pq.read_table(tmp_path / "data" / "rollouts.parquet")["step"].to_pylist()
+        return found
+
+    assert rollouts(0, 1, 2, after=-1) == [0, 1, 2]
+    assert rollouts(2, 3, after=1) == [0, 1, 2, 3]
+    assert rollouts(0, after=-1) == [0], "killed before the first checkpoint"

@@ -18,7 +18,7 @@ from llmkit.errors import DataError, RunError, UserError
 from llmkit.recipe.tools import SearchSpec
 from llmkit.stages.index import main
 from llmkit.tools import index as index_module
-from llmkit.tools.index import Document, Index, Passage, build_index, words
+from llmkit.tools.index import MARK, Document, Index, Passage, build_index, words
 from llmkit.tools.passages import passages
 from llmkit.tools.search import NOTHING, search_tool, written
 
@@ -175,6 +175,7 @@ def test_a_new_index_replaces_the_old_one_only_when_it_is_whole(
     monkeypatch.undo()
     assert Index.open(folder).search("paris", 1)
     (folder / "data-killed").mkdir()
+    (folder / "data-killed" / MARK).touch()
     build_index(DOCUMENTS[1:2], folder)
     assert not Index.open(folder).search("paris", 1) and len(list(folder.iterdir())) == 2
     assert reader.search("paris", 1)[0].title == "Paris", "who has the old one open goes on with it"
@@ -188,6 +189,21 @@ def test_what_cannot_be_indexed_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
     with pytest.raises(DataError, match="there is no word in them"):
         build_index([Document("?!")], tmp_path / "empty")
+    build_index(DOCUMENTS, tmp_path / "empty")
+
+
+@pytest.mark.parametrize("file", ["data-2023/thesis.txt", "manifest.json"])
+def test_what_is_not_ours_is_neither_written_nor_deleted(tmp_path: Path, file: str) -> None:
+    """A folder of one's own data, and a finished stage."""
+    precious = tmp_path / "corp" / file
+    precious.parent.mkdir(parents=True)
+    precious.write_text('{"kind": "sft"}')
+    with pytest.raises(UserError, match="is there already and is no index"):
+        build_index(DOCUMENTS, tmp_path / "corp")
+    assert precious.read_text() == '{"kind": "sft"}'
+
+
+def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give less than a passage has"):
         build_index(DOCUMENTS, tmp_path / "x", passage_chars=100, overlap=100)
 
