@@ -22,6 +22,8 @@ WHOLE = 64 * 2**20
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".txt", ".md")
 _MODEL_FILES = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt")
 # Package that makes rows up -> the distribution whose version says how.
+# a function that reads a source of its own
+_WORKED = "llmkit.data.orders:worked"
 _GENERATORS = {"reasoning_gym": "reasoning-gym"}
 Found = tuple[Loc, str, str]
 
@@ -110,7 +112,8 @@ def digest_of_source(source: DataSource) -> str:
     path = source.path or ""
     if is_function(path):
         package = path.partition(":")[0]
-        return _release(package) + digest_of_package(package)
+        inner = digest_of_source(DataSource(path=str(source.args.get("path")))) if path == _WORKED else ""
+        return _release(package) + digest_of_package(package) + inner
     if is_local(path):
         return digest_of(local_files(path))
     return f"hub:{path}@{source.revision or 'main'}"

@@ -15,12 +15,15 @@ from llmkit.artifacts.manifest import Manifest, write_manifest
 from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.ask import Answer, Ask
 from llmkit.chat.template import load_template
+from llmkit.data.problems import Problem
 from llmkit.errors import UserError
 from llmkit.evaluate.results import read_documents
 from llmkit.modeling.tokens import prepare_tokenizer
+from llmkit.recipe.practice import RewardSpec
 from llmkit.stages import best_of_n, evaluate
 from llmkit.stages.common import Worker
 from llmkit.stages.engines import AskedModel
+from llmkit.stages.scoring import Scorer
 
 Say = Callable[[int, int, int], str]
 """The two numbers of a problem and the number of the answer (0: greedy) -> what the model says."""
@@ -212,3 +215,18 @@ def test_answers_begin_with_the_prefill(evaluated: Callable[..., Any], model_dir
     assert table(manifest)["answered"].value == table(manifest)["accuracy"].value == 1.0
     _, manifest = evaluated(number, "raw", model=model_dir, prefill="The answer is")
     assert table(manifest)["accuracy"].value == 1.0
+
+
+def test_what_was_cut_off_pays_no_more_than_a_wrong_answer() -> None:
+    """Else running on to the limit would pay as much as a refusal."""
+    scorer = Scorer([RewardSpec(name="abstain", args={"t": 0.75})], "stage")
+    problem = Problem("Where was Ada born?", {"answers": ["Paris"]}, "p:1", "k")
+    said = [
+        ("Paris.", "stop"),
+        ("I don't know.", "stop"),
+        ("Lyon.", "stop"),
+        ("Lyon and", "length"),
+        ("Paris", "length"),
+    ]
+    answers = [Answer(text, reason, ids=(1,)) for text, reason in said]  # type: ignore[arg-type]
+    assert scorer([problem] * 5, answers).totals_N.tolist() == [1.0, 0.0, -3.0, -3.0, 0.0]

@@ -10,6 +10,8 @@ import pytest
 
 from llmkit.data.orders import worked
 from llmkit.errors import DataError
+from llmkit.plan.files import digest_of_source
+from llmkit.recipe.parts import DataSource
 
 
 @pytest.fixture
@@ -50,3 +52,10 @@ def test_what_cannot_be_put_in_order_is_named(gsm8k: dict[str, Any]) -> None:
         list(worked(order="filler", splits="test", **gsm8k))
     with pytest.raises(DataError, match=r"train\.jsonl:1: solution does not hold the mark '=>'"):
         list(worked(order="filler", **{**gsm8k, "answer_after": "=>"}))
+
+
+def test_what_it_reads_is_part_of_the_fingerprint(gsm8k: dict[str, Any]) -> None:
+    source = DataSource(path="llmkit.data.orders:worked", args={**gsm8k, "order": "filler"})
+    before = digest_of_source(source)
+    Path(gsm8k["path"]).write_text(Path(gsm8k["path"]).read_text() * 2)
+    assert digest_of_source(source) != before
