@@ -24,6 +24,7 @@ SHORT = [
     "stages.honest.trainer.max_steps=3",
     "stages.practice.trainer.max_steps=2",
     "stages.practice.trainer.num_generations=4",
+    "stages.practice.sampling.screen=2",
     "stages.practice.global_batch_size=16",
     "stages.practice.trainer.per_device_train_batch_size=16",
     "stages.practice.measure.num_samples=0",
