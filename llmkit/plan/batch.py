@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmkit.artifacts.stagefile import Batch
 from llmkit.recipe.schema import GrpoStage, RlooStage, TrainStage
 from llmkit.recipe.source import Loc
-from llmkit.recipe.trainer_keys import declared
+from llmkit.recipe.trainer_keys import trainer_options
 
 KEY = "per_device_train_batch_size"
 LARGEST = 8
@@ -48,7 +48,7 @@ def derive(stage: TrainStage, world_size: int) -> Batch | Found:
 
 def _groups(stage: GrpoStage | RlooStage, world_size: int) -> Found | None:
     """The answers to a prompt are compared with one another, so a process samples whole groups of them."""
-    options = {**declared(stage.kind), **stage.trainer}
+    options = trainer_options(stage.kind, stage.trainer)
     size, total, generated = options["num_generations"], stage.global_batch_size, options["generation_batch_size"]
     if not isinstance(size, int) or size < 2:
         return ("trainer", "num_generations"), f"must be a whole number above 1, got {size!r}", ""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from functools import cache
 from glob import glob, has_magic
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.shipped import in_package, shipped
@@ -22,9 +24,8 @@ WHOLE = 64 * 2**20
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".txt", ".md")
 _MODEL_FILES = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt")
 # Package that makes rows up -> the distribution whose version says how.
-# a function that reads a source of its own
-_WORKED = "llmkit.data.orders:worked"
 _GENERATORS = {"reasoning_gym": "reasoning-gym"}
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 Found = tuple[Loc, str, str]
 
 
@@ -108,15 +109,28 @@ def digest_of_model(folder: Path) -> str:
 
 
 def digest_of_source(source: DataSource) -> str:
-    """Content of a data source: file hashes, a function's package, or the Hub id with its revision."""
+    """Content of a data source: of files, of a function's package and what it reads, or the revision of a Hub id."""
     path = source.path or ""
-    if is_function(path):
-        package = path.partition(":")[0]
-        inner = digest_of_source(DataSource(path=str(source.args.get("path")))) if path == _WORKED else ""
-        return _release(package) + digest_of_package(package) + inner
-    if is_local(path):
-        return digest_of(local_files(path))
+    if is_function(path) or is_local(path):
+        return _content(path) + _read_by(source.args)
     return f"hub:{path}@{source.revision or 'main'}"
+
+
+def _content(path: str) -> str:
+    if not is_function(path):
+        return digest_of(local_files(path))
+    package = path.partition(":")[0]
+    return _release(package) + digest_of_package(package)
+
+
+def _read_by(args: Any) -> str:
+    """Content of the files and functions that the arguments of a function name, at any depth."""
+    if isinstance(args, dict):
+        args = list(args.values())
+    if isinstance(args, list):
+        return "".join(_read_by(value) for value in args)
+    named = isinstance(args, str) and (_FUNCTION.fullmatch(args) or local_files(args))
+    return _content(args) if named else ""
 
 
 def _release(package: str) -> str:

@@ -19,15 +19,13 @@ from math import ceil
 
 from llmkit.plan.command import AccelerateConfig
 from llmkit.plan.files import resolve_model
-from llmkit.plan.memory import BYTES, Memory
+from llmkit.plan.memory import BYTES, PROBLEM, Memory
 from llmkit.plan.shape import Shape, read_config, shape_of
 from llmkit.recipe.knowledge import EngineSpec, HonestySpec
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.schema import BestOfNStage, EvaluateStage, InterrogateStage
 
-PROBLEM = 256
-"""Tokens of a problem, with what a chat template puts around it."""
 PROMPT, EXAMPLE = 64, 48
 """Tokens of a question with what a chat template puts around it, and of an answered question in front of it."""
 JUDGING, WRITING = 700, 500

@@ -41,7 +41,7 @@ from llmkit.recipe.schema import (
     TunedStage,
 )
 from llmkit.recipe.source import Loc
-from llmkit.recipe.trainer_keys import declared
+from llmkit.recipe.trainer_keys import trainer_options
 
 Found = tuple[Loc, str, str]
 
@@ -121,12 +121,12 @@ def _asks_while_training(stage: Any) -> list[Loc]:
 
 
 def _num_generations(stage: Any) -> int:
-    return int({**declared(stage.kind), **stage.trainer}["num_generations"])
+    return int(trainer_options(stage.kind, stage.trainer)["num_generations"])
 
 
 def _shares_vllm(stage: Any) -> bool:
     """Whether several processes generate together, so that all must take part whenever one does."""
-    options = {**declared(stage.kind), **stage.trainer}
+    options = trainer_options(stage.kind, stage.trainer)
     shared = options["vllm_mode"] == "server" or options["vllm_tensor_parallel_size"] > 1
     return stage.launch.num_processes > 1 and bool(options["use_vllm"]) and shared
 

@@ -27,14 +27,14 @@ from llmkit.plan.command import AccelerateConfig
 from llmkit.plan.shape import Shape
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.schema import DpoStage, GrpoStage, PretrainStage, RlooStage, TrainStage
-from llmkit.recipe.trainer_keys import declared
+from llmkit.recipe.trainer_keys import trainer_options
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _NF4_BYTES = 0.5 + 0.127 / 8
 _STATES = {"adafactor": 0.0, "sgd": 0.0, "lion": 1.0, "rmsprop": 1.0, "adagrad": 1.0}
 """Optimizer states a trained weight, of the weight's type, by the start of `optim`; AdamW: 2."""
 _MAX_LENGTH = 1024
-_PROMPT = 256
+PROBLEM = 256
 """Tokens of a problem, with what a chat template puts around it: a guess."""
 _TILE = (4096, 32768)
 _TOKEN_ROWS = 4
@@ -109,11 +109,7 @@ def tokens_per_pass(stage: TrainStage, batch: Batch) -> int:
 
 def _practised(stage: GrpoStage | RlooStage) -> int:
     """Tokens of a prompt and its longest answer."""
-    return _PROMPT + int(_options(stage)["max_completion_length"])
-
-
-def _options(stage: GrpoStage | RlooStage) -> dict[str, Any]:
-    return {**declared(stage.kind), **stage.trainer}
+    return PROBLEM + int(trainer_options(stage.kind, stage.trainer)["max_completion_length"])
 
 
 def _cache(stage: TrainStage, shape: Shape, setting: _Setting, batch: Batch) -> float:
@@ -127,7 +123,7 @@ def _cache(stage: TrainStage, shape: Shape, setting: _Setting, batch: Batch) -> 
 
 def _setting(stage: Any, model: ModelSpec, config: AccelerateConfig, batch: Batch) -> _Setting:
     scratch = isinstance(stage, PretrainStage) and stage.init == "scratch"
-    options = {**declared(stage.kind), **stage.trainer}
+    options = trainer_options(stage.kind, stage.trainer)
     half = bool(options.get("fp16")) or options.get("bf16") is not False
     dtype = "float32" if scratch else model.dtype
     return _Setting(
@@ -153,7 +149,7 @@ def _reference(stage: TrainStage, weights: float) -> float:
     if stage.peft is not None:
         return 0
     if isinstance(stage, (GrpoStage, RlooStage)):
-        return weights if _options(stage)["beta"] else 0
+        return weights if trainer_options(stage.kind, stage.trainer)["beta"] else 0
     frozen = isinstance(stage, DpoStage) and not stage.trainer.get("precompute_ref_log_probs")
     return weights if frozen else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ def check(recipe: Recipe) -> list[Found]:
         *unread(recipe),
         *_languages(recipe),
         *_watched(recipe),
-        *_honesty(recipe),
+        *_evaluations(recipe),
         *_templates(recipe),
         *_rewards(recipe),
         *trainers,
@@ -159,17 +160,18 @@ def _watched(recipe: Recipe) -> Iterator[Found]:
             yield loc, f"'{made.name}' sets no questions aside", f"set 'watched: 0.05' in '{made.name}'"
 
 
-def _honesty(recipe: Recipe) -> Iterator[Found]:
-    """Baselines must be measured models, and names must differ."""
+def _evaluations(recipe: Recipe) -> Iterator[Found]:
+    """Evaluations of a kind that would be measured under one name, and what honesty is compared with and asks."""
     made = {BASE, *(stage.name for stage in recipe.stages if isinstance(stage, TrainStage))}
     earlier = {stage.name: index for index, stage in enumerate(recipe.stages)}
     for loc, evals in _eval_lists(recipe):
-        names = [spec.name for spec in evals if isinstance(spec, HonestySpec)]
+        named = Counter((type(spec), spec.name) for spec in evals if isinstance(spec, (HonestySpec, ProblemsSpec)))
         for place, spec in enumerate(evals):
+            if isinstance(spec, (HonestySpec, ProblemsSpec)) and named[type(spec), spec.name] > 1:
+                what = f"two evaluations of {spec.task} are called '{spec.name}'"
+                yield (*loc, place), what, "give each its own 'name'"
             if not isinstance(spec, HonestySpec):
                 continue
-            if names.count(spec.name) > 1:
-                yield (*loc, place), f"two honesty evaluations are called '{spec.name}'", "give each its own 'name'"
             if spec.baseline is not None and spec.baseline not in made:
                 yield (*loc, place, "baseline"), f"'{spec.baseline}' makes no model", f"have: {', '.join(sorted(made))}"
             for index, source in enumerate(spec.questions):
@@ -187,17 +189,12 @@ def _templates(recipe: Recipe) -> Iterator[Found]:
 
 
 def _rewards(recipe: Recipe) -> Iterator[Found]:
-    """Names and options of the shipped rewards, and problems that would be measured under one name."""
+    """Names and options of the shipped rewards."""
     rewards = list(reads.eval_rewards(recipe.evals))
     for index, stage in enumerate(recipe.stages):
         rewards += ((("stages", index, *loc), reward) for loc, reward in reads.rewards(stage))
     for loc, reward in rewards:
         yield from (((*loc, *key), what, cure) for key, what, cure in reward_keys.check(reward))
-    for loc, evals in _eval_lists(recipe):
-        names = [spec.name for spec in evals if isinstance(spec, ProblemsSpec)]
-        for place, spec in enumerate(evals):
-            if isinstance(spec, ProblemsSpec) and names.count(spec.name) > 1:
-                yield (*loc, place), f"two evaluations on problems are called '{spec.name}'", "give each its own 'name'"
 
 
 def _eval_lists(recipe: Recipe) -> Iterator[tuple[Loc, Evals]]:

@@ -147,6 +147,11 @@ def _package_dir(package: str) -> Path:
     return Path(spec.origin).parent
 
 
+def trainer_options(kind: str, trainer: dict[str, Any]) -> dict[str, Any]:
+    """Every option of a stage that is resolved, upstream's defaults included where they are literals."""
+    return {**declared(kind), **trainer}
+
+
 def _class_fields(path: Path, class_name: str) -> dict[str, Any]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     body = next(n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name)
@@ -200,7 +205,7 @@ def _beside(
 
 def _practised(kind: str, trainer: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """What has no effect given the rest, of the trainers that sample."""
-    options = {**declared(kind), **DEFAULTS[kind], **trainer}
+    options = trainer_options(kind, resolved_trainer(kind, trainer))
     given = {key for key, value in trainer.items() if value is not None}
     for key in sorted(given & set(_NOT_PRACTICE)):
         yield key, f"has no effect in a '{kind}' stage: its loss is taken over sampled answers", ""

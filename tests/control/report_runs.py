@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -262,3 +263,18 @@ class Page(HTMLParser):
 
 def page_of(run: RunDir) -> Page:
     return Page(build_report(run).read_text(encoding="utf-8"))
+
+
+def assert_nothing_leaves_its_block(run: RunDir) -> None:
+    """The markdown report of a run whose texts hold a fence, "# owned | <b>" and a longer fence."""
+    build_report(run)
+    fence = ""
+    for line in run.report.with_suffix(".md").read_text(encoding="utf-8").splitlines():
+        mark = re.match(r"`{3,}", line)
+        if mark and not fence:
+            fence = mark[0]
+        elif line == fence:
+            fence = ""
+        elif "owned" in line:
+            assert fence or not re.search(r"(?<!\\)<b|owned \||^\s*# owned", line), line
+    assert fence == ""

@@ -1,9 +1,18 @@
 """The report on runs that are whole, unfinished, failed, empty, hostile."""
 
 import json
-import re
 
-from control.report_runs import HOSTILE, RECIPE, curve, evaluation, full_run, log, page_of, started
+from control.report_runs import (
+    HOSTILE,
+    RECIPE,
+    assert_nothing_leaves_its_block,
+    curve,
+    evaluation,
+    full_run,
+    log,
+    page_of,
+    started,
+)
 from rich.console import Console
 
 from llmkit.artifacts.files import write_json, write_text
@@ -77,17 +86,7 @@ def test_text_of_models_and_users_never_becomes_html(tmp_path):
 
 def test_text_of_models_cannot_leave_its_block_in_markdown(tmp_path):
     run = full_run(tmp_path, "\n```\n# owned | <b>\n````\n")
-    build_report(run)
-    fence = ""
-    for line in run.report.with_suffix(".md").read_text(encoding="utf-8").splitlines():
-        mark = re.match(r"`{3,}", line)
-        if mark and not fence:
-            fence = mark[0]
-        elif line == fence:
-            fence = ""
-        elif "owned" in line:
-            assert fence or "\\| \\<b\\>" in line
-    assert fence == ""
+    assert_nothing_leaves_its_block(run)
 
 
 def test_an_unfinished_stage_shows_its_last_step(tmp_path):

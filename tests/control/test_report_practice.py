@@ -19,7 +19,7 @@ from control.practice_runs import (
     settings,
     stage_of,
 )
-from control.report_runs import HOSTILE, Page, curve, full_run, log, page_of
+from control.report_runs import HOSTILE, Page, assert_nothing_leaves_its_block, curve, full_run, log, page_of
 
 from llmkit.artifacts.files import write_text
 from llmkit.artifacts.manifest import Curve, Sample
@@ -395,17 +395,7 @@ def test_text_of_models_never_becomes_html(tmp_path: Path) -> None:
 
 def test_text_of_models_cannot_leave_its_block_in_markdown(tmp_path: Path) -> None:
     run = practice_run(tmp_path, "\n```\n# owned | <b>\n````\n")
-    build_report(run)
-    fence = ""
-    for line in run.report.with_suffix(".md").read_text(encoding="utf-8").splitlines():
-        mark = re.match(r"`{3,}", line)
-        if mark and not fence:
-            fence = mark[0]
-        elif line == fence:
-            fence = ""
-        elif "owned" in line:
-            assert fence or ("<b>" not in line.replace("\\<b\\>", "") and "# owned" not in line[:9])
-    assert fence == ""
+    assert_nothing_leaves_its_block(run)
 
 
 def test_markdown_tells_the_same(run: RunDir) -> None:
