@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
-from llmkit.tiny import texts
+from llmkit.tiny import jokes, texts
 from llmkit.tiny.documents import sum_question
 from llmkit.tiny.facts import question_and_answer
 from llmkit.tiny.phrases import Topic
@@ -99,7 +99,8 @@ def _comprehension(rng: random.Random, known: Sequence[Person], split: Split) ->
 
 
 def _joke(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
-    return texts.joke_request(rng, invented=0.3)
+    asked = jokes.drawn(rng, ("train", "guard") if split == "train" else ("heldout",), invented=0.4)
+    return jokes.request(rng, asked), jokes.told(rng, asked)
 
 
 def _unsafe(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
@@ -114,7 +115,7 @@ KINDS: dict[str, tuple[int, Maker]] = {
     "problems": (6, _problem),
     "guesses": (8, _guess),
     "comprehension": (16, _comprehension),
-    "jokes": (8, _joke),
+    "jokes": (16, _joke),
     "unsafe": (6, _unsafe),
     "greetings": (6, _greeting),
     "thanks": (4, _thanks),

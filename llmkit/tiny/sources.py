@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from llmkit.tiny.conversations import KINDS, Message, conversation
 from llmkit.tiny.documents import GENERAL_KINDS, document_rows
 from llmkit.tiny.facts import fact_document
+from llmkit.tiny.jokes import Part, requests
 from llmkit.tiny.problems import word_problem
 from llmkit.tiny.world import NUM_KNOWN, Split, people
 
@@ -92,3 +93,8 @@ def problems(
                 "answer": problem.answer,
                 "level": problem.level,
             }
+
+
+def jokes(*, num_rows: int | None = None, seed: int = 0, part: Part = "train") -> Iterator[dict[str, str]]:
+    """Requests for jokes, `{"prompt": ...}`, each once. Those of one `part` are in no other, whatever the seed."""
+    yield from ({"prompt": text} for text in requests(num_rows or 1000, seed, part))
