@@ -8,6 +8,12 @@ function tau(found) {
   return `${number(found.tau)}${bounds}, ${found.num_items - found.num_no_order}`;
 }
 
+function ceiling(found) {
+  if (!found) return "\u2013";
+  const percent = (share) => Math.round(100 * share);
+  return `${percent(found.share)} % [${percent(found.low)}, ${percent(found.high)}], ${found.num_items}`;
+}
+
 /* On a narrow page each cell says what its column is */
 function fill(table, rows) {
   const columns = [...table.querySelectorAll("thead th")].map((each) => each.textContent);
@@ -34,7 +40,7 @@ async function showResults() {
   $("finished").hidden = Boolean(state.turn);
   $("none").hidden = Boolean(found.raters.length);
   fill($("raters"), found.raters.map((row) =>
-    [row.rater, `${row.done} of ${row.total}`, row.skipped, row.flagged, Math.round(row.seconds), tau(row.with_oneself)]));
+    [row.rater, `${row.done} of ${row.total}`, row.skipped, row.flagged, Math.round(row.seconds), tau(row.with_oneself), ceiling(row.ceiling)]));
   fill($("between"), found.between.map((row) =>
     [`${row.first}, ${row.second}`, tau(row), `${row.num_same} of ${row.num_pairs}`]));
   $("stale").textContent = `${found.num_stale} decisions do not count: their prompts or answers have changed since.`;
@@ -49,6 +55,6 @@ async function showResults() {
 
 function hideResults() {
   $("results").hidden = true;
-  $("main").hidden = !state.turn;
+  $("main").hidden = !state || !state.turn;
   runClock();
 }
