@@ -117,7 +117,7 @@ def test_two_windows_and_two_raters(browser: Any, serve: Any) -> None:
     window.page.reload()
     window.page.wait_for_selector("#between:not([hidden])")
     assert {each.rater for each in server.decisions} == {"anna", "Ben J."}
-    assert re.search(r"Ben J., anna\s+\S+, 1\s+\d+ of 10", window.page.inner_text("#between"))
+    assert re.search(r"Ben J., anna\s+\S+ \u00b7 1 prompt\s+\d+ of 10", window.page.inner_text("#between"))
     assert [each for each in second.said if "409" not in each] == window.said == []
 
 

@@ -1,17 +1,19 @@
 "use strict";
 /* How far the raters are, and how far they agree. */
 
+const prompts = (num) => `${num} prompt${num === 1 ? "" : "s"}`;
+
 function tau(found) {
   if (found.tau === null) return "\u2013";
   const number = (value) => value.toFixed(2).replace("-", "\u2212");
   const bounds = found.low === null ? "" : ` [${number(found.low)}, ${number(found.high)}]`;
-  return `${number(found.tau)}${bounds}, ${found.num_items - found.num_no_order}`;
+  return `${number(found.tau)}${bounds} \u00b7 ${prompts(found.num_items - found.num_no_order)}`;
 }
 
 function ceiling(found) {
   if (!found) return "\u2013";
   const percent = (share) => Math.round(100 * share);
-  return `${percent(found.share)} % [${percent(found.low)}, ${percent(found.high)}], ${found.num_items}`;
+  return `${percent(found.share)} % [${percent(found.low)}, ${percent(found.high)}] \u00b7 ${prompts(found.num_items)}`;
 }
 
 /* On a narrow page each cell says what its column is */
