@@ -2,6 +2,7 @@
 
 tau-b     Kendall 1945, Biometrika 33, 239: 1 the same order, 0 no relation, -1 reversed; ties count for neither side.
           A ranking in which all are equal has no order and so no tau.
+ceiling   what a model of a rater's taste can reach, from how far the rater's two looks agree: `agreement_ceiling`.
 
 Intervals are over items, since the pairs of one item depend on each other.
 """
@@ -38,6 +39,19 @@ class Agreement:
     """Pairs of completions that both put in the same order, of `num_pairs`."""
     num_pairs: int
     """Pairs of completions that neither ties."""
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What a perfect model of a rater's taste can reach."""
+
+    share: float
+    """Of the rater's pairs, in the rater's order."""
+    low: float
+    high: float
+    """95 % interval of `share`."""
+    num_items: int
+    """That came twice and hold a pair which neither look ties."""
 
 
 def tau_b(first: Ranks, second: Ranks) -> float | None:
@@ -77,6 +91,19 @@ def agreement(pairs: Sequence[tuple[Ranks, Ranks]]) -> Agreement:
     )
 
 
+def agreement_ceiling(share: float) -> float:
+    """Share of pairs in which a perfect model of a rater's taste agrees with one look, from that of two looks.
+
+    Each look errs in a share q of the pairs, independently: two agree in share = (1 - q)^2 + q^2, the model with one in
+    1 - q = (1 + sqrt(2 share - 1)) / 2. Looks that agree no more than by chance (one half) give one half. Where
+    some pairs are harder than others, or the second look remembers the first, less can be reached than this.
+
+    >>> agreement_ceiling(0.625)
+    0.75
+    """
+    return (1 + sqrt(max(0.0, 2 * share - 1))) / 2
+
+
 def _interval(taus: list[float]) -> tuple[float | None, float | None]:
     """On the scale from 0 to 1, where taus that are all 1 or -1 are a share and have an interval of some width."""
     found = mean_interval([(tau + 1) / 2 for tau in taus], SEED) if len(taus) >= FEWEST else None
@@ -85,8 +112,23 @@ def _interval(taus: list[float]) -> tuple[float | None, float | None]:
 
 def with_oneself(decisions: Iterable[Decision], rater: str) -> Agreement:
     """Of one rater's two rankings of the items that came twice."""
+    return agreement(_two_looks(decisions, rater))
+
+
+def ceiling(decisions: Iterable[Decision], rater: str) -> Ceiling | None:
+    """From one rater's two rankings of the items that came twice; None for few items."""
+    looks = [[a * b > 0 for a, b in _signs(*both) if a and b] for both in _two_looks(decisions, rater)]
+    shares = [sum(same) / len(same) for same in looks if same]
+    found = mean_interval(shares, SEED) if len(shares) >= FEWEST else None
+    if found is None:
+        return None
+    share, low, high = (agreement_ceiling(each) for each in (sum(shares) / len(shares), *found))
+    return Ceiling(share, low, high, len(shares))
+
+
+def _two_looks(decisions: Iterable[Decision], rater: str) -> list[tuple[Ranks, Ranks]]:
     own = {(each.item, each.repeat): each.ranks for each in decisions if each.rater == rater and each.groups}
-    return agreement([(own[item, 0], ranks) for (item, repeat), ranks in own.items() if repeat and (item, 0) in own])
+    return [(own[item, 0], ranks) for (item, repeat), ranks in own.items() if repeat and (item, 0) in own]
 
 
 def between(decisions: Iterable[Decision], first: str, second: str) -> Agreement:

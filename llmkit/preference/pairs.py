@@ -30,7 +30,7 @@ class Pairs:
     num_tied: int = 0
     """Pairs of completions that are as good as each other."""
     num_same_text: int = 0
-    """Pairs of completions with one text: their order says nothing."""
+    """Pairs of completions that differ in outer blanks at most: their order says nothing."""
     num_skipped: int = 0
     """Decisions, as below."""
     num_flagged: int = 0
@@ -60,7 +60,7 @@ def _add(found: Pairs, decision: Decision, item: Item) -> None:
         gap = decision.ranks[worse] - decision.ranks[better]
         if not gap:
             found.num_tied += 1
-        elif item.texts[better] == item.texts[worse]:
+        elif item.texts[better].strip() == item.texts[worse].strip():
             found.num_same_text += 1
         else:
             rows.append(_row(decision, item, better, worse, gap))

@@ -113,13 +113,18 @@ class Standing:
 
     decisions: dict[Key, Decision]
     """In the order in which they were made."""
-    undone: frozenset[str]
-    """Ids of decisions that were taken back."""
+    undone: dict[str, Decision]
+    """What was taken back, by id, in the order of the undos."""
     stale: tuple[Decision, ...]
     """Of items that are not there any more, or whose texts have changed since."""
 
     def of(self, rater: str) -> list[Decision]:
         return [decision for decision in self.decisions.values() if decision.rater == rater]
+
+    def taken_back(self, rater: str) -> list[Decision]:
+        """What a rater took back and has not decided again, the last one first."""
+        own = [decision for decision in self.undone.values() if decision.rater == rater]
+        return [decision for decision in reversed(own) if decision.key not in self.decisions]
 
     @property
     def raters(self) -> list[str]:
@@ -133,13 +138,12 @@ def standing(events: Iterable[Decision | Undo], items: Mapping[str, Item]) -> St
         DataError: a decision ranks other completions than its item has.
     """
     kept: dict[str, Decision] = {}
-    undone: set[str] = set()
+    undone: dict[str, Decision] = {}
     for event in events:
-        if isinstance(event, Undo):
-            kept.pop(event.id, None)
-            undone.add(event.id)
-        else:
+        if isinstance(event, Decision):
             kept[event.id] = event
+        elif event.id in kept:
+            undone[event.id] = kept.pop(event.id)
     decisions: dict[Key, Decision] = {}
     stale = []
     for decision in kept.values():
@@ -150,7 +154,7 @@ def standing(events: Iterable[Decision | Undo], items: Mapping[str, Item]) -> St
         _check_ids(decision, item)
         decisions.pop(decision.key, None)
         decisions[decision.key] = decision
-    return Standing(decisions, frozenset(undone), tuple(stale))
+    return Standing(decisions, undone, tuple(stale))
 
 
 def _check_ids(decision: Decision, item: Item) -> None:

@@ -2,7 +2,7 @@
 
 rollouts.jsonl    {"id": str, "prompt": text or [messages], "completions": [{"id": str, "text": str, ...}], ...}
 
-Further columns of an item and of a completion are kept as they are. An empty completion is one that can be ranked.
+Further columns of an item and of a completion are read past. An empty completion is one that can be ranked.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ Message = dict[str, Any]
 class Completion:
     id: str
     text: str
-    columns: dict[str, Any]
-    """What else its row says, such as the model that wrote it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,6 @@ class Item:
     id: str
     prompt: str | list[Message]
     completions: tuple[Completion, ...]
-    columns: dict[str, Any]
 
     @cached_property
     def texts(self) -> dict[str, str]:
@@ -109,8 +106,7 @@ def item_of(row: Any, where: str) -> Item:
         raise DataError(where, "has no completions", "give every prompt at least two")
     completions = tuple(_completion(each, f"{where}: completions[{index}]") for index, each in enumerate(answers))
     _check_distinct(completions, where)
-    rest = {key: value for key, value in row.items() if key not in _ITEM}
-    return Item(_id(row["id"], f"{where}: id"), prompt, completions, rest)
+    return Item(_id(row["id"], f"{where}: id"), prompt, completions)
 
 
 def _completion(row: Any, where: str) -> Completion:
@@ -118,8 +114,7 @@ def _completion(row: Any, where: str) -> Completion:
         raise DataError(where, "is no object with id and text", f"write {SHAPE}")
     if not isinstance(row["text"], str):
         raise DataError(where, f"text is {type(row['text']).__name__}, not text", 'an empty completion is ""')
-    rest = {key: value for key, value in row.items() if key not in _COMPLETION}
-    return Completion(_id(row["id"], f"{where}: id"), row["text"], rest)
+    return Completion(_id(row["id"], f"{where}: id"), row["text"])
 
 
 def _check_distinct(completions: tuple[Completion, ...], where: str) -> None:

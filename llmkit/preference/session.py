@@ -18,11 +18,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmkit.errors import LlmkitError
-from llmkit.preference.agreement import between, with_oneself
+from llmkit.preference.agreement import between, ceiling, with_oneself
 from llmkit.preference.rankings import LONGEST_REASON, LONGEST_TURN, Decision, Standing, Undo, check_groups, standing
 from llmkit.preference.rollouts import Item
 from llmkit.preference.store import Store
-from llmkit.preference.turns import Turn, asked, turns
+from llmkit.preference.turns import Turn, asked, showing, turns
 from llmkit.visible import visible
 
 State = dict[str, Any]
@@ -47,7 +47,7 @@ class DecisionRequest(_Request):
     """Places in the order shown, from 0; best group first."""
     skipped: bool = False
     flagged: str = Field(default="", max_length=LONGEST_REASON)
-    seconds: float = Field(ge=0, le=LONGEST_TURN)
+    seconds: float = Field(ge=0)
 
 
 class UndoRequest(_Request):
@@ -82,7 +82,7 @@ class Session:
             return self._state(request.rater, self._standing())
 
     def undo(self, request: UndoRequest) -> State:
-        """Takes a rater's last decision back, once. The state then has its groups as `draft`.
+        """Takes a rater's last decision back, once. Its turn comes next, with its groups as `draft`.
 
         Raises:
             Stale: it is not the last decision any more.
@@ -90,15 +90,13 @@ class Session:
         """
         with self._lock:
             now = self._standing()
-            if request.id in now.undone:
-                return self._state(request.rater, now)
-            own = now.of(request.rater)
-            if not own or own[-1].id != request.id:
-                raise Stale("Another window has decided since; undo takes back the last decision only.")
-            self._store.append(Undo(id=request.id, rater=request.rater, time=_now()))
-            last = own[-1]
-            draft = [[last.shown.index(id) for id in group] for group in last.groups]
-            return self._state(request.rater, self._standing()) | {"draft": draft}
+            if request.id not in now.undone:
+                own = now.of(request.rater)
+                if not own or own[-1].id != request.id:
+                    raise Stale("Another window has decided since; undo takes back the last decision only.")
+                self._store.append(Undo(id=request.id, rater=request.rater, time=_now()))
+                now = self._standing()
+            return self._state(request.rater, now) | self._draft(request, now)
 
     def results(self) -> dict[str, Any]:
         """Of every rater and of every two."""
@@ -116,18 +114,20 @@ class Session:
 
     def progress(self, rater: str, now: Standing | None = None) -> dict[str, Any]:
         now = now or self._standing()
-        own, queue = now.of(rater), asked(self._queue(rater), now.decisions)
+        own, queue = now.of(rater), self._turns(rater, now)
         outcomes = Counter(decision.outcome for decision in own)
         return {
             "done": sum(turn.key in now.decisions for turn in queue),
             "total": len(queue),
             "seconds": median(decision.seconds for decision in own) if own else None,
-            **{outcome: outcomes[outcome] for outcome in ("ranked", "skipped", "flagged")},
+            **{outcome: outcomes[outcome] for outcome in ("skipped", "flagged")},
         }
 
     def _rater(self, rater: str, now: Standing) -> dict[str, Any]:
-        own = with_oneself(now.decisions.values(), rater)
-        return {"rater": rater, **self.progress(rater, now), "with_oneself": asdict(own)}
+        decisions = now.decisions.values()
+        own, best = with_oneself(decisions, rater), ceiling(decisions, rater)
+        found = {"with_oneself": asdict(own), "ceiling": asdict(best) if best else None}
+        return {"rater": rater, **self.progress(rater, now), **found}
 
     def _standing(self) -> Standing:
         return standing(self._store.events, self._items)
@@ -137,9 +137,32 @@ class Session:
             self._queues[rater] = turns(list(self._items.values()), rater, self._seed, self._repeat)
         return self._queues[rater]
 
+    def _turns(self, rater: str, now: Standing) -> list[Turn]:
+        """What was taken back comes first. What was decided stays, also where the queue has another sample by now."""
+        queue = {turn.key: turn for turn in self._queue(rater)}
+        known = [each for each in [*now.taken_back(rater), *now.of(rater)] if self._is_current(each)]
+        first = {each.key: queue.get(each.key) or self._turn_of(each) for each in known}
+        return asked([*{**first, **queue}.values()], now.decisions)
+
+    def _is_current(self, decision: Decision) -> bool:
+        item = self._items.get(decision.item)
+        return item is not None and item.version == decision.version
+
+    def _turn_of(self, decision: Decision) -> Turn:
+        return showing(self._items[decision.item], decision.rater, decision.repeat, self._seed)
+
+    def _draft(self, request: UndoRequest, now: Standing) -> State:
+        """The groups of what was taken back, if its turn is the next: places in the order that is shown now."""
+        last, turn = now.undone[request.id], self._next(request.rater, now)
+        if turn is None or turn.key != last.key or turn.item.version != last.version:
+            return {}
+        return {"draft": [[turn.shown.index(id) for id in group] for group in last.groups]}
+
+    def _next(self, rater: str, now: Standing) -> Turn | None:
+        return next((turn for turn in self._turns(rater, now) if turn.key not in now.decisions), None)
+
     def _state(self, rater: str, now: Standing) -> State:
-        queue = asked(self._queue(rater), now.decisions)
-        turn = next((turn for turn in queue if turn.key not in now.decisions), None)
+        turn = self._next(rater, now)
         own = now.of(rater)
         return {
             "rater": rater,
@@ -150,7 +173,7 @@ class Session:
         }
 
     def _decision(self, request: DecisionRequest, now: Standing) -> Decision:
-        turn = next((turn for turn in self._queue(request.rater) if turn.name == request.turn), None)
+        turn = next((turn for turn in self._turns(request.rater, now) if turn.name == request.turn), None)
         if turn is None:
             raise Stale("This prompt or its answers have changed since they were shown; nothing was saved.")
         if turn.key in now.decisions or request.id in now.undone:
@@ -167,7 +190,7 @@ class Session:
             groups=tuple(tuple(turn.shown[place] for place in group) for group in request.groups),
             skipped=request.skipped,
             flagged=" ".join(request.flagged.split()),
-            seconds=round(request.seconds, 1),
+            seconds=round(min(request.seconds, LONGEST_TURN), 1),
             time=_now(),
         )
 

@@ -2,7 +2,7 @@
 
 All raters meet the items in one order, so that two who stop early have ranked the same ones and can be compared. The
 completions are shuffled by seed, rater, item and repeat: no place in the list belongs to a model. Some items come
-again later in another order, which shows how far raters agree with themselves.
+again later in another order, which shows how far raters agree with themselves. A new item hardly changes which.
 """
 
 from __future__ import annotations
@@ -47,28 +47,32 @@ def turns(items: Sequence[Item], rater: str, seed: int, repeat: float) -> list[T
         repeat: share of the items that come twice; any above 0 means at least one, if there are two items.
     """
     order = sorted(items, key=lambda item: _random(seed, item.id).random())
-    first = [_turn(item, rater, 0, seed) for item in order]
-    again = _repeats(len(order), ceil(repeat * len(order)), _random(seed, rater, "repeats"))
-    found: list[Turn] = []
-    for place in range(len(order) + 1):
-        found += [_turn(order[index], rater, 1, seed) for index, at in again if at == place]
-        found += first[place : place + 1]
-    return found
+    drawn = [_two(_random(seed, rater, item.id, "repeat")) for item in order]
+    again = _repeats(drawn, ceil(repeat * len(order)))
+    placed = [(float(index), showing(item, rater, 0, seed)) for index, item in enumerate(order)]
+    placed += [(later - 0.5, showing(order[index], rater, 1, seed)) for index, later in again]
+    return [turn for _, turn in sorted(placed, key=lambda each: each[0])]
 
 
-def _repeats(num_items: int, num: int, random: Random) -> list[tuple[int, int]]:
-    """(item, how many first showings stand before its second one), at least GAP later where there are as many."""
+def _two(random: Random) -> tuple[float, float]:
+    return random.random(), random.random()
+
+
+def _repeats(drawn: Sequence[tuple[float, float]], num: int) -> list[tuple[int, int]]:
+    """(item, how many first showings stand before its second one), at least GAP later where there are as many.
+
+    The lowest first numbers come again, so that one new item replaces one repeat at most.
+    """
+    num_items = len(drawn)
     gap = min(GAP, num_items - 1)
-    if gap < 1:
-        return []
-    candidates = list(range(num_items - 1))
-    early = candidates[: max(num_items - gap, 1)]
-    chosen = random.sample(early, min(num, len(early)))
-    chosen += random.sample(candidates[len(early) :], min(num - len(chosen), len(candidates) - len(early)))
-    return [(index, random.randint(min(index + 1 + gap, num_items), num_items)) for index in chosen]
+    num_early = max(num_items - gap, 1)
+    candidates = sorted(range(num_items - 1), key=lambda index: (index >= num_early, drawn[index]))
+    firsts = [(index, min(index + 1 + gap, num_items)) for index in candidates[:num]]
+    return [(index, first + int(drawn[index][1] * (num_items + 1 - first))) for index, first in firsts]
 
 
-def _turn(item: Item, rater: str, repeat: int, seed: int) -> Turn:
+def showing(item: Item, rater: str, repeat: int, seed: int) -> Turn:
+    """`repeat`: 0 the first time, another order of the completions at each later one."""
     ids = sorted(item.texts)
     shown = _shuffled(ids, _random(seed, rater, item.id, 0))
     if repeat:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import getpass
 import sys
-import webbrowser
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("path", help="rollouts.jsonl, or a folder that holds one")
     parser.add_argument("--rater", help="who ranks (default: your name on this machine; can be changed on the page)")
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="default: the last one, or any that is free")
+    parser.add_argument("--port", type=int, metavar="N", help="0: any that is free (default: the last one)")
     parser.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
     parser.add_argument("--repeat", type=float, default=0.1, help="share of prompts that come twice (default: 0.1)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of prompts and answers (default: 0)")
@@ -67,28 +66,36 @@ def rank(args: argparse.Namespace) -> None:
     """Serves the page until Ctrl-C, then says how far the raters are."""
     if not 0 <= args.repeat <= 1:
         raise UserError("--repeat", f"is {args.repeat:g}", "give a share from 0 to 1")
-    if not 0 <= args.port < 65536:
+    if args.port is not None and not 0 <= args.port < 65536:
         raise UserError("--port", f"is {args.port}", "give 0 to 65535")
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise UserError("llmkit rank", "starlette and uvicorn are not installed", 'pip install "llmkit[ui]"')
     # they belong to an extra
-    from llmkit.preference.page.serve import serve
+    from llmkit.preference.page.serve import open_page, serve
 
     rollouts = find_rollouts(Path(args.path).expanduser())
     rankings = args.out or rollouts.with_name(FILE)
-    rater = clean_name(args.rater or getpass.getuser())
+    rater = clean_name(args.rater or _own_name())
+    items = read_rollouts(rollouts)
+
+    def ready(url: str) -> None:
+        print(f"rank at {url}\ndecisions go to {rankings}; end with Ctrl-C", flush=True)
+        if not args.no_browser:
+            open_page(rankings, url)
+
     with open_store(rankings) as store:
         if store.num_cut:
             print(f"{rankings}: {store.num_cut} bytes of a decision that was never saved are cut off")
-        session = Session(read_rollouts(rollouts), store, args.seed, args.repeat)
-        serve(session, rankings, rater, args.port, lambda url: _ready(url, rankings, args.no_browser))
+        session = Session(items, store, args.seed, args.repeat)
+        serve(session, rankings, rater, args.port, ready)
         print("\n".join(_told(session)))
 
 
-def _ready(url: str, rankings: Path, no_browser: bool) -> None:
-    print(f"rank at {url}\ndecisions go to {rankings}; end with Ctrl-C", flush=True)
-    if not no_browser:
-        webbrowser.open(url)
+def _own_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise UserError("--rater", "you have no name on this machine", "say who ranks: `--rater NAME`") from None
 
 
 def _told(session: Session) -> list[str]:

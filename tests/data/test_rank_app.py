@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from helpers_rank import decision, rollout_row, write_rollouts
@@ -17,7 +21,7 @@ from starlette.testclient import TestClient
 from llmkit.data.files import read_file
 from llmkit.errors import UserError
 from llmkit.preference.page.app import make_app
-from llmkit.preference.page.serve import address_file, read_address, serve
+from llmkit.preference.page.serve import address_file, open_page, read_address, serve
 from llmkit.preference.rollouts import item_of
 from llmkit.preference.session import Session
 from llmkit.preference.store import Store, open_store, read_events
@@ -174,7 +178,7 @@ def test_port_and_token_are_kept_for_their_owner(store: Store, tmp_path: Path, m
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
     urls: list[str] = []
     for _ in range(2):
-        serve(Session(ITEMS, store, 0, 0), store.path, "Zoë B", 0, urls.append)
+        serve(Session(ITEMS, store, 0, 0), store.path, "Zoë B", None, urls.append)
     assert urls[0] == urls[1] and urls[0].endswith("&rater=Zo%C3%AB%20B")
     kept = read_address(store.path)
     assert kept is not None and len(kept.token) == 43 and kept.url("Zoë B") == urls[0]
@@ -183,6 +187,8 @@ def test_port_and_token_are_kept_for_their_owner(store: Store, tmp_path: Path, m
     import socket
 
     with socket.create_server(("127.0.0.1", kept.port)):
+        with pytest.raises(UserError, match=f"--port {kept.port}: cannot be used .*, and a page that is still open"):
+            serve(Session(ITEMS, store, 0, 0), store.path, "Zoë B", None, urls.append)
         serve(Session(ITEMS, store, 0, 0), store.path, "Zoë B", 0, urls.append)
         moved = read_address(store.path)
         assert moved is not None and moved.port != kept.port and moved.token != kept.token
@@ -191,6 +197,52 @@ def test_port_and_token_are_kept_for_their_owner(store: Store, tmp_path: Path, m
     for broken in ("{", "[]", '{"port": "x", "token": 1}', '{"port": 99999999, "token": "' + "t" * 43 + '"}'):
         address_file(store.path).write_text(broken)
         assert read_address(store.path) is None
+
+
+def test_a_browser_is_sent_by_a_file_that_others_cannot_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: queue.Queue[str] = queue.Queue()
+    waited: queue.Queue[bool] = queue.Queue()
+    closed = threading.Event()
+
+    def browse(url: str) -> None:
+        """One on the terminal: until it is closed nothing goes on."""
+        asked.put(url)
+        waited.put(closed.wait(3))
+
+    def run(self: Any, sockets: list[Any]) -> None:
+        found.append(asked.get(timeout=10))
+        path = Path(unquote(urlsplit(found[0]).path))
+        assert found[0].startswith("file:///") and path.stat().st_mode & 0o777 == 0o600
+        found.extend((path.read_text(), str(path)))
+        closed.set()
+
+    monkeypatch.setattr("webbrowser.open", browse)
+    monkeypatch.setattr("uvicorn.Server.run", run)
+    found: list[str] = []
+    urls: list[str] = []
+    serve(
+        Session(ITEMS, store, 0, 0), store.path, "Zoë B", 0, lambda url: (urls.append(url), open_page(store.path, url))
+    )
+    assert waited.get(timeout=10) and read_address(store.path).token not in found[0]
+    assert f'0; url={escape(urls[0])}"' in found[1] and not Path(found[2]).exists()
+
+
+def test_who_has_no_name_here_is_asked_for_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rollouts(tmp_path / "rollouts.jsonl", [rollout_row(0)])
+    for error in (KeyError("uid not found: 1234"), OSError("No username set in the environment")):
+        monkeypatch.setattr("getpass.getuser", lambda error=error: (_ for _ in ()).throw(error))
+        assert main([str(tmp_path), "--no-browser"]) == 2
+        assert "--rater: you have no name on this machine; say who ranks" in capsys.readouterr().err
+
+
+def test_rollouts_that_cannot_be_ranked_leave_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_rollouts(tmp_path / "rollouts.jsonl", [{}])
+    assert main([str(tmp_path), "--no-browser"]) == 2 and "has no completions" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

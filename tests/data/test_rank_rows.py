@@ -12,7 +12,7 @@ from scipy.stats import kendalltau
 
 from llmkit.data.formats import CONVERTERS
 from llmkit.errors import DataError, UserError
-from llmkit.preference.agreement import agreement, between, tau_b, with_oneself
+from llmkit.preference.agreement import agreement, agreement_ceiling, between, ceiling, tau_b, with_oneself
 from llmkit.preference.pairs import pairs_of
 from llmkit.preference.rankings import Decision, Undo, clean_name, standing
 from llmkit.preference.rollouts import Item, find_rollouts, item_of, read_rollouts
@@ -22,12 +22,11 @@ CHAT = item_of(rollout_row(1), "here")
 ITEMS = {item.id: item for item in (ITEM, CHAT)}
 
 
-def test_rollouts_are_read_with_all_their_columns(tmp_path: Path) -> None:
+def test_rollouts_are_read(tmp_path: Path) -> None:
     path = write_rollouts(tmp_path / "rollouts.jsonl", [rollout_row(0), rollout_row(1)])
     items = read_rollouts(find_rollouts(tmp_path))
     assert find_rollouts(path) == path and [item.id for item in items] == ["p0", "p1"]
-    assert items[1].prompt[1]["role"] == "user" and items[0].columns == {"source": "test"}
-    assert items[0].completions[2].columns == {"model": "m2"} and tuple(items[0].texts.values()) == ANSWERS
+    assert items[1].prompt[1]["role"] == "user" and tuple(items[0].texts.values()) == ANSWERS
 
 
 def test_a_version_is_of_prompt_and_texts_alone() -> None:
@@ -111,7 +110,7 @@ def test_what_counts() -> None:
     other = decision(CHAT, [], skipped=True)
     undo = Undo(id=other.id, rater="anna", time="")
     now = standing([first, other, again, undo, first.model_copy(update={"id": "old", "version": "x"})], ITEMS)
-    assert list(now.decisions.values()) == [again] and now.undone == {other.id}
+    assert list(now.decisions.values()) == [again] and now.undone == {other.id: other}
     assert [each.id for each in now.stale] == ["old"] and now.raters == ["anna"]
     assert standing([first], {}).stale == (first,)
 
@@ -168,6 +167,23 @@ def test_agreement_of_raters() -> None:
     assert both == between(made, "ben", "anna") and both.num_items == 2 and (both.num_same, both.num_pairs) == (10, 20)
 
 
+def test_the_ceiling_is_that_of_a_perfect_model_of_a_rater_who_errs() -> None:
+    source, texts = random.Random(0), {f"c{n}": n for n in range(2)}
+    items = [item_of({**rollout_row(0, texts=("a", "b")), "id": f"p{n}"}, "") for n in range(4000)]
+    looks = [
+        decision(each, sorted(texts) if source.random() < 0.75 else sorted(texts, reverse=True), repeat=repeat)
+        for each in items
+        for repeat in (0, 1)
+    ]
+    truth = sum(each.groups[0] == ("c0",) for each in looks) / len(looks)  # c0 is better for this rater
+    found = ceiling(looks, "anna")
+    assert found.low < truth < found.high and abs(found.share - truth) < 0.02 and found.num_items == 4000
+    own = with_oneself(looks, "anna")
+    assert own.num_same / own.num_pairs < truth - 0.1  # self-agreement alone is no ceiling
+    assert (agreement_ceiling(1), agreement_ceiling(0.625), agreement_ceiling(0.3)) == (1, 0.75, 0.5)
+    assert ceiling(looks[:8], "anna") is None and ceiling(looks, "ben") is None
+
+
 def test_pairs_of_a_ranking() -> None:
     found = pairs_of([decision(ITEM, ["c2", "c0 c1", "c4", "c3"])], ITEMS)
     got = {(row["chosen_id"], row["rejected_id"], row["rank_gap"]) for row in found.rows}
@@ -190,7 +206,7 @@ def test_pairs_of_conversations_can_be_trained_on() -> None:
 
 
 def test_what_makes_no_pair() -> None:
-    same = item_of({**rollout_row(0, texts=("a", "a", "b")), "id": "same"}, "")
+    same = item_of({**rollout_row(0, texts=("a", "a \n", "b")), "id": "same"}, "")
     items: dict[str, Item] = {**ITEMS, "same": same}
     made = [
         decision(ITEM, ["c0 c1 c2 c3 c4"]),

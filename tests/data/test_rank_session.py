@@ -12,6 +12,7 @@ from helpers_rank import rollout_row
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmkit.preference.rankings import LONGEST_TURN
 from llmkit.preference.rollouts import Item, item_of
 from llmkit.preference.session import DecisionRequest, Session, Stale, UndoRequest
 from llmkit.preference.store import open_store, read_events
@@ -65,10 +66,21 @@ def test_new_items_do_not_move_the_others() -> None:
     assert [id for id in after if id in before] == before
 
 
-def test_the_page_learns_no_ids(session: Session) -> None:
-    turn = session.state("anna")["turn"]
-    assert set(turn) == {"name", "prompt", "answers"} and len(turn["answers"]) == 5
-    assert not any(id in str({**turn, "answers": 0}) for id in ("p0", "p1", "c0", "m0"))
+def test_a_new_item_replaces_one_repeat_at_most() -> None:
+    many = [item(index) for index in range(60)]
+    for num in range(12, 60):
+        before, after = ({t.item.id for t in turns(many[:n], "anna", 0, 0.3) if t.repeat} for n in (num, num + 1))
+        assert len(before - after) <= 1
+
+
+def test_the_page_learns_no_ids(tmp_path: Path) -> None:
+    row = rollout_row(0)
+    answers = [{**each, "id": f"completion-{n}", "model": f"model-{n}"} for n, each in enumerate(row["completions"])]
+    with open_store(tmp_path / "rankings.jsonl") as store:
+        asked = item_of({**row, "id": "prompt-one", "completions": answers}, "")
+        state = Session([asked], store, seed=0, repeat=0.0).state("anna")
+    assert set(state["turn"]) == {"name", "prompt", "answers"} and len(state["turn"]["answers"]) == 5
+    assert not any(word in str(state) for word in ("prompt-one", "completion-", "model-"))
 
 
 def test_what_a_decision_leaves(session: Session, tmp_path: Path) -> None:
@@ -113,6 +125,47 @@ def test_undo_brings_the_last_one_back_with_its_order(session: Session) -> None:
         session.undo(UndoRequest(rater="ben", id="abcdabcd"))
 
 
+def test_what_was_taken_back_comes_next_also_after_a_restart_with_other_settings(tmp_path: Path) -> None:
+    many = [item(index) for index in range(12)]
+    with open_store(tmp_path / "rankings.jsonl") as store:
+        session = Session(many, store, seed=0, repeat=0.0)
+        for _ in many:
+            session.decide(request(session.state("anna")))
+        *_, first, last = store.events
+        for settings in ({"seed": 0, "repeat": 1.0}, {"seed": 7, "repeat": 0.5}):
+            session = Session(many, store, **settings)
+            for taken in (last, first):
+                back = session.undo(UndoRequest(rater="anna", id=session.state("anna")["last"]["id"]))
+                texts = many[int(taken.item[1:])].texts
+                shown = [[back["turn"]["answers"][place] for place in group] for group in back["draft"]]
+                assert shown == [[texts[id] for id in group] for group in taken.groups]
+                assert session.undo(UndoRequest(rater="anna", id=taken.id)) == back  # sent again
+            for taken in (first, last):
+                state = session.state("anna")
+                session.decide(request(state, f"{settings['seed']}{len(store.events):08x}"))
+                assert store.events[-1].item == taken.item
+            first, last = store.events[-2:]
+
+
+def test_a_second_showing_that_was_decided_stays(tmp_path: Path) -> None:
+    with open_store(tmp_path / "rankings.jsonl") as store:
+        session = Session(ITEMS, store, seed=0, repeat=1.0)
+        for _ in range(11):
+            session.decide(request(session.state("anna")))
+        session = Session(ITEMS, store, seed=0, repeat=0.0)
+        progress = session.progress("anna")
+        assert progress["done"] == progress["total"] == 11 and session.state("anna")["turn"] is None
+        back = session.undo(UndoRequest(rater="anna", id=store.events[-1].id))
+        assert back["progress"]["done"] == 10 and back["progress"]["total"] == 11
+        session.decide(request(back, "abcdabcd"))
+        assert store.events[-1].repeat == 1
+
+
+def test_a_window_that_was_left_open_for_weeks(session: Session, tmp_path: Path) -> None:
+    session.decide(request(session.state("anna"), seconds=1e9))
+    assert read_events(tmp_path / "rankings.jsonl")[0].seconds == LONGEST_TURN
+
+
 @pytest.mark.parametrize(
     "of",
     [
@@ -150,7 +203,7 @@ def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
     for rater in raters:
         progress = session.progress(rater)
         assert progress["done"] == progress["total"] == len(seen[rater]) == len(set(seen[rater])) in (7, 8)
-        assert (progress["skipped"], progress["ranked"]) == (1, len(seen[rater]) - 1)
+        assert (progress["skipped"], progress["flagged"]) == (1, 0)
     results = session.results()
     assert [row["rater"] for row in results["raters"]] == ["anna", "ben"]
     assert results["raters"][0]["with_oneself"]["num_items"] in (1, 2)

@@ -48,7 +48,7 @@ def test_a_kill_at_any_byte_costs_nothing_that_was_saved(tmp_path: Path) -> None
     path = tmp_path / "rankings.jsonl"
     data = saved(path, EVENTS[2:3] * 2)
     one = len(data) // 2
-    for cut in range(len(data) + 1):
+    for cut in [*range(one + 1), 2 * one - 1, 2 * one]:
         path.write_bytes(data[:cut])
         whole = cut // one + (cut % one == one - 1)  # without its end a line is whole all the same
         assert len(read_events(path)) == whole

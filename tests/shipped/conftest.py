@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP evil.test 127.0.0.1",
 ]
 
 
@@ -28,3 +30,20 @@ def browser() -> Iterator[Any]:
         chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS, headless=True)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def serve(browser: Any, tmp_path: Path) -> Iterator[Any]:
+    """serve(rater, rows, repeat=0.0) -> a ranking page; its windows are closed with it."""
+    from helpers_rank_page import Local  # other pages need no server
+
+    with ExitStack() as stack:
+
+        def start(*words: Any) -> Local:
+            server = Local(tmp_path, *words)
+            stack.callback(server.stop)
+            return server
+
+        yield start
+        for context in browser.contexts:
+            context.close()

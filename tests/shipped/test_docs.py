@@ -22,7 +22,7 @@ HEAVY = {
     "llmkit chat": "tests/data/test_chat_command.py",
     "accelerate launch": "tests/shipped/test_demo.py",
     "lm_eval": "tests/shipped/test_evals.py",
-    "llmkit rank rollouts.jsonl": "serves until it is stopped: tests/shipped/test_rank_browser.py",
+    "llmkit rank rollouts.jsonl": "serves until it is stopped: tests/shipped/test_rank_troubles.py",
 }
 
 

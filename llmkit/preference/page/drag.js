@@ -5,7 +5,7 @@ const EDGE = 60;
 const STEP = 12;
 
 /* rows(): the rows that can be dropped on, top to bottom. dropped(place, target): target is {index, tied} among the
-   other rows. over(place, target): where it would go now; null: nowhere any more. */
+   other rows. over(place, target): where it would go now; null: nowhere any more. Returns what ends a drag undone. */
 function makeDraggable(list, rows, dropped, over) {
   let held = null;
 
@@ -72,9 +72,12 @@ function makeDraggable(list, rows, dropped, over) {
     held.frame = requestAnimationFrame(scroll);
   });
   list.addEventListener("pointermove", move);
-  list.addEventListener("pointerup", () => stop(true));
-  list.addEventListener("pointercancel", () => stop(false));
+  /* A second finger lifts and stays where it likes */
+  const end = (drop) => (event) => held && event.pointerId === held.pointer && stop(drop);
+  list.addEventListener("pointerup", end(true));
+  list.addEventListener("pointercancel", end(false));
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") stop(false);
   });
+  return () => stop(false);
 }

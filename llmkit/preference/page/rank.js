@@ -57,7 +57,7 @@ function save() {
 }
 
 function decide(what, words) {
-  if (busy || !state.turn) return;
+  if (busy || !state || !state.turn) return;
   const body = { id: newId(), rater, turn: state.turn.name, seconds: spent() / 1000, ...what };
   Kept.write(key("unsent"), body);
   send(body, words);
@@ -65,6 +65,7 @@ function decide(what, words) {
 
 /* A decision leaves the browser's store only once the server has it, or says that it must not count */
 async function send(body, words) {
+  asked += 1;
   setBusy(true);
   try {
     const now = await Talk.insist("/decide", body, warn);
@@ -83,7 +84,8 @@ async function send(body, words) {
 }
 
 async function undo() {
-  if (busy || !state.last) return;
+  if (busy || !state || !state.last) return;
+  asked += 1;
   setBusy(true);
   try {
     const now = await Talk.ask("/undo", { id: state.last.id, rater });
@@ -107,7 +109,10 @@ function setBusy(now) {
 
 /* --- turns --- */
 
+let asked = 0;  // counts what the server was asked for: an answer to anything but the last is old
+
 function show(now) {
+  rater = now.rater;  // as the server spells it: the browser keeps things under it
   const isSame = state && state.rater === now.rater && state.turn && now.turn && state.turn.name === now.turn.name;
   state = now;
   showProgress();
@@ -126,33 +131,43 @@ function show(now) {
   $("prompt-title").focus({ preventScroll: true });
 }
 
+/* Whether it is shown */
 async function load(words = "") {
+  const mine = asked += 1;
+  const isOld = () => mine !== asked;
   try {
-    show(await Talk.insist(`/state?rater=${encodeURIComponent(rater)}`, null, warn));
+    const now = await Talk.insist(`/state?rater=${encodeURIComponent(rater)}`, null, (why) => isOld() || warn(why));
+    if (isOld()) return false;
+    show(now);
     warn(words);
+    return true;
   } catch (error) {
-    warn(Talk.why(error));
+    if (!isOld()) warn(Talk.why(error));
+    return false;
   }
 }
 
 /* Another window may have decided meanwhile */
 async function lookAgain() {
   if (busy || !state || document.visibilityState !== "visible") return;
+  const before = asked;
   try {
-    const before = state.turn && state.turn.name;
     const now = await Talk.ask(`/state?rater=${encodeURIComponent(rater)}`);
-    if (busy || now.rater !== rater || before === (now.turn && now.turn.name)) return;
+    const [old, next] = [state, now].map((each) => each && each.turn && each.turn.name);
+    if (before !== asked || old === next) return;
     show(now);
     warn("Another window has decided meanwhile: this is the next prompt.");
   } catch { /* the next decision says what is wrong */ }
 }
 
 async function begin() {
+  state = null;
+  $("main").hidden = true;
+  $("rater").textContent = rater;
+  if (!await load()) return;
   params.set("rater", rater);
   history.replaceState(null, "", `?${params}`);
-  state = null;
   const unsent = Kept.read(key("unsent"));
-  await load();
   if (unsent) await send(unsent, "A decision that was not sent before is saved now.");
 }
 
@@ -172,7 +187,7 @@ function dialog(id, act) {
 }
 
 function flag() {
-  if (busy || !state.turn || !$("results").hidden) return;
+  if (busy || !state || !state.turn || !$("results").hidden) return;
   $("reason").value = "";
   $("flag-dialog").showModal();
 }
@@ -237,7 +252,7 @@ $("show-help").addEventListener("click", () => {
   $("help-dialog").showModal();
 });
 const dropped = (place, { index, tied }) => Order.insert(Order.without(entries, place), place, index, tied);
-makeDraggable($("ranking"), () => [...$("order").children], (place, target) => changed(dropped(place, target)),
+const letGo = makeDraggable($("ranking"), () => [...$("order").children], (place, target) => changed(dropped(place, target)),
   (place, target) => showFormula(target ? dropped(place, target) : entries));
 document.addEventListener("visibilitychange", () => {
   if (document.visibilityState === "visible") runClock();
@@ -245,4 +260,7 @@ document.addEventListener("visibilitychange", () => {
   lookAgain();
 });
 window.addEventListener("focus", lookAgain);
+for (const kind of ["pointerdown", "pointermove", "wheel", "scroll", "keydown"]) {
+  document.addEventListener(kind, touch, { capture: true, passive: true });
+}
 begin();

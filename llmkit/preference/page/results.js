@@ -1,11 +1,19 @@
 "use strict";
 /* How far the raters are, and how far they agree. */
 
+const prompts = (num) => `${num} prompt${num === 1 ? "" : "s"}`;
+
 function tau(found) {
   if (found.tau === null) return "\u2013";
   const number = (value) => value.toFixed(2).replace("-", "\u2212");
   const bounds = found.low === null ? "" : ` [${number(found.low)}, ${number(found.high)}]`;
-  return `${number(found.tau)}${bounds}, ${found.num_items - found.num_no_order}`;
+  return `${number(found.tau)}${bounds} \u00b7 ${prompts(found.num_items - found.num_no_order)}`;
+}
+
+function ceiling(found) {
+  if (!found) return "\u2013";
+  const percent = (share) => Math.round(100 * share);
+  return `${percent(found.share)} % [${percent(found.low)}, ${percent(found.high)}] \u00b7 ${prompts(found.num_items)}`;
 }
 
 /* On a narrow page each cell says what its column is */
@@ -34,7 +42,7 @@ async function showResults() {
   $("finished").hidden = Boolean(state.turn);
   $("none").hidden = Boolean(found.raters.length);
   fill($("raters"), found.raters.map((row) =>
-    [row.rater, `${row.done} of ${row.total}`, row.skipped, row.flagged, Math.round(row.seconds), tau(row.with_oneself)]));
+    [row.rater, `${row.done} of ${row.total}`, row.skipped, row.flagged, Math.round(row.seconds), tau(row.with_oneself), ceiling(row.ceiling)]));
   fill($("between"), found.between.map((row) =>
     [`${row.first}, ${row.second}`, tau(row), `${row.num_same} of ${row.num_pairs}`]));
   $("stale").textContent = `${found.num_stale} decisions do not count: their prompts or answers have changed since.`;
@@ -49,6 +57,6 @@ async function showResults() {
 
 function hideResults() {
   $("results").hidden = true;
-  $("main").hidden = !state.turn;
+  $("main").hidden = !state || !state.turn;
   runClock();
 }

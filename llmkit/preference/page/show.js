@@ -11,8 +11,10 @@ let state = null;
 let entries = [];
 let pendingTie = false;
 let busy = false;
+const BREAK = 120000;  // longer without a hand on the page is not time spent on it
 let milliseconds = 0;
 let since = null;
+let touched = 0;
 
 const key = (what) => `llmkit/${file}/${rater}/${what}`;
 const numAnswers = () => (state && state.turn ? state.turn.answers.length : 0);
@@ -31,12 +33,22 @@ function make(tag, attributes = {}, ...children) {
 /* --- time spent looking at it --- */
 
 function pauseClock() {
-  if (since !== null) milliseconds += performance.now() - since;
+  if (since !== null) milliseconds += Math.min(performance.now(), touched + BREAK) - since;
   since = null;
 }
 
 function runClock() {
-  if (since === null && document.visibilityState === "visible") since = performance.now();
+  if (since !== null || document.visibilityState !== "visible" || !$("results").hidden) return;
+  since = touched = performance.now();
+}
+
+function touch() {
+  const now = performance.now();
+  if (since !== null && now - touched > BREAK) {
+    pauseClock();
+    since = now;
+  }
+  touched = now;
 }
 
 function spent() {
@@ -96,6 +108,7 @@ function showTurn() {
 }
 
 function showOrder() {
+  letGo();
   const focused = document.activeElement && document.activeElement.dataset.focus;
   const ranks = Order.ranks(entries);
   const num = numAnswers();

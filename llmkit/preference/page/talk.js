@@ -3,12 +3,19 @@
 
 const FIRST_WAIT = 1000;
 const LONGEST_WAIT = 15000;
+const FINAL = [400, 409, 413, 415];
 
+/* An answer that is not what was asked for. Only llmkit says `message`, and after some it is no use to ask again;
+   a proxy, or another program that has the port now, says anything. */
 class Refused extends Error {
   constructor(status, body) {
     super(body.message || "");
     this.status = status;
     this.body = body;
+  }
+
+  get isFinal() {
+    return Boolean(this.message) && FINAL.includes(this.status);
   }
 }
 
@@ -24,17 +31,17 @@ const Talk = {
     }
     const answer = await fetch(path, options);
     const told = answer.headers.get("Content-Type") === "application/json" ? await answer.json() : {};
-    if (!answer.ok) throw new Refused(answer.status, told);
+    if (!answer.ok || !told.raters) throw new Refused(answer.status, told);
     return told;
   },
 
-  /* Until it is through. waiting(words, retry): it is not, and why. */
+  /* Until it is through. waiting(words): why it is not yet. */
   async insist(path, body, waiting) {
     for (let wait = FIRST_WAIT; ; wait = Math.min(2 * wait, LONGEST_WAIT)) {
       try {
         return await Talk.ask(path, body);
       } catch (error) {
-        if (error instanceof Refused && ![403, 507].includes(error.status)) throw error;
+        if (error.isFinal) throw error;
         waiting(Talk.why(error));
         await new Promise((resolve) => setTimeout(resolve, wait));
       }
@@ -47,9 +54,10 @@ const Talk = {
     }
     if (error.status === 507) return `Not saved yet: ${error.message}. What you decided is kept here and will be sent.`;
     if (error.status === 403) {
-      return "The server does not know this page any more. Open the address that llmkit rank printed last.";
+      return "The server does not know this page any more. Open the address that llmkit rank printed last. What you decided is kept here.";
     }
-    return error.message || `The server refused it (${error.status}).`;
+    if (error.isFinal) return error.message;
+    return `Something else answers in place of llmkit rank (${error.status}). Start it again; what you decided is kept here and will be sent.`;
   },
 };
 
