@@ -4,6 +4,7 @@
     recipe.yaml            as resolved
     .lock                  held while `llmkit run` works here
     report.html report.md
+    rankings/<stage>/      what people ranked: nothing clears it
     01-cpt/                one folder per stage
         stage.json         what the worker was told, complete
         log.txt            what the workers printed
@@ -27,6 +28,9 @@ from pathlib import Path
 from llmkit.artifacts.files import disk_error
 from llmkit.artifacts.manifest import Manifest, read_manifest
 from llmkit.errors import RunError
+
+RANKINGS = "rankings.jsonl"
+"""Decisions of people."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,9 @@ class RunDir:
 
     def stage(self, index: int, name: str) -> StageDir:
         return StageDir(self.path / f"{index:02d}-{name}")
+
+    def rankings(self, stage: str) -> Path:
+        return self.path / "rankings" / stage
 
     def stages(self) -> list[StageDir]:
         """Folders of the stages that were started, in the order of the chain."""

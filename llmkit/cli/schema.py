@@ -15,6 +15,8 @@ _STAGES = {
     "dpo": "DpoStage",
     "grpo": "GrpoStage",
     "rloo": "RlooStage",
+    "reward": "RewardStage",
+    "rlhf_grpo": "RlhfStage",
 }
 _OWN = {"enum": ["honesty", "problems"]}
 
@@ -28,7 +30,7 @@ def schema() -> dict[str, Any]:
         trainer |= {"properties": _trainer(kind), "additionalProperties": False}
     for part in (made, definitions["EvaluateStage"]):
         part["properties"]["evals"]["items"] = _evaluation()
-    for part in (definitions[name] for name in ("GrpoStage", "RlooStage", "BestOfNStage", "ProblemsSpec")):
+    for part in (definitions[name] for name in ("GrpoStage", "RlooStage", "RlhfStage", "BestOfNStage", "ProblemsSpec")):
         # a name alone is short for `{name: ...}`, or with a colon for `{path: ...}`
         part["properties"]["rewards"]["items"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/RewardSpec"}]}
     gate = definitions["TrainSource"]["properties"]["require_known"]

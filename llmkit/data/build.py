@@ -26,7 +26,12 @@ from llmkit.data.tokens import Example, Settings, pack, tokenise, trainable
 from llmkit.errors import DataError
 from llmkit.recipe.parts import DataSource
 
-ACCEPTS = {"pretrain": ("text",), "sft": ("text", "messages", "prompt_completion"), "dpo": ("preference",)}
+ACCEPTS = {
+    "pretrain": ("text",),
+    "sft": ("text", "messages", "prompt_completion"),
+    "dpo": ("preference",),
+    "reward": ("ranking", "preference"),
+}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from llmkit.recipe.parts import DataSource
 
 
 def shape_of(row: Row) -> str:
-    """`text`, `messages`, `prompt_completion` or `preference`."""
+    """`text`, `messages`, `prompt_completion`, `preference` or `ranking`."""
+    if "rankings" in row:
+        return "ranking"
     if "chosen" in row:
         return "preference"
     return "prompt_completion" if "prompt" in row else next(key for key in ("messages", "text") if key in row)

@@ -1,9 +1,10 @@
-"""Raw rows of the field's formats -> one of four canonical rows.
+"""Raw rows of the field's formats -> one of five canonical rows.
 
     {"text": str}
     {"messages": [...], "tools": [...]?}
     {"prompt": str, "completion": str}                    or both lists of messages, with "tools"?
     {"prompt": ..., "chosen": ..., "rejected": ...}       all strings, or all lists of messages
+    {"prompt": ..., "answers": [...], "rankings": [[...], ...]}    as above; a list of ranks for each rater, 1 is best
 
 A message keeps every key that is not None, such as `train`, `reasoning_content` or `tool_calls`.
 """
@@ -23,6 +24,7 @@ from llmkit.errors import DataError
 COLUMNS = {
     "messages": ("messages", "|", "tools"),
     "sharegpt": ("conversations", "|", "system", "tools"),
+    "ranking": ("prompt", "answers", "rankings", "|", "tools"),
     "preference": ("chosen", "rejected", "|", "prompt"),
     "oasst": ("|", "message_id", "parent_id", "role", "text", "rank", "deleted", "prompt", "replies"),
     "alpaca": ("instruction", "output", "|", "input", "system"),
@@ -171,6 +173,45 @@ def _preference(row: Row) -> Row:
     return _pair([] if is_repeated else front, *sides_)
 
 
+def _ranking(row: Row) -> Row:
+    prompt, answers, rankings = row["prompt"], row["answers"], row["rankings"]
+    if not isinstance(answers, list) or len(answers) < 2:
+        raise BadRow("answers is no list of two or more")
+    if isinstance(rankings, list) and rankings and not isinstance(rankings[0], list):
+        rankings = [rankings]
+    _check_rankings(rankings, len(answers))
+    if isinstance(prompt, str) and all(isinstance(answer, str) for answer in answers):
+        return {"prompt": text_of(prompt, "prompt"), "answers": answers, "rankings": rankings}
+    front = _side(prompt, "prompt", _user)
+    sides = [_answer(answer, f"answers[{index}]") for index, answer in enumerate(answers)]
+    for side in sides:
+        check_dialogue(front + [{**message, "content": message.get("content") or " "} for message in side])
+    return {"prompt": front, "answers": sides, "rankings": rankings}
+
+
+def _answer(value: Any, where: str) -> list[Message]:
+    """An answer may be empty: that is one to rank last."""
+    if isinstance(value, str):
+        return [_assistant(value)]
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and value[0].get("content") == "":
+        return [_assistant("")]
+    side = normalise(value, where)
+    if side[-1]["role"] != "assistant":
+        raise BadRow(f"{where} does not end with an assistant message")
+    return side
+
+
+def _check_rankings(rankings: Any, num_answers: int) -> None:
+    if not isinstance(rankings, list) or not rankings:
+        raise BadRow("rankings is no list of ranks")
+    for ranks in rankings:
+        whole = isinstance(ranks, list) and all(isinstance(r, int) and not isinstance(r, bool) and r > 0 for r in ranks)
+        if not whole or len(ranks) != num_answers:
+            raise BadRow(f"rankings has no whole number above 0 for each of {num_answers} answers: {ranks!r:.80}")
+    if all(len(set(ranks)) < 2 for ranks in rankings):
+        raise BadRow("rankings puts all answers in one place: nothing is learned from it")
+
+
 def _pair(front: list[Message], chosen: list[Message], rejected: list[Message]) -> Row:
     if chosen == rejected:
         raise BadRow("chosen and rejected are the same")
@@ -212,6 +253,7 @@ CONVERTERS: dict[str, Callable[[Row], Row]] = {
     "alpaca": _alpaca,
     "ultrachat": _ultrachat,
     "prompt_completion": _prompt_completion,
+    "ranking": _ranking,
     "preference": _preference,
     "oasst": _messages,  # after llmkit.data.trees has made conversations of the messages
 }

@@ -27,7 +27,7 @@ from llmkit.data.sources import is_function, is_local
 from llmkit.errors import DataError
 from llmkit.recipe.parts import DataSource
 
-ALL_SHAPES = ("text", "messages", "prompt_completion", "preference")
+ALL_SHAPES = ("text", "messages", "prompt_completion", "preference", "ranking")
 
 
 @dataclass(frozen=True)

@@ -66,17 +66,33 @@ def pair_of(tokenizer: PreTrainedTokenizerBase, row: Row) -> Pair:
 
 
 def _split(tokenizer: PreTrainedTokenizerBase, row: Row, side: Side) -> tuple[list[int], list[int]]:
-    """Ids of the prompt and of one answer; what the template writes behind its stop token is left out."""
-    whole = {"prompt": row["prompt"], "completion": row[side], "tools": row.get("tools")}
+    """As `split_answer`. Raises DataError for an empty answer, too."""
+    prompt, answer = split_answer(tokenizer, row["prompt"], row[side], row.get("tools"), where=side)
+    ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(document_eos(tokenizer))}
+    if set(answer) <= ends:
+        raise DataError(side, "is an empty answer", "remove the row")
+    return prompt, answer
+
+
+def split_answer(
+    tokenizer: PreTrainedTokenizerBase, prompt: Any, answer: Any, tools: Any = None, *, where: str = "answer"
+) -> tuple[list[int], list[int]]:
+    """Ids of a prompt and of an answer to it; what the template writes behind its stop token is left out.
+
+    Args:
+        prompt, answer: both texts, or both lists of messages.
+
+    Raises:
+        DataError: the answer is no single stretch.
+        TemplateError: the template cannot render the two.
+    """
+    whole = {"prompt": prompt, "completion": answer, "tools": tools}
     encoded = encode(tokenizer, whole, assistant_only_loss=True)
     trained = [index for index, label in enumerate(encoded.labels) if label != IGNORE]
-    ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(document_eos(tokenizer))}
-    if {encoded.input_ids[index] for index in trained} <= ends:
-        raise DataError(side, "is an empty answer", "remove the row")
     start, end = trained[0], trained[-1] + 1
     if end - start != len(trained):
         what = "holds more than one turn of the assistant, with other text between them"
-        raise DataError(side, what, "move the earlier turns to 'prompt', and compare last answers")
+        raise DataError(where, what, "move the earlier turns to 'prompt', and compare last answers")
     return encoded.input_ids[:start], encoded.input_ids[start:end]
 
 

@@ -34,7 +34,7 @@ def prepare(run: RunDir, step: Step) -> None:
     folder = step.stage_dir
     try:
         if step.action == "run":
-            kept = _keep_answers(run, step) if step.kind in ("interrogate", "evaluate", "best_of_n") else None
+            kept = _keep_answers(run, step) if step.stage.keeps_steps else None
             _clear(run, step.found or folder.path)
             _clear(run, folder.path)
             if kept is not None:

@@ -14,12 +14,18 @@ from llmkit.modeling.tokens import fit_model
 from llmkit.recipe.parts import PeftSpec
 
 
-def lora_config(spec: PeftSpec, model: PreTrainedModel, token_ids: list[int]) -> LoraConfig:
-    """`token_ids`: rows of the chat template's tokens, trained whole, since a base model never learned them."""
+def lora_config(
+    spec: PeftSpec, model: PreTrainedModel, token_ids: list[int], task_type: str = "CAUSAL_LM"
+) -> LoraConfig:
+    """Of a model that writes, or ("SEQ_CLS") of one that scores, whose head peft then trains and saves whole.
+
+    Args:
+        token_ids: rows of the chat template's tokens, trained whole, since a base model never learned them.
+    """
     rows: dict[str, list[int]] | None = None
     if token_ids:
         rows = {_name_of(model, model.get_input_embeddings()): token_ids}
-        if not model.config.get_text_config().tie_word_embeddings:
+        if model.get_output_embeddings() is not None and not model.config.get_text_config().tie_word_embeddings:
             rows[_name_of(model, model.get_output_embeddings())] = token_ids
     return LoraConfig(
         r=spec.r,
@@ -28,7 +34,7 @@ def lora_config(spec: PeftSpec, model: PreTrainedModel, token_ids: list[int]) ->
         target_modules=spec.target_modules,
         use_dora=spec.method == "dora",
         trainable_token_indices=rows,
-        task_type="CAUSAL_LM",
+        task_type=task_type,
     )
 
 

@@ -54,7 +54,7 @@ def _on_hub(name: str, revision: str | None) -> bool:
 
 
 @contextmanager
-def _source(name_or_path: str, revision: str | None) -> Iterator[str]:
+def source_of(name_or_path: str, revision: str | None) -> Iterator[str]:
     """The folder or Hub id to load from; without a network the local cache alone. Errors become ModelError."""
     path = resolve(name_or_path)
     online = Path(path).is_dir() or _on_hub(path, revision)
@@ -70,12 +70,12 @@ def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrained
     path = resolve(name_or_path)
     if Path(path).is_dir() and not any(Path(path).glob("tokenizer*")):
         raise ModelError(path, "has no tokenizer", "copy the base model's tokenizer files beside config.json")
-    with _source(name_or_path, revision) as source:
+    with source_of(name_or_path, revision) as source:
         return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
 
 
 def load_config(name_or_path: str, revision: str | None = None) -> Any:
-    with _source(name_or_path, revision) as source:
+    with source_of(name_or_path, revision) as source:
         return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
 
 
@@ -96,16 +96,23 @@ def load_model(
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True, "trust_remote_code": False}
     if attn_implementation:
         options["attn_implementation"] = attn_implementation
-    if quantization == "nf4":
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
-        )
-        options["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
-    with _source(name_or_path, revision) as source:
+    options |= quantized(quantization)
+    with source_of(name_or_path, revision) as source:
         return AutoModelForCausalLM.from_pretrained(source, revision=revision, **options)
+
+
+def quantized(quantization: str | None) -> dict[str, Any]:
+    """Options of `from_pretrained` that hold the weights in 4 bits for "nf4"; none for None."""
+    if quantization is None:
+        return {}
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+    )
+    device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def _with_adapter(path: Path, dtype: str, attn_implementation: str | None) -> PreTrainedModel:

@@ -41,7 +41,8 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def fit_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, new_tokens: list[str]) -> None:
-    """Gives every token an embedding row (new ones: the mean of the old) and sets the generation config.
+    """Gives every token an embedding row (new ones: the mean of the old) and sets the generation config of a model that
+    writes.
 
     Raises ModelError if the tokenizer knows fewer tokens than were trained, which means it is another model's.
     """
@@ -50,18 +51,20 @@ def fit_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, new_to
     if len(tokenizer) > weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     if ids:
-        tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-        layers = [model.get_input_embeddings()] + ([] if tied else [model.get_output_embeddings()])
+        head = model.get_output_embeddings()
+        tied = head is None or head.weight is model.get_input_embeddings().weight
+        layers = [model.get_input_embeddings()] + ([] if tied else [head])
         with torch.no_grad():
             for layer in layers:
                 old = torch.ones(layer.weight.shape[0], dtype=torch.bool)
                 old[ids] = False
                 old[len(tokenizer) :] = False
                 layer.weight[ids] = layer.weight[old].float().mean(0).to(layer.weight.dtype)
-    config = model.generation_config or GenerationConfig()
-    config.eos_token_id = stop_token_ids(tokenizer)
-    config.pad_token_id = tokenizer.pad_token_id
-    model.generation_config = config
+    if model.can_generate():
+        config = model.generation_config or GenerationConfig()
+        config.eos_token_id = stop_token_ids(tokenizer)
+        config.pad_token_id = tokenizer.pad_token_id
+        model.generation_config = config
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
 

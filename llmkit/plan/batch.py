@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmkit.artifacts.stagefile import Batch
-from llmkit.recipe.schema import GrpoStage, RlooStage, TrainStage
+from llmkit.recipe.schema import PracticeStage, TrainStage
 from llmkit.recipe.source import Loc
 from llmkit.recipe.trainer_keys import trainer_options
 
@@ -23,7 +23,7 @@ def derive(stage: TrainStage, world_size: int) -> Batch | Found:
     if total % world_size:
         what = f"{total} rows cannot be shared by {world_size} processes"
         return ("global_batch_size",), what, _nearest(total, world_size)
-    if isinstance(stage, (GrpoStage, RlooStage)) and (problem := _groups(stage, world_size)) is not None:
+    if isinstance(stage, PracticeStage) and (problem := _groups(stage, world_size)) is not None:
         return problem
     rows = total // world_size
     given = stage.trainer.get(KEY)
@@ -46,9 +46,9 @@ def derive(stage: TrainStage, world_size: int) -> Batch | Found:
     )
 
 
-def _groups(stage: GrpoStage | RlooStage, world_size: int) -> Found | None:
+def _groups(stage: PracticeStage, world_size: int) -> Found | None:
     """The answers to a prompt are compared with one another, so a process samples whole groups of them."""
-    options = trainer_options(stage.kind, stage.trainer)
+    options = trainer_options(stage.trainer_kind, stage.trainer)
     size, total, generated = options["num_generations"], stage.global_batch_size, options["generation_batch_size"]
     if not isinstance(size, int) or size < 2:
         return ("trainer", "num_generations"), f"must be a whole number above 1, got {size!r}", ""

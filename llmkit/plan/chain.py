@@ -14,6 +14,7 @@ from llmkit.recipe.schema import (
     EvaluateStage,
     InterrogateStage,
     PretrainStage,
+    RankStage,
     Recipe,
     RefusalsStage,
     StageBase,
@@ -36,7 +37,7 @@ def chain(recipe: Recipe) -> list[Any]:
     for stage in recipe.stages:
         done = [s.name for s in stages if not isinstance(s, EvaluateStage)]
         stages.append(_resolved(recipe, stage))
-        if measured and isinstance(stage, TrainStage):
+        if measured and stage.makes_model:
             stages += _automatic(recipe, stage.name, stage.name, stage.launch, [*done, stage.name])
         if isinstance(stage, InterrogateStage):
             stages += _after_probe(recipe, stage)
@@ -49,7 +50,8 @@ def from_scratch(stage: StageBase) -> bool:
 
 def automatic_names(recipe: Recipe) -> set[str]:
     """Names that automatic evaluations may have."""
-    return {f"eval-{BASE}", *(f"eval-{s.name}" for s in recipe.stages if isinstance(s, (TrainStage, InterrogateStage)))}
+    measured = (s.name for s in recipe.stages if s.makes_model or isinstance(s, InterrogateStage))
+    return {f"eval-{BASE}", *(f"eval-{name}" for name in measured)}
 
 
 def _automatic(recipe: Recipe, name: str, of: str, launch: LaunchSpec, done: Sequence[str]) -> list[Any]:
@@ -77,15 +79,14 @@ def _evaluation(recipe: Recipe, name: str, of: str, launch: LaunchSpec, evals: l
 
 
 def _resolved(recipe: Recipe, stage: Any) -> Any:
-    kind: str = stage.kind
     changes: dict[str, Any] = {"seed": recipe.run.seed if stage.seed is None else stage.seed}
     if isinstance(stage, TrainStage):
-        changes["trainer"] = resolved_trainer(kind, stage.trainer)
+        changes["trainer"] = resolved_trainer(stage.trainer_kind, stage.trainer)
     if isinstance(stage, EvaluateStage):
         changes |= {"evals": _frozen(recipe, stage.evals or recipe.evals), "prompts": stage.prompts or recipe.prompts}
     if isinstance(stage, InterrogateStage):
         changes["judge"] = _judge(recipe, stage.judge)
-    if isinstance(stage, RefusalsStage):
+    if isinstance(stage, RefusalsStage) or (isinstance(stage, RankStage) and stage.by != "judge"):
         # it sorts rows: nothing to share out
         changes["launch"] = stage.launch.model_copy(update={"accelerate": "cpu/single", "num_processes": 1})
     return stage.model_copy(update=changes)

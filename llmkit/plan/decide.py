@@ -42,7 +42,7 @@ def _decision(step: Step, found: StageDir | None, before: dict[str, Step]) -> tu
         return "run", "it was made from other settings or inputs"
     if told is None:
         return "run", "it did not finish"
-    if step.kind in ("interrogate", "evaluate", "best_of_n") and any((found.data / "steps").glob("*.jsonl")):
+    if step.stage.keeps_steps and any((found.data / "steps").glob("*.jsonl")):
         # chunks of answers do not depend on the number of processes
         return "resume", "it did not finish; goes on from the answers that it has"
     checkpoint = _last_checkpoint(found)
@@ -65,7 +65,7 @@ def _told(found: StageDir) -> StageFile | None:
 
 def _last_checkpoint(found: StageDir) -> str | None:
     """The newest checkpoint that was written whole: its worker marks it so."""
-    whole = [path.parent.name for path in found.checkpoints.glob("checkpoint-*/.complete")]
+    whole = [path.parent.name for path in found.checkpoints.glob("**/checkpoint-*/.complete")]
     return max(whole, key=lambda name: int(name.rpartition("-")[2]), default=None)
 
 

@@ -32,7 +32,7 @@ from llmkit.recipe import reads
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import ProblemsSpec
-from llmkit.recipe.schema import EvalSpec, EvaluateStage, TunedStage
+from llmkit.recipe.schema import EvalSpec, EvaluateStage, RankStage, RlhfStage, RolloutStage, TunedStage
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _ROOMS = {
@@ -41,6 +41,10 @@ _ROOMS = {
     "dpo": ("data", "chat", "modeling"),
     "grpo": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
     "rloo": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
+    "rollout": ("data", "chat", "modeling", "generation"),
+    "rank": ("preference", "intervals.py"),
+    "reward": ("data", "chat", "modeling", "preference", "intervals.py"),
+    "rlhf": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "preference", "intervals.py"),
     "best_of_n": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
     "interrogate": ("knowledge", "generation", "data", "chat", "modeling"),
     "refusals": ("knowledge",),
@@ -58,11 +62,16 @@ _SHARED_FILES = {
     "dpo": ("common", "training", "callbacks", "heldout_pairs"),
     "grpo": _PRACTICE_FILES,
     "rloo": _PRACTICE_FILES,
+    "rollout": ("common", "asked", "engines", "problems", "solving"),
+    "rank": ("common",),
+    "reward": ("common", "training", "callbacks", "ranking_trainer"),
+    "rlhf": (*_PRACTICE_FILES, "preferring", "guarding"),
     "best_of_n": ("common", "asked", "engines", "problems", "solving", "scoring"),
 }
 _TRAINING_FILES = ("common", "training", "callbacks")
 # of these the content counts, not the names; how many questions are asked at once changes no answer
 _NOT_SETTINGS = {"name", "from", "launch", "data", "evals", "questions", "documents", "probes", "batch_size"}
+_NOT_SETTINGS |= {"rollouts", "models"}
 NOT_RESULTS = frozenset(
     {
         "per_device_train_batch_size",
@@ -95,6 +104,8 @@ class Upstream:
     data: dict[str, str] = field(default_factory=dict)
     baselines: dict[str, str] = field(default_factory=dict)
     compare_with: str | None = None
+    rankings: Path | None = None
+    """Where people's rankings for the step are kept."""
 
 
 def fingerprint_of(inputs: dict[str, str]) -> str:
@@ -112,7 +123,7 @@ def inputs_of(stage: Any, model: ModelSpec, base: str | None, upstream: Upstream
         parts |= _sources(("early_stopping",), ("knowledge", "generation"))
     if upstream.parent is not None:
         parts["input model"] = upstream.parent
-    parts |= _rewards(stage)
+    parts |= _rewards(stage) | _ranked(stage, upstream)
     parts |= _model(model, base, stage.kind)
     return parts
 
@@ -155,7 +166,22 @@ def _engines(stage: Any) -> dict[str, str]:
 def _rewards(stage: Any) -> dict[str, str]:
     """Content of the packages that hold reward functions of one's own."""
     own = {spec.path for _, spec in reads.rewards(stage) if spec.path is not None}
+    own |= {spec.path for spec in reads.labellers(stage)}
     return {f"code of {path}": digest_of_package(path.partition(":")[0]) for path in sorted(own)}
+
+
+def _ranked(stage: Any, upstream: Upstream) -> dict[str, str]:
+    """The stages that a stage ranks or is scored by, and rankings that are there already."""
+    if isinstance(stage, RankStage):
+        files = {"human": upstream.rankings, "file": Path(stage.path).expanduser() if stage.path else None}
+        file = files.get(stage.by)
+        parts = {"rollouts": upstream.data.get(stage.rollouts, "")}
+        return parts | ({"rankings": digest(file)} if file is not None else {})
+    if isinstance(stage, RolloutStage):
+        return {f"model {name}": upstream.data.get(name, "") for name in stage.models}
+    if isinstance(stage, RlhfStage):
+        return {".".join(map(str, loc)): upstream.data.get(name, "") for loc, name in reads.reward_models(stage)}
+    return {}
 
 
 def _problems(stage: EvaluateStage) -> dict[str, str]:

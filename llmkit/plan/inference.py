@@ -24,7 +24,7 @@ from llmkit.plan.shape import Shape, read_config, shape_of
 from llmkit.recipe.knowledge import EngineSpec, HonestySpec
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import ProblemsSpec
-from llmkit.recipe.schema import BestOfNStage, EvaluateStage, InterrogateStage
+from llmkit.recipe.schema import BestOfNStage, EvaluateStage, InterrogateStage, RolloutStage
 
 PROMPT, EXAMPLE = 64, 48
 """Tokens of a question with what a chat template puts around it, and of an answered question in front of it."""
@@ -50,7 +50,10 @@ class Pass:
 
 
 def estimate(
-    stage: InterrogateStage | EvaluateStage | BestOfNStage, model: ModelSpec, shape: Shape, config: AccelerateConfig
+    stage: InterrogateStage | EvaluateStage | BestOfNStage | RolloutStage,
+    model: ModelSpec,
+    shape: Shape,
+    config: AccelerateConfig,
 ) -> Memory:
     """Of the stage's own model at its most demanding, with a judge beside it where one stays; others take its place."""
     each = BYTES[model.dtype]
@@ -79,10 +82,13 @@ def _terms(shape: Shape, each: int, one: Pass) -> dict[str, int]:
     }
 
 
-def _passes(stage: InterrogateStage | EvaluateStage | BestOfNStage) -> Iterator[Pass]:
+def _passes(stage: InterrogateStage | EvaluateStage | BestOfNStage | RolloutStage) -> Iterator[Pass]:
     """What the stage's own model does."""
     if isinstance(stage, BestOfNStage):
         yield Pass(stage.batch_size, PROBLEM, stage.max_new_tokens, min(stage.num_samples, stage.batch_size))
+        return
+    if isinstance(stage, RolloutStage):
+        yield Pass(stage.batch_size, PROBLEM, stage.max_new_tokens, min(stage.num_completions, stage.batch_size))
         return
     if isinstance(stage, InterrogateStage):
         yield _asking(stage)
@@ -103,9 +109,11 @@ def _passes(stage: InterrogateStage | EvaluateStage | BestOfNStage) -> Iterator[
             yield Pass(stage.batch_size, PROMPT + (spec.num_fewshot or 0) * EXAMPLE, TASK_ANSWER)
 
 
-def _others(stage: InterrogateStage | EvaluateStage | BestOfNStage) -> Iterator[tuple[str, EngineSpec, Pass]]:
+def _others(
+    stage: InterrogateStage | EvaluateStage | BestOfNStage | RolloutStage,
+) -> Iterator[tuple[str, EngineSpec, Pass]]:
     """Judges and writers that are local models of their own."""
-    if isinstance(stage, BestOfNStage):
+    if isinstance(stage, (BestOfNStage, RolloutStage)):
         return
     if isinstance(stage, InterrogateStage):
         if stage.documents and stage.writer.by == "model":

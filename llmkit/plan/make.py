@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llmkit.artifacts.rundir import RunDir
+from llmkit.artifacts.rundir import RANKINGS, RunDir
 from llmkit.artifacts.stagefile import Batch
 from llmkit.errors import RecipeError
 from llmkit.plan import inference
@@ -35,8 +35,10 @@ from llmkit.recipe.schema import (
     InterrogateStage,
     PracticeStage,
     PretrainStage,
+    RankStage,
     Recipe,
     RefusalsStage,
+    RolloutStage,
     TrainStage,
     TunedStage,
 )
@@ -69,7 +71,7 @@ def make(loaded: Loaded, world_size: int | None = None) -> Plan:
 
 
 def _with_world_size(stage: Any, world_size: int | None) -> Any:
-    if world_size is None or isinstance(stage, RefusalsStage):
+    if world_size is None or isinstance(stage, (RefusalsStage, RankStage)):
         return stage
     changes: dict[str, Any] = {"num_processes": world_size}
     if isinstance(accelerate_config(stage.launch.model_copy(update=changes)), tuple):
@@ -121,12 +123,12 @@ def _asks_while_training(stage: Any) -> list[Loc]:
 
 
 def _num_generations(stage: Any) -> int:
-    return int(trainer_options(stage.kind, stage.trainer)["num_generations"])
+    return int(trainer_options(stage.trainer_kind, stage.trainer)["num_generations"])
 
 
 def _shares_vllm(stage: Any) -> bool:
     """Whether several processes generate together, so that all must take part whenever one does."""
-    options = trainer_options(stage.kind, stage.trainer)
+    options = trainer_options(stage.trainer_kind, stage.trainer)
     shared = options["vllm_mode"] == "server" or options["vllm_tensor_parallel_size"] > 1
     return stage.launch.num_processes > 1 and bool(options["use_vllm"]) and shared
 
@@ -154,6 +156,7 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
         data={name: step.fingerprint for name, step in data_steps.items()},
         baselines={name: step.fingerprint for name, step in baselines.items()},
         compare_with=compare.fingerprint if compare else None,
+        rankings=run.rankings(stage.name) / RANKINGS,
     )
     shape = _shape(stage, parent, model, recipe)
     inputs = inputs_of(stage, recipe.model, model if parent is None else None, upstream)
@@ -186,7 +189,7 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
 
 def _rows(stage: Any, before: dict[str, Step]) -> int | None:
     """Training rows, or questions."""
-    if isinstance(stage, (TrainStage, BestOfNStage)):
+    if isinstance(stage, (TrainStage, BestOfNStage, RolloutStage)):
         return count(stage)
     if not isinstance(stage, (InterrogateStage, EvaluateStage)):
         return None
@@ -201,7 +204,7 @@ def _data_stages(stage: Any) -> list[str]:
 
 def _model_step(name: str, before: dict[str, Step]) -> Step | None:
     """The step whose model `name` stands for: stages that make none pass theirs on. None: the recipe's model."""
-    while name != BASE and not isinstance(before[name].stage, TrainStage):
+    while name != BASE and not before[name].stage.makes_model:
         name = before[name].stage.from_
     return None if name == BASE else before[name]
 
@@ -217,9 +220,9 @@ def _shape(stage: Any, parent: Step | None, model: str | None, recipe: Recipe) -
 
 
 def _memory(recipe: Recipe, stage: Any, shape: Shape | None, config: AccelerateConfig, batch: Any) -> Memory | None:
-    if shape is None or isinstance(stage, RefusalsStage):
+    if shape is None or isinstance(stage, (RefusalsStage, RankStage)):
         return None
-    if isinstance(stage, (InterrogateStage, EvaluateStage, BestOfNStage)):
+    if isinstance(stage, (InterrogateStage, EvaluateStage, BestOfNStage, RolloutStage)):
         return inference.estimate(stage, recipe.model, shape, config)
     trained = num_trained(stage, shape)
     return None if trained is None else estimate(stage, recipe.model, shape, config, batch, trained)

@@ -26,7 +26,7 @@ from llmkit.artifacts.stagefile import Batch
 from llmkit.plan.command import AccelerateConfig
 from llmkit.plan.shape import Shape
 from llmkit.recipe.parts import ModelSpec
-from llmkit.recipe.schema import DpoStage, GrpoStage, PretrainStage, RlooStage, TrainStage
+from llmkit.recipe.schema import DpoStage, PracticeStage, PretrainStage, RewardStage, TrainStage
 from llmkit.recipe.trainer_keys import trainer_options
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -36,6 +36,8 @@ _STATES = {"adafactor": 0.0, "sgd": 0.0, "lion": 1.0, "rmsprop": 1.0, "adagrad":
 _MAX_LENGTH = 1024
 PROBLEM = 256
 """Tokens of a problem, with what a chat template puts around it: a guess."""
+_RANKED = 5
+"""Answers to a prompt that are ranked: a guess."""
 _TILE = (4096, 32768)
 _TOKEN_ROWS = 4
 """Rows of chat tokens that LoRA trains whole."""
@@ -100,21 +102,21 @@ def num_trained(stage: TrainStage, shape: Shape) -> int | None:
 
 def tokens_per_pass(stage: TrainStage, batch: Batch) -> int:
     """Tokens of one forward pass: rows are at most, and packed rows nearly, `max_length` long."""
-    if isinstance(stage, (GrpoStage, RlooStage)):
+    if isinstance(stage, PracticeStage):
         return batch.per_device_train_batch_size * _practised(stage)
     length = stage.trainer.get("max_length") or _MAX_LENGTH
-    answers = 2 if isinstance(stage, DpoStage) else 1
+    answers = 2 if isinstance(stage, DpoStage) else _RANKED if isinstance(stage, RewardStage) else 1
     return batch.per_device_train_batch_size * int(length) * answers
 
 
-def _practised(stage: GrpoStage | RlooStage) -> int:
+def _practised(stage: PracticeStage) -> int:
     """Tokens of a prompt and its longest answer."""
-    return PROBLEM + int(trainer_options(stage.kind, stage.trainer)["max_completion_length"])
+    return PROBLEM + int(trainer_options(stage.trainer_kind, stage.trainer)["max_completion_length"])
 
 
 def _cache(stage: TrainStage, shape: Shape, setting: _Setting, batch: Batch) -> float:
     """Keys and values of the answers that a process samples at a time: a whole generation batch."""
-    if not isinstance(stage, (GrpoStage, RlooStage)) or stage.trainer.get("use_vllm"):
+    if not isinstance(stage, PracticeStage) or stage.trainer.get("use_vllm"):
         return 0
     rows = (stage.trainer.get("generation_batch_size") or batch.global_batch_size) // batch.world_size
     each = 2 if setting.autocast else setting.weight_bytes
@@ -123,7 +125,7 @@ def _cache(stage: TrainStage, shape: Shape, setting: _Setting, batch: Batch) -> 
 
 def _setting(stage: Any, model: ModelSpec, config: AccelerateConfig, batch: Batch) -> _Setting:
     scratch = isinstance(stage, PretrainStage) and stage.init == "scratch"
-    options = trainer_options(stage.kind, stage.trainer)
+    options = trainer_options(stage.trainer_kind, stage.trainer)
     half = bool(options.get("fp16")) or options.get("bf16") is not False
     dtype = "float32" if scratch else model.dtype
     return _Setting(
@@ -148,8 +150,8 @@ def _weights(stage: TrainStage, shape: Shape, setting: _Setting) -> float:
 def _reference(stage: TrainStage, weights: float) -> float:
     if stage.peft is not None:
         return 0
-    if isinstance(stage, (GrpoStage, RlooStage)):
-        return weights if trainer_options(stage.kind, stage.trainer)["beta"] else 0
+    if isinstance(stage, PracticeStage):
+        return weights if trainer_options(stage.trainer_kind, stage.trainer)["beta"] else 0
     frozen = isinstance(stage, DpoStage) and not stage.trainer.get("precompute_ref_log_probs")
     return weights if frozen else 0
 

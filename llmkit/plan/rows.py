@@ -11,13 +11,13 @@ from llmkit.plan.files import WHOLE, is_local, local_files
 from llmkit.recipe.knowledge import HonestySpec, QuestionSource
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.rows import HELDOUT
-from llmkit.recipe.schema import BestOfNStage, EvaluateStage, InterrogateStage, TrainStage
+from llmkit.recipe.schema import BestOfNStage, EvaluateStage, InterrogateStage, RolloutStage, TrainStage
 
 Probed = Mapping[str, tuple[int | None, float]]
 """Interrogation -> questions that it asks, share of them that it holds out."""
 
 
-def count(stage: TrainStage | BestOfNStage) -> int | None:
+def count(stage: TrainStage | BestOfNStage | RolloutStage) -> int | None:
     """Rows before duplicates and bad rows are dropped; None where a source cannot be counted without loading it."""
     if any(source.fraction is not None for source in stage.data):
         return None

@@ -59,7 +59,8 @@ class Step:
         """The input model and data, in words."""
         model = f"stage {self.parent}" if self.parent else (self.input_model or "new weights")
         sources = [f"stage {s.from_}" if s.from_ else str(s.path) for _, s in reads.sources(self.stage)]
-        sources += [f"stage {name}" for name in getattr(self.stage, "probes", [])]
+        named = {source.from_ for _, source in reads.sources(self.stage)}
+        sources += [f"stage {name}" for _, name in reads.stages(self.stage) if name not in named]
         return f"{model} + {', '.join(sources)}" if sources else model
 
     @property

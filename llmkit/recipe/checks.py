@@ -20,6 +20,7 @@ from llmkit.recipe.schema import (
     PretrainStage,
     Recipe,
     RefusalsStage,
+    RolloutStage,
     StageBase,
     TrainSource,
     TrainStage,
@@ -99,7 +100,7 @@ def _references(stage: StageBase) -> Iterator[tuple[Loc, str]]:
 def model_of(recipe: Recipe, name: str) -> str:
     """The training stage whose model `name` stands for: stages that make no model pass theirs on."""
     by_name = {stage.name: stage for stage in recipe.stages}
-    while name in by_name and not isinstance(by_name[name], TrainStage):
+    while name in by_name and not by_name[name].makes_model:
         name = by_name[name].from_
     return name
 
@@ -162,7 +163,7 @@ def _watched(recipe: Recipe) -> Iterator[Found]:
 
 def _evaluations(recipe: Recipe) -> Iterator[Found]:
     """Evaluations of a kind that would be measured under one name, and what honesty is compared with and asks."""
-    made = {BASE, *(stage.name for stage in recipe.stages if isinstance(stage, TrainStage))}
+    made = {BASE, *(stage.name for stage in recipe.stages if stage.makes_model)}
     earlier = {stage.name: index for index, stage in enumerate(recipe.stages)}
     for loc, evals in _eval_lists(recipe):
         named = Counter((type(spec), spec.name) for spec in evals if isinstance(spec, (HonestySpec, ProblemsSpec)))
@@ -219,7 +220,7 @@ def _model(recipe: Recipe) -> Iterator[Found]:
 
 def _mixtures(recipe: Recipe) -> Iterator[Found]:
     for index, stage in enumerate(recipe.stages):
-        if not isinstance(stage, (TrainStage, BestOfNStage)):
+        if not isinstance(stage, (TrainStage, BestOfNStage, RolloutStage)):
             continue
         total = sum(source.fraction or 0 for source in stage.data)
         rest = [source for source in stage.data if source.fraction is None]
@@ -233,6 +234,11 @@ def check_trainers(data: Any) -> Iterator[Found]:
     """Trainer options of a recipe's plain data, which may be wrong elsewhere."""
     stages = data.get("stages") if isinstance(data, dict) else None
     for index, stage in enumerate(stages if isinstance(stages, list) else []):
-        if isinstance(stage, dict) and stage.get("kind") in CONFIG_CLASSES and isinstance(stage.get("trainer"), dict):
-            for key, what, cure in check_trainer(stage["kind"], stage["trainer"]):
+        if not (isinstance(stage, dict) and isinstance(stage.get("trainer"), dict)):
+            continue
+        kind = stage.get("kind")
+        if kind == "rlhf":
+            kind = f"rlhf_{stage.get('algorithm', 'grpo')}"
+        if kind in CONFIG_CLASSES:
+            for key, what, cure in check_trainer(kind, stage["trainer"]):
                 yield ("stages", index, "trainer", key), what, cure

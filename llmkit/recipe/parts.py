@@ -58,7 +58,9 @@ class DataSource(Part):
     args: dict[str, Any] = {}
     """Keyword arguments of a `package.module:function` source."""
     format: (
-        Literal["text", "messages", "prompt_completion", "sharegpt", "alpaca", "oasst", "ultrachat", "preference"]
+        Literal[
+            "text", "messages", "prompt_completion", "sharegpt", "alpaca", "oasst", "ultrachat", "preference", "ranking"
+        ]
         | None
     ) = None
     """Format of the rows. Default: recognised from the columns."""

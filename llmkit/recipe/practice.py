@@ -69,7 +69,7 @@ class RewardSpec(Part):
         return self.name or (self.path or "").rpartition(":")[2]
 
 
-def _reward_names(value: Any) -> Any:
+def short_rewards(value: Any) -> Any:
     """`rewards: [exact]` is short for `rewards: [{name: exact}]`, or for a `path` where it holds a colon."""
     if not isinstance(value, list):
         return value
@@ -77,7 +77,7 @@ def _reward_names(value: Any) -> Any:
     return short
 
 
-Rewards = Annotated[list[RewardSpec], BeforeValidator(_reward_names), Field(min_length=1)]
+Rewards = Annotated[list[RewardSpec], BeforeValidator(short_rewards), Field(min_length=1)]
 
 
 class FilterSpec(Part):

@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from llmkit.recipe.knowledge import HonestySpec, JudgeSpec, TemplateSpec, WriterSpec
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.practice import ProblemsSpec, RewardSpec
+from llmkit.recipe.preference import LabellerSpec
 from llmkit.recipe.schema import (
     BestOfNStage,
     Evals,
     EvaluateStage,
     InterrogateStage,
     PracticeStage,
+    RankStage,
     RefusalsStage,
+    RlhfStage,
+    RolloutStage,
     StageBase,
     TrainSource,
     TrainStage,
@@ -24,7 +28,7 @@ from llmkit.recipe.source import Loc
 
 def sources(stage: StageBase) -> Iterator[tuple[Loc, DataSource]]:
     """Every data source of a stage, and where it stands."""
-    if isinstance(stage, (TrainStage, BestOfNStage)):
+    if isinstance(stage, (TrainStage, BestOfNStage, RolloutStage)):
         yield from ((("data", index), source) for index, source in enumerate(stage.data))
     if isinstance(stage, TrainStage):
         for name, held in stage.heldout.items():
@@ -60,7 +64,7 @@ def eval_rewards(evals: Evals) -> Iterator[tuple[Loc, RewardSpec]]:
 
 
 def stages(stage: StageBase) -> Iterator[tuple[Loc, str]]:
-    """Names of stages whose rows or probes a stage reads."""
+    """Names of stages whose rows, probes or models a stage reads beside its input model."""
     for loc, source in sources(stage):
         if source.from_ is not None:
             yield (*loc, "from"), source.from_
@@ -68,8 +72,30 @@ def stages(stage: StageBase) -> Iterator[tuple[Loc, str]]:
             yield (*loc, "require_known"), source.require_known.probe
     if isinstance(stage, RefusalsStage):
         yield from ((("probes", index), name) for index, name in enumerate(stage.probes))
+    if isinstance(stage, RolloutStage):
+        yield from ((("models", index), name) for index, name in enumerate(stage.models))
+    if isinstance(stage, RankStage):
+        yield ("rollouts",), stage.rollouts
+    if isinstance(stage, RlhfStage):
+        yield from reward_models(stage)
     if isinstance(stage, TunedStage) and stage.early_stopping is not None:
         yield ("early_stopping", "from"), stage.early_stopping.from_
+
+
+def reward_models(stage: RlhfStage) -> Iterator[tuple[Loc, str]]:
+    """Names of stages that must be reward models."""
+    yield from ((("reward_model", "from", index), name) for index, name in enumerate(stage.reward_model.from_))
+    if stage.guard != "off" and stage.guard.gold is not None:
+        yield ("guard", "gold"), stage.guard.gold
+
+
+def labellers(stage: StageBase) -> Iterator[LabellerSpec]:
+    """Functions that say how good an answer is."""
+    if isinstance(stage, RankStage) and stage.labeller is not None:
+        yield stage.labeller
+    if isinstance(stage, RlhfStage):
+        guard = stage.guard.labeller if stage.guard != "off" else None
+        yield from (labeller for labeller in (guard, stage.measured_by) if labeller is not None)
 
 
 def probes(stage: StageBase) -> Iterator[tuple[Loc, str]]:

@@ -17,9 +17,13 @@ from llmkit.recipe.schema import (
     InterrogateStage,
     PracticeStage,
     PretrainStage,
+    RankStage,
     Recipe,
     RefusalsStage,
+    RewardStage,
+    RlhfStage,
     RlooStage,
+    RolloutStage,
     SftStage,
     StageBase,
     TrainSource,
@@ -39,6 +43,8 @@ REFUSALS = {
     "pairs_all": "pairs",
     ASKED: "questions",
 }
+RANKED = {"train": "rankings", "rankings": "decisions", "pairs": "pairs"}
+COMPLETED = {"rollouts": "rollouts"}
 SOLVED = {"train": "conversations", "attempts": "rollouts"}
 ROLLOUTS = {"rollouts": "rollouts"}
 WATCHED = {"watched": "questions"}
@@ -51,6 +57,9 @@ _READERS: dict[type[StageBase], tuple[str, tuple[str, ...]]] = {
     GrpoStage: ("a 'grpo' stage", ("questions", "conversations")),
     RlooStage: ("an 'rloo' stage", ("questions", "conversations")),
     BestOfNStage: ("a 'best_of_n' stage", ("questions", "conversations")),
+    RolloutStage: ("a 'rollout' stage", ("questions", "conversations")),
+    RlhfStage: ("an 'rlhf' stage", ("questions", "conversations")),
+    RewardStage: ("a 'reward' stage", ("rankings", "pairs")),
 }
 
 
@@ -62,6 +71,10 @@ def left_by(stage: StageBase) -> dict[str, str]:
         return REFUSALS | WATCHED if stage.watched else REFUSALS
     if isinstance(stage, BestOfNStage):
         return SOLVED
+    if isinstance(stage, RolloutStage):
+        return COMPLETED
+    if isinstance(stage, RankStage):
+        return RANKED
     if isinstance(stage, PracticeStage):
         return ROLLOUTS
     sources = stage.data if isinstance(stage, TrainStage) else []
@@ -111,7 +124,7 @@ def _unfit(
 ) -> Iterator[Found]:
     if not have:
         cure = (
-            "name an 'interrogate', 'refusals' or 'best_of_n' stage, or one whose 'require_known' has "
+            "name an 'interrogate', 'refusals', 'best_of_n' or 'rank' stage, or one whose 'require_known' has "
             "'unknown: pretrain'"
         )
         yield (*loc, "from"), f"'{made.name}' leaves no rows", cure

@@ -7,7 +7,7 @@ Anything that is not named here is refused.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -33,10 +33,32 @@ from llmkit.recipe.parts import (
     RunSpec,
     TokenizerSpec,
 )
-from llmkit.recipe.practice import Limits, MeasureSpec, ProblemSource, ProblemsSpec, Rewards, SamplingSpec
+from llmkit.recipe.practice import (
+    Limits,
+    MeasureSpec,
+    ProblemSource,
+    ProblemsSpec,
+    Rewards,
+    RewardSpec,
+    SamplingSpec,
+    short_rewards,
+)
+from llmkit.recipe.preference import (
+    DegenerateSpec,
+    Guard,
+    Labeller,
+    RankingLossSpec,
+    RankJudgeSpec,
+    RewardModel,
+    short_fraction,
+)
 
 
 class StageBase(Part):
+    makes_model: ClassVar[bool] = False
+    """Whether later stages can start from what it makes, and evaluations measure it."""
+    keeps_steps: ClassVar[bool] = False
+    """Whether it writes chunks of its work to `data/steps/`, which say themselves what they were made from."""
     name: Annotated[str, Field(pattern=SLUG)] = ""
     """Name by which later stages refer to this one. Default: its kind."""
     from_: str = Field(default="base", alias="from")
@@ -45,6 +67,11 @@ class StageBase(Part):
     """Default: the run's seed."""
     launch: LaunchSpec = LaunchSpec()
     """How workers are started."""
+
+    @property
+    def trainer_kind(self) -> str:
+        """Under which name `trainer_keys` knows the trainer."""
+        return str(getattr(self, "kind", ""))
 
     @model_validator(mode="before")
     @classmethod
@@ -60,6 +87,7 @@ class TrainSource(DataSource):
 
 
 class TrainStage(StageBase):
+    makes_model: ClassVar[bool] = True
     data: Sequence[DataSource]
     heldout: Mapping[str, Sequence[DataSource]]
     global_batch_size: int = Field(default=32, gt=0)
@@ -167,6 +195,7 @@ class BestOfNStage(StageBase):
     """Rejection sampling: many answers to every problem, of which the right ones become training rows. With an `sft`
     stage behind it, it is one round of expert iteration."""
 
+    keeps_steps: ClassVar[bool] = True
     kind: Literal["best_of_n"]
     data: list[ProblemSource] = Field(min_length=1)
     """Problems: one or more sources, mixed."""
@@ -196,9 +225,122 @@ class BestOfNStage(StageBase):
     """Drop repeats of a prompt within a source (they are counted)."""
 
 
+class RolloutStage(StageBase):
+    """Several answers to every prompt, to be ranked."""
+
+    keeps_steps: ClassVar[bool] = True
+    kind: Literal["rollout"]
+    data: list[ProblemSource] = Field(min_length=1)
+    """Prompts: one or more sources, mixed."""
+    models: list[str] = []
+    """More stages whose models answer the same prompts."""
+    num_completions: int = Field(default=5, gt=1)
+    """Distinct answers per prompt and model."""
+    max_tries: int = Field(default=3, gt=0)
+    """Rounds in which answers that were given already are replaced; a prompt may end with fewer than wanted."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of the answers."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Of the answers."""
+    max_new_tokens: int = Field(default=256, gt=0)
+    """Longest answer, in tokens."""
+    engine: Literal["transformers", "continuous", "vllm"] = "transformers"
+    """What runs the model: llmkit's decoding loop, Transformers' continuous batching, or vLLM (when installed)."""
+    batch_size: int = Field(default=256, gt=0)
+    """Answers that are written at a time."""
+    max_rejected: float = Field(default=0.01, ge=0, le=1)
+    """Share of bad rows above which the stage stops."""
+    dedup: bool = True
+    """Drop repeats of a prompt within a source (they are counted)."""
+
+
+class RankStage(StageBase):
+    """Puts the answers of a `rollout` stage in order, best to worst."""
+
+    keeps_steps: ClassVar[bool] = True
+    kind: Literal["rank"]
+    rollouts: str
+    """Name of the `rollout` stage."""
+    by: Literal["human", "judge", "labeller", "file"]
+    """Who ranks: people on the page of `llmkit rank`, a model, a function, or a file of rankings that are there."""
+    labeller: Labeller | None = None
+    """With `by: labeller`: the function."""
+    judge: RankJudgeSpec | None = None
+    """With `by: judge`: the model."""
+    path: str | None = None
+    """With `by: file`: rankings as `llmkit rank` writes them."""
+    min_ranked: float = Field(default=1.0, gt=0, le=1)
+    """With `by: human` or `by: file`: share of the prompts that must be ranked before the stage goes on."""
+    batch_size: int = Field(default=64, gt=0)
+    """With `by: judge`: requests at a time of a local model."""
+
+    @model_validator(mode="after")
+    def _fits_ranker(self) -> RankStage:
+        needs = {"labeller": "labeller", "judge": "judge", "file": "path"}
+        for by, name in needs.items():
+            if self.by == by and getattr(self, name) is None:
+                raise ValueError(f"'by: {by}' needs '{name}'")
+            if self.by != by and getattr(self, name) is not None:
+                raise ValueError(f"'{name}' only fits 'by: {by}'")
+        return self
+
+
+class RewardStage(TrainStage):
+    """A reward model: learns from rankings which of several answers to a prompt is better."""
+
+    makes_model: ClassVar[bool] = False
+    kind: Literal["reward"]
+    data: list[DataSource] = Field(min_length=1)
+    """Rankings, or preference pairs: one or more sources, mixed."""
+    heldout: dict[str, list[DataSource]] = {}
+    """Named held-out sets beside what `heldout_fraction` sets aside."""
+    heldout_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the prompts that are kept out of training, to measure on. Never a prompt on both sides."""
+    global_batch_size: int = Field(default=16, gt=0)
+    """Prompts, each with all its answers, per optimizer step."""
+    loss: RankingLossSpec = RankingLossSpec()
+    """From ranks to a loss."""
+    num_models: int = Field(default=1, gt=0)
+    """Members of an ensemble, of seeds `seed`, `seed + 1`, ...: first layer of the score and order of rows differ."""
+    num_layers: int | None = Field(default=None, gt=0)
+    """Keep only so many of the input model's layers. Default: all."""
+    degenerate: Annotated[DegenerateSpec | None, BeforeValidator(short_fraction)] = None
+    """Put answers that are bad without anybody saying so behind the others."""
+    learning_curve: list[Annotated[float, Field(gt=0, lt=1)]] = []
+    """Also train on these shares of the prompts, to see what more rankings would bring."""
+    max_truncated: float = Field(default=0.0, ge=0, le=1)
+    """Share of prompts that may lose their oldest turns to `max_length` before the stage stops."""
+
+
+class RlhfStage(PracticeStage):
+    """Reinforcement learning against a reward model, and a guard that notices when it only learns to please."""
+
+    kind: Literal["rlhf"]
+    algorithm: Literal["grpo", "rloo"] = "grpo"
+    """TRL's trainer."""
+    rewards: Annotated[list[RewardSpec], BeforeValidator(short_rewards)] = []
+    """Functions whose scores are added to the reward model's."""
+    reward_model: RewardModel
+    """What the answers are scored by: its scores have mean 0 and deviation 1 over its held-out answers."""
+    reward_weight: float = Field(default=1.0, gt=0)
+    """Factor of the reward model's score beside `rewards`."""
+    missing_eos_penalty: float = Field(default=1.0, ge=0)
+    """What an answer that was cut off loses, in deviations of the reward model's scores."""
+    guard: Guard
+    """`gold: <reward stage>` or `labeller: ...`; `off` trains to the end, whatever becomes of the answers."""
+
+    measured_by: Labeller | None = None
+    """A function that says how good an answer is, for pictures and studies of the guard: nothing is decided by it."""
+
+    @property
+    def trainer_kind(self) -> str:
+        return f"rlhf_{self.algorithm}"
+
+
 class InterrogateStage(StageBase):
     """Asks the model questions without their documents, and labels each by how well the model knows its answer."""
 
+    keeps_steps: ClassVar[bool] = True
     kind: Literal["interrogate"]
     questions: list[QuestionSource] = []
     """Questions with accepted answers, or structured rows with `templates`."""
@@ -297,6 +439,7 @@ Evals = Annotated[list[AnyEval], BeforeValidator(_task_names)]
 class EvaluateStage(StageBase):
     """Evaluations and prompts on one model. One is added by itself for the base and after each training stage."""
 
+    keeps_steps: ClassVar[bool] = True
     kind: Literal["evaluate"]
     evals: Evals = []
     """Tasks. Default: the recipe's."""
@@ -315,11 +458,27 @@ Stage = Annotated[
     | GrpoStage
     | RlooStage
     | BestOfNStage
+    | RolloutStage
+    | RankStage
+    | RewardStage
+    | RlhfStage
     | InterrogateStage
     | RefusalsStage
     | EvaluateStage,
     Field(discriminator="kind"),
 ]
+
+
+STAGES: tuple[type[StageBase], ...] = get_args(get_args(Stage)[0])
+
+
+def kind_of(stage: type[StageBase]) -> str:
+    """The `kind` of a class of stages."""
+    (kind,) = get_args(stage.model_fields["kind"].annotation)
+    return str(kind)
+
+
+KINDS: dict[str, type[StageBase]] = {kind_of(stage): stage for stage in STAGES}
 
 
 class Recipe(Part):

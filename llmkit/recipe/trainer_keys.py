@@ -20,14 +20,19 @@ _SFT = ("trl", "trainer/sft_config.py", "SFTConfig")
 _DPO = ("trl", "trainer/dpo_config.py", "DPOConfig")
 _GRPO = ("trl", "trainer/grpo_config.py", "GRPOConfig")
 _RLOO = ("trl", "trainer/rloo_config.py", "RLOOConfig")
+_REWARD = ("trl", "trainer/reward_config.py", "RewardConfig")
 CONFIG_CLASSES = {
     "pretrain": (_SFT, _TRL_BASE, _TRAINING_ARGUMENTS),
     "sft": (_SFT, _TRL_BASE, _TRAINING_ARGUMENTS),
     "dpo": (_DPO, _TRL_BASE, _TRAINING_ARGUMENTS),
     "grpo": (_GRPO, _TRL_BASE, _TRAINING_ARGUMENTS),
     "rloo": (_RLOO, _TRL_BASE, _TRAINING_ARGUMENTS),
+    "rlhf_grpo": (_GRPO, _TRL_BASE, _TRAINING_ARGUMENTS),
+    "rlhf_rloo": (_RLOO, _TRL_BASE, _TRAINING_ARGUMENTS),
+    "reward": (_REWARD, _TRL_BASE, _TRAINING_ARGUMENTS),
 }
-PRACTICE = ("grpo", "rloo")
+"""By kind of stage; `rlhf` has one for each `algorithm`."""
+PRACTICE = ("grpo", "rloo", "rlhf", "rlhf_grpo", "rlhf_rloo")
 """Kinds whose trainer samples what it trains on."""
 
 # Keys that llmkit derives or owns -> where each is set instead.
@@ -89,6 +94,11 @@ _NOT_PRACTICE = ("label_smoothing_factor", "average_tokens_across_devices")
 _SFT_ONLY = ("assistant_only_loss", "completion_only_loss", "loss_type", "packing_strategy", "packing")
 # Options of transformers' trainer that TRL's DPO loss does not read.
 _NOT_DPO = {"label_smoothing_factor": "did you mean 'label_smoothing'?", "average_tokens_across_devices": ""}
+# The same of losses over rankings.
+_NOT_REWARD = {
+    "label_smoothing_factor": "set the stage's 'loss.label_smoothing'",
+    "average_tokens_across_devices": "",
+}
 # Options that TRL's DPO trainer reads only beside another: option -> (the other, values of it).
 _DPO_BESIDE: dict[str, tuple[str, tuple[Any, ...]]] = {
     "label_smoothing": ("loss_type", ("robust", "exo_pair", "aot", "aot_unpaired")),
@@ -116,18 +126,23 @@ _PRACTICE_BESIDE: dict[str, tuple[str, tuple[Any, ...]]] = {
     "transformers_continuous_batching_config": ("use_transformers_continuous_batching", (True,)),
 }
 
-_BESIDE = {"dpo": _DPO_BESIDE, "grpo": _PRACTICE_BESIDE, "rloo": _PRACTICE_BESIDE}
+_BESIDE = {"dpo": _DPO_BESIDE, **dict.fromkeys(PRACTICE, _PRACTICE_BESIDE)}
 
 # Where llmkit's default differs from upstream's.
 _CHECKPOINTS = {"save_steps": 0.1, "save_total_limit": 2}
 # An answer that was cut off teaches nothing; dropout would make what is sampled differ from what is trained.
 _PRACTISED = {"mask_truncated_completions": True, "disable_dropout": True, "logging_steps": 1, **_CHECKPOINTS}
+# An answer that was cut off is penalised, and must be unlearned.
+_REWARDED = {**_PRACTISED, "mask_truncated_completions": False, "beta": 0.02}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "pretrain": {"learning_rate": 1e-5, "lr_scheduler_type": "cosine", "warmup_steps": 0.03, **_CHECKPOINTS},
     "sft": {"packing": True, "packing_strategy": "bfd", "assistant_only_loss": True, **_CHECKPOINTS},
     "dpo": {**_CHECKPOINTS},
     "grpo": {**_PRACTISED, "scale_rewards": "none"},
     "rloo": {**_PRACTISED, "num_generations": 8, "beta": 0.0},
+    "rlhf_grpo": {**_REWARDED, "scale_rewards": "none"},
+    "rlhf_rloo": {**_REWARDED, "num_generations": 8},
+    "reward": {"num_train_epochs": 1, **_CHECKPOINTS},
 }
 
 
@@ -179,6 +194,8 @@ def check_trainer(kind: str, trainer: dict[str, Any]) -> Iterator[tuple[str, str
             yield key, "is set by llmkit", owned[key]
         elif kind == "pretrain" and key in _SFT_ONLY:
             yield key, "has no effect in a 'pretrain' stage: documents are always packed and every token is trained", ""
+        elif kind == "reward" and key in _NOT_REWARD:
+            yield key, "has no effect in a 'reward' stage: its loss is taken over rankings", _NOT_REWARD[key]
         elif kind == "dpo" and key in _NOT_DPO:
             yield key, "has no effect in a 'dpo' stage: its loss is taken over pairs", _NOT_DPO[key]
         elif key not in options:
@@ -208,7 +225,7 @@ def _practised(kind: str, trainer: dict[str, Any]) -> Iterator[tuple[str, str, s
     options = trainer_options(kind, resolved_trainer(kind, trainer))
     given = {key for key, value in trainer.items() if value is not None}
     for key in sorted(given & set(_NOT_PRACTICE)):
-        yield key, f"has no effect in a '{kind}' stage: its loss is taken over sampled answers", ""
+        yield key, f"has no effect in a '{kind.partition('_')[0]}' stage: its loss is taken over sampled answers", ""
     if not (options.get("use_vllm") or options.get("use_transformers_continuous_batching")):
         for key in sorted(given & set(_ENGINES_ONLY)):
             yield key, "has no effect with llmkit's own decoding", "set 'use_vllm', or leave it out"
@@ -227,7 +244,7 @@ def _practised(kind: str, trainer: dict[str, Any]) -> Iterator[tuple[str, str, s
 def resolved_trainer(kind: str, trainer: dict[str, Any]) -> dict[str, Any]:
     """The options of a stage: llmkit's defaults with the recipe's laid on them."""
     options = {**DEFAULTS[kind], **trainer}
-    if kind == "grpo" and not trains_once(options):
+    if kind.endswith("grpo") and not trains_once(options):
         # clip-higher: DAPO (Yu et al. 2025), section 3.1
         options.setdefault("epsilon_high", 0.28)
     return options

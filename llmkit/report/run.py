@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from llmkit.artifacts.manifest import EvalRow, Manifest, is_control
 from llmkit.errors import Problem
+from llmkit.recipe.schema import KINDS
 from llmkit.recipe.trainer_keys import PRACTICE
 from llmkit.report.metrics import HONESTY, PROBLEMS
 
 Status = Literal["finished", "unfinished", "failed", "planned"]
-_MAKES_NO_MODEL = ("evaluate", "interrogate", "refusals", "best_of_n")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class StageReport:
 
     @property
     def makes_model(self) -> bool:
-        return self.kind not in _MAKES_NO_MODEL
+        known = KINDS.get(self.kind)
+        return known is None or known.makes_model
 
     @property
     def practises(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from pydantic_core import PydanticUndefined
 
@@ -28,7 +28,7 @@ class Setting:
 
 def settings(kind: str, resolved: dict[str, Any]) -> list[Setting]:
     """All settings in the order of the schema. A kind that is not in this version's schema has no defaults."""
-    defaults = _defaults(kind)
+    defaults = _defaults(kind, f"{kind}_{resolved['algorithm']}" if "algorithm" in resolved else kind)
     shown = {key: value for key, value in resolved.items() if key not in _NAMES and not _is_source(key, value)}
     return [_setting(key, value, defaults.get(key, _MISSING)) for key, value in _flat(shown)]
 
@@ -55,9 +55,8 @@ def _setting(key: str, value: Any, default: Any) -> Setting:
     return Setting(key, _text(value), _text(default) if known else "", value != default if known else True)
 
 
-def _defaults(kind: str) -> dict[str, Any]:
-    stages = get_args(get_args(schema.Stage)[0])
-    stage = next((one for one in stages if get_args(one.model_fields["kind"].annotation) == (kind,)), None)
+def _defaults(kind: str, trainer_kind: str) -> dict[str, Any]:
+    stage = schema.KINDS.get(kind)
     if stage is None:
         return {}
     fields = {spec.alias or key: spec.default for key, spec in stage.model_fields.items()}
@@ -65,8 +64,8 @@ def _defaults(kind: str) -> dict[str, Any]:
     found = dict(_flat(plain)) | {"peft": None, "seed": parts.RunSpec.model_fields["seed"].default}
     for key, spec in parts.PeftSpec.model_fields.items():
         found[f"peft.{key}"] = spec.default
-    if kind in CONFIG_CLASSES:
-        trainer = {**declared(kind), **DEFAULTS[kind]}
+    if trainer_kind in CONFIG_CLASSES:
+        trainer = {**declared(trainer_kind), **DEFAULTS[trainer_kind]}
         found |= {f"trainer.{key}": value for key, value in trainer.items()}
     return found
 

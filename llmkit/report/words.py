@@ -21,6 +21,10 @@ _KINDS = {
     "grpo": "practice",
     "rloo": "practice",
     "best_of_n": "best of n",
+    "rollout": "rollouts",
+    "rank": "rankings",
+    "reward": "reward model",
+    "rlhf": "practice for a reward model",
 }
 _DID = {
     "pretrain": "Next-token loss on documents, packed without attention across documents.",
@@ -28,6 +32,7 @@ _DID = {
     "dpo": "Direct preference optimisation on pairs of a better and a worse answer.",
     "grpo": "Practised problems by trying: answers that score above the others of their group become likelier (GRPO).",
     "rloo": "Practised problems by trying: answers that score above the others of their group become likelier (RLOO).",
+    "rlhf": "Practised what a reward model likes: answers that score above the others of their group become likelier.",
 }
 
 

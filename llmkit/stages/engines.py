@@ -33,20 +33,24 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 class AskedModel:
-    """The stage's input model. Its weights are loaded with the first question, so that a stage that only goes on to
-    judge or to count needs none.
+    """The stage's input model, or another stage's. Its weights are loaded with the first question, so that a stage that
+    only goes on to judge or to count needs none.
+
+    Args:
+        input_model: folder of another stage's model.
 
     Attributes:
         template: its chat template; None: it is asked in plain text.
         on_progress: called with (answered asks, all asks) of the running call.
     """
 
-    def __init__(self, worker: Worker, engine: str, batch_size: int) -> None:
+    def __init__(self, worker: Worker, engine: str, batch_size: int, input_model: str | None = None) -> None:
         file = worker.file
-        assert file.input_model is not None
+        self.input_model = input_model or file.input_model or ""
+        self._is_base = file.parent is None and self.input_model == file.input_model
         self._worker, self._engine, self._batch_size = worker, engine, batch_size
-        self._revision = file.model.revision if file.parent is None else None
-        self.tokenizer = load_tokenizer(file.input_model, self._revision)
+        self._revision = file.model.revision if self._is_base else None
+        self.tokenizer = load_tokenizer(self.input_model, self._revision)
         self.template = template_of(self.tokenizer)
         self.on_progress: Progress | None = None
 
@@ -57,13 +61,12 @@ class AskedModel:
     @cached_property
     def engine(self) -> Engine:
         file = self._worker.file
-        assert file.input_model is not None
         self._worker.log("load", 0, 1)
         common: dict[str, Any] = {"batch_size": self._batch_size, "on_progress": self.progress}
         if self._engine == "vllm":
             own: dict[str, Any] = {"dtype": file.model.dtype, "revision": self._revision}
-            return open_engine("vllm", self.tokenizer, model_dir=whole_model(file.input_model), **common, **own)
-        model = load_spec(file.model, file.input_model, file.parent is None).to(PartialState().device).eval()
+            return open_engine("vllm", self.tokenizer, model_dir=whole_model(self.input_model), **common, **own)
+        model = load_spec(file.model, self.input_model, self._is_base).to(PartialState().device).eval()
         return open_engine(self._engine, self.tokenizer, model=model, **common)  # type: ignore[arg-type]
 
     def free(self) -> None:

@@ -106,8 +106,12 @@ def practice_args(worker: Worker, config: type[Any]) -> Any:
     return trainer_config(worker, config, (), **fixed)
 
 
-def prepare(worker: Worker, args: Any) -> Prepared:
-    """Tokens, rewards and problems."""
+def prepare(worker: Worker, args: Any, scorer: Any = None) -> Prepared:
+    """Tokens, rewards and problems.
+
+    Args:
+        scorer: in place of the stage's rewards, used as `Scorer` is.
+    """
     stage = practice_stage(worker)
     tokenizer, max_positions = input_tokenizer(worker)
     template = chat_template(worker, tokenizer)
@@ -116,7 +120,8 @@ def prepare(worker: Worker, args: Any) -> Prepared:
         what = f"the model has never seen the tokens of its chat template ({', '.join(new_tokens)})"
         raise TemplateError("model.chat_template", what, "fine-tune it with an 'sft' stage first, or leave it out")
     where = f"stage '{stage.name}': rewards"
-    scorer = Scorer(stage.rewards, where)
+    checkable = scorer is None
+    scorer = scorer or Scorer(stage.rewards, where)
     chat = template is not None
     with args.main_process_first(desc="read problems"):
         problems = read_problems(worker, stage.data, rejected_file=worker.dir.rejected, chat=chat)
@@ -126,11 +131,12 @@ def prepare(worker: Worker, args: Any) -> Prepared:
         }
     needs = stage.sampling.resample > 0 or stage.sampling.filter is not None or stage.sampling.curriculum is not None
     for each in (problems, *heldout.values()):
-        scorer.check(each, needs_correctness=needs or bool(heldout))
+        scorer.check(each, needs_correctness=checkable and (needs or bool(heldout)))
     for name, each in heldout.items():
         if num := len(each.shared_with(problems)):
             worker.warn(f"{num} of the {len(each)} held-out problems of '{name}' are also practised on")
-    check_gold(scorer, problems, where)
+    if checkable:
+        check_gold(scorer, problems, where)
     allowed = fitting(worker, tokenizer, problems, max_positions)
     return Prepared(tokenizer, new_tokens, scorer, problems, heldout, allowed)
 

@@ -88,7 +88,7 @@ def attempt(
         options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "top_p": top_p, "seed": seed}
         answers = list(engine.answer(asks, stop_strings=stop_strings, **options))
         for problem, given in zip(part, answers, strict=True):
-            _check(problem, given)
+            check_answers(problem, given)
         repeated = [problem for problem in part for _ in temperatures]
         flat = [replace(answer, text=prefill + answer.text) for given in answers for answer in given]
         scores = scorer(repeated, flat)
@@ -213,7 +213,8 @@ def _attempt(scorer: Scorer, answer: Answer, values: Any, total: Any, right: Any
     )
 
 
-def _check(problem: Problem, answers: Sequence[Answer]) -> None:
+def check_answers(problem: Problem, answers: Sequence[Answer]) -> None:
+    """Raises RunError where the engine failed on a problem."""
     failed = next((answer for answer in answers if answer.finish_reason == "error"), None)
     if failed is not None:
         raise RunError(problem.place, f"the model could not be asked ({failed.error})", "shorten or remove the problem")

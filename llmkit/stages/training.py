@@ -211,7 +211,7 @@ def train(worker: Worker, trainer: Trainer, rows: Rows, collator: PackedCollator
 def train_between(
     worker: Worker, trainer: Trainer, measured: Callable[[], Numbers]
 ) -> tuple[Numbers, Numbers, dict[str, float], float]:
-    """Measure, train (on from the last whole checkpoint, if there is one), measure again.
+    """Measure, train (on from the last whole checkpoint in the trainer's folder, if there is one), measure again.
 
     Returns:
         What was measured before and after, the numbers of the training, and its seconds.
@@ -224,7 +224,7 @@ def train_between(
     if isinstance(stage, TunedStage) and stage.early_stopping is not None:
         trainer.add_callback(EarlyStopping(worker, trainer, trainer.processing_class))
     trainer.add_callback(CheckpointCallback())
-    checkpoint = last_checkpoint(worker.dir.checkpoints)
+    checkpoint = last_checkpoint(Path(trainer.args.output_dir))
     if worker.is_main and checkpoint is not None:
         print(f"resuming from {checkpoint.name}", flush=True)
     before = _measured_before(worker, measured, resumed=checkpoint is not None)

@@ -70,7 +70,7 @@ def test_an_evaluation_asks_a_probes_held_out_questions(recipe: Path) -> None:
 
 
 HONESTY = "an honesty evaluation asks what no training row does, and of 'probe' that is its 'heldout'; set 'name: heldout', or leave it out"
-NONE = "leaves no rows; name an 'interrogate', 'refusals' or 'best_of_n' stage, or one whose 'require_known' has 'unknown: pretrain'"
+NONE = "leaves no rows; name an 'interrogate', 'refusals', 'best_of_n' or 'rank' stage, or one whose 'require_known' has 'unknown: pretrain'"
 BETWEEN = "put a 'refusals' stage with 'probes: [probe]' between, and read its rows"
 LEFT = "'idk' leaves train (conversations), tool_calls (conversations), pairs (pairs), pairs_all (pairs), questions (questions)"
 

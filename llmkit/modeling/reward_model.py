@@ -1,0 +1,183 @@
+"""Reward models: a causal model's body with one score in place of its vocabulary, and what is known of its scores.
+
+model/                 the model (an ensemble: model/0, model/1, ...) with its tokenizer
+model/reward.json      RewardCard: members, the scale of each one's scores, tokenizer and template
+model/prompts.npy      hashes of the prompts that it was trained on
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from peft.utils.other import ModulesToSaveWrapper
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from trl.trainer.reward_trainer import suppress_seqcls_warning
+
+from llmkit.artifacts.files import read_json
+from llmkit.errors import ModelError
+from llmkit.modeling.load import load_config, load_tokenizer, quantized, source_of
+
+CARD, PROMPTS = "reward.json", "prompts.npy"
+HEAD = "score"
+
+
+class RewardCard(BaseModel):
+    """What a reward model says of itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    members: list[str]
+    """Folders beside this file; `.` for a single model."""
+    means: list[float]
+    """Of each member's scores, over the held-out answers."""
+    deviations: list[float]
+    low: list[float]
+    """0.5 % quantile of each member's scores."""
+    high: list[float]
+    """99.5 % quantile."""
+    max_length: int
+    """Tokens of a prompt with its answer."""
+    chat_template_sha256: str | None = None
+    seed: int
+    accuracy: float | None = None
+    """Of all members together, on held-out pairs."""
+
+
+def load_scorer(
+    name_or_path: str,
+    *,
+    seed: int,
+    dtype: str = "float32",
+    attn_implementation: str | None = None,
+    revision: str | None = None,
+    quantization: str | None = None,
+    num_layers: int | None = None,
+) -> PreTrainedModel:
+    """A causal model's weights with a new head that gives one score. `seed` draws the head.
+
+    Args:
+        num_layers: keep the first so many layers.
+
+    Raises:
+        ModelError: the architecture has no such form, or fewer layers.
+    """
+    config = load_config(name_or_path, revision)
+    text = config.get_text_config()
+    if num_layers is not None:
+        if num_layers > text.num_hidden_layers:
+            what = f"has {text.num_hidden_layers} layers, and 'num_layers' is {num_layers}"
+            raise ModelError(name_or_path, what, "set it lower, or leave it out")
+        text.num_hidden_layers = num_layers
+        if getattr(text, "layer_types", None):
+            text.layer_types = text.layer_types[:num_layers]
+    config.num_labels = 1
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True, "trust_remote_code": False}
+    if attn_implementation:
+        options["attn_implementation"] = attn_implementation
+    options |= quantized(quantization)
+    set_seed(seed)
+    with source_of(name_or_path, revision) as source, suppress_seqcls_warning():
+        model = AutoModelForSequenceClassification.from_pretrained(source, revision=revision, config=config, **options)
+    if not isinstance(getattr(model, HEAD, None), nn.Linear):
+        what = f"{type(model).__name__} has no linear layer '{HEAD}' that gives the score"
+        raise ModelError(name_or_path, what, "use a decoder such as Llama, Qwen, Mistral, OLMo or Gemma")
+    return model
+
+
+def keep_scores_exact(model: nn.Module) -> None:
+    """Lets the head compute in float32 also where the body runs in 16 bits: there two of three close scores are one."""
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] != HEAD:
+            continue
+        heads = module.modules_to_save.values() if isinstance(module, ModulesToSaveWrapper) else [module]
+        for head in heads:
+            if isinstance(head, nn.Linear):
+                head.forward = _exact(head)  # type: ignore[method-assign]
+
+
+def _exact(head: nn.Linear) -> Any:
+    def forward(hidden: Tensor) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return F.linear(hidden.float(), head.weight.float())
+
+    return forward
+
+
+class RewardModels:
+    """The members of one `reward` stage, on one device, scoring texts. Made by `load_rewards`.
+
+    Attributes:
+        card: what is known of their scores.
+        tokenizer: theirs; the policy's may be another.
+    """
+
+    def __init__(
+        self, card: RewardCard, members: Sequence[PreTrainedModel], tokenizer: PreTrainedTokenizerBase, folder: Path
+    ) -> None:
+        self.card, self.members, self.tokenizer, self.folder = card, list(members), tokenizer, folder
+
+    @torch.inference_mode()
+    def raw(self, rows_ids: Sequence[Sequence[int]], batch_size: int = 64) -> np.ndarray:
+        """Scores of token sequences as the members give them, (N, M) float64."""
+        found_NM = np.empty((len(rows_ids), len(self.members)))
+        order = sorted(range(len(rows_ids)), key=lambda row: -len(rows_ids[row]))
+        for start in range(0, len(order), batch_size):
+            part = order[start : start + batch_size]
+            ids_NT, mask_NT = padded([rows_ids[row] for row in part], self.tokenizer.pad_token_id)
+            for place, model in enumerate(self.members):
+                scores = score(model, ids_NT.to(model.device), mask_NT.to(model.device))
+                found_NM[part, place] = scores.double().cpu().numpy()
+        return found_NM
+
+    def scaled(self, raw_NM: np.ndarray) -> np.ndarray:
+        """With mean 0 and deviation 1 over the answers that the members were measured on."""
+        scaled: np.ndarray = (raw_NM - np.array(self.card.means)) / np.array(self.card.deviations)
+        return scaled
+
+
+def score(model: PreTrainedModel, ids_NT: Tensor, mask_NT: Tensor) -> Tensor:
+    """(N,) float32: the score at each row's last token. Rows are padded on the right."""
+    scores_N: Tensor = model(input_ids=ids_NT, attention_mask=mask_NT, use_cache=False).logits[:, 0].float()
+    return scores_N
+
+
+def padded(rows_ids: Sequence[Sequence[int]], pad_token_id: int, multiple: int | None = None) -> tuple[Tensor, Tensor]:
+    """(N, T) ids, padded on the right, and (N, T) mask. Args: multiple: T is a multiple of it."""
+    width = max(map(len, rows_ids))
+    if multiple:
+        width = -(-width // multiple) * multiple
+    ids_NT = torch.full((len(rows_ids), width), pad_token_id, dtype=torch.long)
+    mask_NT = torch.zeros((len(rows_ids), width), dtype=torch.long)
+    for row, ids in enumerate(rows_ids):
+        ids_NT[row, : len(ids)] = torch.tensor(list(ids))
+        mask_NT[row, : len(ids)] = 1
+    return ids_NT, mask_NT
+
+
+def load_rewards(folder: Path, *, dtype: str = "float32", device: torch.device | str = "cpu") -> RewardModels:
+    """The reward model in a folder that a `reward` stage left.
+
+    Raises:
+        ModelError: it is no such folder, or is not whole.
+    """
+    try:
+        card = RewardCard.model_validate(read_json(folder / CARD))
+    except (OSError, ValueError) as error:
+        what = f"holds no reward model of llmkit ({str(error).splitlines()[0]})"
+        raise ModelError(str(folder), what, "name the model folder of a 'reward' stage") from None
+    members = []
+    for name in card.members:
+        with source_of(str(folder / name), None) as source:
+            model = AutoModelForSequenceClassification.from_pretrained(
+                source, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+            )
+        keep_scores_exact(model)
+        members.append(model.to(device).eval().requires_grad_(False))
+    return RewardModels(card, members, load_tokenizer(str(folder / card.members[0])), folder)

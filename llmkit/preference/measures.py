@@ -1,0 +1,135 @@
+"""How well scores agree with rankings. All are means over prompts, and intervals are over prompts: the pairs of one
+prompt depend on each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmkit.intervals import mean_interval
+from llmkit.preference.agreement import tau_b
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One prompt: K answers as a model scores them and as R raters rank them.
+
+    Attributes:
+        scores: K numbers, more is better.
+        rankings: R lists of K ranks, 1 is best.
+        lengths: K lengths, in tokens.
+    """
+
+    scores: Sequence[float]
+    rankings: Sequence[Sequence[int]]
+    lengths: Sequence[int]
+
+
+def measures(rows: Sequence[Scored]) -> dict[str, float]:
+    """Metric -> value, with `_low` and `_high`, its 95 % interval over prompts, where it is a share.
+
+    `accuracy`: share of pairs that the model puts in the rater's order; equal scores count half. `accuracy_gap_<g>`:
+    of pairs that are g places apart. `top1`: the answer that scores highest is ranked first. `tau`: Kendall's, of
+    scores and ranks. `loss`: -log sigmoid of the difference, in nats. `calibration_error`: mean over pairs of the
+    difference between the chance that sigmoid gives and the share that is right, in 10 bins (ECE, Guo et al. 2017).
+    `longer_wins`: the longer answer is ranked higher. `longer_scores`: the longer answer scores higher.
+    `length_correlation`: of scores and lengths within a prompt.
+    """
+    pairs = [_pairs(row) for row in rows]
+    found: dict[str, float] = {"num_prompts": float(len(rows)), "num_pairs": float(sum(len(p) for p in pairs))}
+    per_prompt = {
+        "accuracy": [_mean(_right(p)) for p in pairs],
+        "top1": [_top1(row) for row in rows],
+        "longer_wins": [_mean(_longer(p, ranked=True)) for p in pairs],
+        "longer_scores": [_mean(_longer(p, ranked=False)) for p in pairs],
+    }
+    for gap in range(1, max((len(row.scores) for row in rows), default=1)):
+        per_prompt[f"accuracy_gap_{gap}"] = [_mean(_right(p[p[:, 1] == gap])) for p in pairs]
+    for name, values in per_prompt.items():
+        found |= _share(name, [value for value in values if value is not None])
+    found |= _plain(
+        "tau", [tau for row in rows for ranks in row.rankings if (tau := _tau(row.scores, ranks)) is not None]
+    )
+    found |= _plain("length_correlation", [c for row in rows if (c := _correlation(row)) is not None])
+    every = np.concatenate([p for p in pairs if len(p)]) if any(len(p) for p in pairs) else np.empty((0, 3))
+    if len(every):
+        found["loss"] = float(np.mean(np.logaddexp(0, -every[:, 0])))
+        found["calibration_error"] = calibration_error(every[:, 0])
+    return found
+
+
+def _pairs(row: Scored) -> np.ndarray:
+    """(P, 3): of every pair that a rater puts in order, the better one's score minus the other's, the places between
+    them, and the better one's length minus the other's."""
+    found = []
+    for ranks in row.rankings:
+        for better, first in enumerate(ranks):
+            for worse, second in enumerate(ranks):
+                if first < second:
+                    difference = row.scores[better] - row.scores[worse]
+                    found.append((difference, second - first, row.lengths[better] - row.lengths[worse]))
+    return np.array(found, dtype=float).reshape(-1, 3)
+
+
+def _right(pairs_P3: np.ndarray) -> np.ndarray:
+    right: np.ndarray = (np.sign(pairs_P3[:, 0]) + 1) / 2
+    return right
+
+
+def _longer(pairs_P3: np.ndarray, *, ranked: bool) -> np.ndarray:
+    """Of pairs that differ in length: whether the longer one is ranked, or scores, higher."""
+    pairs_P3 = pairs_P3[pairs_P3[:, 2] != 0]
+    sign = np.sign(pairs_P3[:, 2])
+    wins: np.ndarray = (sign + 1) / 2 if ranked else (sign * np.sign(pairs_P3[:, 0]) + 1) / 2
+    return wins
+
+
+def _top1(row: Scored) -> float | None:
+    """Mean over raters who do not hold all equal; of several answers that score highest each counts alike."""
+    best = [place for place, value in enumerate(row.scores) if value == max(row.scores)]
+    shares = [float(np.mean([ranks[i] == min(ranks) for i in best])) for ranks in row.rankings if len(set(ranks)) > 1]
+    return _mean(np.array(shares))
+
+
+def _tau(scores: Sequence[float], ranks: Sequence[int]) -> float | None:
+    by_score = {str(i): -int(place) for i, place in enumerate(np.searchsorted(np.unique(scores), scores))}
+    return tau_b(by_score, {str(i): rank for i, rank in enumerate(ranks)})
+
+
+def _correlation(row: Scored) -> float | None:
+    if np.std(row.scores) == 0 or np.std(row.lengths) == 0:
+        return None
+    return float(np.corrcoef(row.scores, row.lengths)[0, 1])
+
+
+def calibration_error(differences_P: np.ndarray) -> float:
+    """Args: differences_P: score of the better answer minus that of the other."""
+    confidence_P = 1 / (1 + np.exp(-np.abs(np.clip(differences_P, -700, 700))))
+    right_P = (np.sign(differences_P) + 1) / 2
+    bins_P = np.minimum(((confidence_P - 0.5) * 2 * BINS).astype(int), BINS - 1)
+    total = 0.0
+    for number in range(BINS):
+        inside = bins_P == number
+        if inside.any():
+            total += inside.sum() * abs(float(confidence_P[inside].mean() - right_P[inside].mean()))
+    return total / len(differences_P)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _share(name: str, values: Sequence[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    found = {name: sum(values) / len(values)}
+    interval = mean_interval(list(values), seed=0)
+    return found | ({f"{name}_low": interval[0], f"{name}_high": interval[1]} if interval else {})
+
+
+def _plain(name: str, values: Sequence[float]) -> dict[str, float]:
+    return {name: sum(values) / len(values)} if values else {}

@@ -1,0 +1,132 @@
+"""Reward models as what practice is scored by: in place of, or beside, functions on checkable answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from llmkit.artifacts.manifest import read_manifest
+from llmkit.chat.ask import Answer
+from llmkit.chat.template import template_of
+from llmkit.data.pairs import split_answer
+from llmkit.data.problems import Problem, Problems
+from llmkit.errors import ModelError, RunError, UserError
+from llmkit.modeling.reward_model import RewardModels, load_rewards
+from llmkit.recipe.preference import RewardModelSpec
+from llmkit.stages.scoring import LogMetric, Scorer, Scores
+
+MODEL, CUT = "reward_model", "missing_eos"
+
+
+def open_rewards(folder: Path, *, device: Any, dtype: str = "float32") -> RewardModels:
+    """The reward model that a stage left. Raises RunError where it left none."""
+    manifest = read_manifest(folder)
+    if manifest is None or manifest.kind != "reward" or manifest.model_dir is None:
+        raise RunError(str(folder), "holds no reward model", "name a 'reward' stage that has finished")
+    return load_rewards(folder / manifest.model_dir, device=device, dtype=dtype)
+
+
+def check_renders(models: RewardModels, problem: Problem, where: str) -> None:
+    """Raises UserError where a reward model cannot read what the policy is asked."""
+    chat = template_of(models.tokenizer) is not None
+    if chat != (not isinstance(problem.prompt, str)):
+        has, asks = ("a", "texts") if chat else ("no", "conversations")
+        what = f"has {has} chat template, and the policy is asked {asks}"
+        raise UserError(where, what, "train it from a model of the policy's kind")
+
+
+def answer_ids(tokenizer: PreTrainedTokenizerBase, prompt: Any, text: str, max_length: int) -> list[int]:
+    """A prompt with an answer as a reward model reads it, in its own template and tokens: the text is rendered again,
+    because a policy could find spellings of a text, token by token, that the model has never seen. Of what is too long
+    the beginning goes."""
+    answer = text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+    prompt_ids, ids = split_answer(tokenizer, prompt, answer)
+    return [*prompt_ids, *ids][-max_length:]
+
+
+def score_texts(models: RewardModels, prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
+    """Scaled scores of each member, (N, M)."""
+    cut = models.card.max_length
+    rows = [answer_ids(models.tokenizer, prompt, text, cut) for prompt, text in zip(prompts, texts, strict=True)]
+    return models.scaled(models.raw(rows))
+
+
+def combined(scores_NM: np.ndarray, spec: RewardModelSpec) -> np.ndarray:
+    """(N,): Coste et al. 2023, arXiv 2310.02743, equations 2 to 4."""
+    if spec.combine == "min":
+        found: np.ndarray = scores_NM.min(1)
+    elif spec.combine == "variance":
+        found = scores_NM.mean(1) - spec.uncertainty * scores_NM.var(1)
+    else:
+        found = scores_NM.mean(1)
+    return found
+
+
+class PreferenceScorer:
+    """Scores answers by reward models, a penalty on answers that were cut off, and functions. Used as `Scorer` is.
+
+    Args:
+        functions: rewards beside the model; None: none.
+        where: the stage and part, for messages.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[RewardModels],
+        spec: RewardModelSpec,
+        functions: Scorer | None,
+        *,
+        weight: float,
+        missing_eos_penalty: float,
+        where: str,
+    ) -> None:
+        self.models, self.spec, self.functions, self._where = list(models), spec, functions, where
+        self._penalty = missing_eos_penalty
+        num_members = sum(len(each.members) for each in self.models)
+        members = [f"{MODEL}_{number}" for number in range(num_members)] if num_members > 1 else []
+        own = functions.labels if functions else []
+        self.labels = [MODEL, CUT, *members, *own]
+        weights = [weight, 1.0, *(0.0 for _ in members), *(functions.weights_F if functions else ())]
+        self.weights_F = np.array(weights)
+        self.correctness = [
+            len(self.labels) - len(own) + place for place in (functions.correctness if functions else ())
+        ]
+        self.rewards = functions.rewards if functions else []
+
+    def check(self, problems: Problems, *, needs_correctness: bool) -> None:
+        """Raises UserError where a reward cannot score the problems."""
+        for models in self.models:
+            check_renders(models, problems[0], self._where)
+        if self.functions is not None:
+            self.functions.check(problems, needs_correctness=False)
+
+    def member_scores(self, prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
+        """(N, M) over the members of all models."""
+        scores_NM = np.concatenate([score_texts(models, prompts, texts) for models in self.models], axis=1)
+        if not np.isfinite(scores_NM).all():
+            raise ModelError(self._where, "the reward model gives scores that are no numbers", "train it again")
+        return scores_NM
+
+    def __call__(
+        self,
+        problems: Sequence[Problem],
+        answers: Sequence[Answer],
+        *,
+        trainer_state: Any = None,
+        log_metric: LogMetric | None = None,
+    ) -> Scores:
+        """Problem i of answer i."""
+        scores_NM = self.member_scores([one.prompt for one in problems], [one.text for one in answers])
+        cut_N = np.array([-self._penalty if one.finish_reason != "stop" else 0.0 for one in answers])
+        columns = [combined(scores_NM, self.spec), cut_N]
+        columns += list(scores_NM.T) if scores_NM.shape[1] > 1 else []
+        right_N = np.zeros(len(answers), dtype=bool)
+        if self.functions is not None:
+            own = self.functions(problems, answers, trainer_state=trainer_state, log_metric=log_metric)
+            columns, right_N = [*columns, *own.values_NF.T], own.is_right_N
+        values_NF = np.stack(columns, axis=1)
+        return Scores(values_NF, np.nansum(values_NF * self.weights_F, axis=1), right_N)

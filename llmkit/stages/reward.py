@@ -1,0 +1,364 @@
+"""A reward model: learns from rankings which of several answers to a prompt is better.
+
+accelerate launch --config_file recipes/accelerate/single.yaml -m llmkit.stages.reward recipe.yaml --stage reward
+
+model/                 the model (an ensemble: model/0, model/1, ...), reward.json and prompts.npy beside it
+
+Members are trained one after the other; a stage that was stopped goes on with the one that it was at. What is measured
+is measured on what was saved, loaded again.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import RewardConfig
+
+from llmkit.artifacts.files import write_json
+from llmkit.artifacts.manifest import Curve, Manifest, Sample
+from llmkit.chat.template import ChatTemplate, template_of
+from llmkit.data.rankings import build_rankings
+from llmkit.errors import DataError, UserError
+from llmkit.modeling.adapter import lora_config
+from llmkit.modeling.reward_model import (
+    CARD,
+    PROMPTS,
+    RewardCard,
+    RewardModels,
+    keep_scores_exact,
+    load_rewards,
+    load_scorer,
+)
+from llmkit.modeling.tokens import fit_model, prepare_tokenizer
+from llmkit.preference.measures import Scored, measures
+from llmkit.recipe.schema import RewardStage
+from llmkit.recipe.trainer_keys import declared
+from llmkit.stages.asked import where_of
+from llmkit.stages.common import Worker, main
+from llmkit.stages.pretrain import input_tokenizer
+from llmkit.stages.ranking_trainer import RankingCollator, RankingTrainer
+from llmkit.stages.sft import chat_template
+from llmkit.stages.training import Rows, build_rows, check_length, train_between, trainer_config
+
+DONE = ".done"
+FEWEST = 20
+"""Held-out prompts below which a warning says that the measures mean little."""
+SCALED_OVER = 512
+"""Prompts over which scores are scaled where none is held out."""
+
+
+def run(worker: Worker) -> Manifest:
+    stage = reward_stage(worker)
+    args = reward_args(worker, stage.seed or 0, "0")
+
+    # Tokens are checked before the model loads
+    tokenizer, max_positions = input_tokenizer(worker)
+    template = chat_template(worker, tokenizer)
+    new_tokens = prepare_tokenizer(tokenizer, template)
+    max_length = stage.trainer.get("max_length") or declared("reward")["max_length"]
+    check_length(worker, max_length, max_positions)
+    build = partial(build_rankings, tokenizer=tokenizer, max_length=max_length, degenerate=stage.degenerate)
+    rows = build_rows(worker, args, build)
+    train, heldout = split(worker, rows)
+
+    metrics: dict[str, float] = {}
+    member = Member(worker, tokenizer, template, new_tokens)
+    for number in range(stage.num_models):
+        metrics |= member.train(number, train, worker.dir.model / _name(stage, number))
+    curve = [(share, member.trained_on(share, train)) for share in sorted(stage.learning_curve)]
+    args.distributed_state.wait_for_everyone()
+    if not worker.is_main:
+        return worker.manifest()
+    return finish(worker, tokenizer, rows, (train, heldout), metrics, curve)
+
+
+def reward_stage(worker: Worker) -> RewardStage:
+    stage = worker.file.stage
+    assert isinstance(stage, RewardStage), stage.kind
+    return stage
+
+
+def _name(stage: RewardStage, number: int) -> str:
+    return "." if stage.num_models == 1 else str(number)
+
+
+def reward_args(worker: Worker, seed: int, member: str) -> RewardConfig:
+    """The trainer's config. Raises UserError for what TRL refuses."""
+    folder = str(worker.dir.checkpoints / member)
+    return trainer_config(
+        worker, RewardConfig, ("max_length",), max_length=None, seed=seed, data_seed=seed, output_dir=folder
+    )
+
+
+def split(worker: Worker, rows: Rows) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Training and held-out rows, by prompt: no prompt is on both sides, in this stage or in one with other rankings.
+
+    Raises:
+        DataError: nothing is left to train on, or too many prompts are longer than the model reads.
+    """
+    stage, summary = reward_stage(worker), rows.train.summary
+    where = where_of(worker, "data")
+    total = summary.num_rows + summary.num_truncated
+    if summary.num_truncated > stage.max_truncated * total:
+        what = (
+            f"{summary.num_truncated} of {total} rankings are longer than 'max_length', even without their older turns"
+        )
+        raise DataError(where, what, "raise 'trainer.max_length', or 'max_truncated' to leave them out")
+    place_N = np.array(rows.train.rows["place"])
+    train = rows.train.rows.select(np.flatnonzero(place_N >= stage.heldout_fraction))
+    heldout = rows.train.rows.select(np.flatnonzero(place_N < stage.heldout_fraction))
+    if not len(train):
+        raise DataError(
+            where, f"none of {total} prompts is left to train on", "add rankings, or lower 'heldout_fraction'"
+        )
+    if stage.heldout_fraction and len(heldout) < FEWEST:
+        worker.warn(f"{len(heldout)} held-out prompts are too few to tell how good the reward model is")
+    return train, heldout
+
+
+class Member:
+    """Trains single reward models on rows, each from the stage's input model."""
+
+    def __init__(
+        self, worker: Worker, tokenizer: PreTrainedTokenizerBase, template: ChatTemplate | None, new_tokens: list[str]
+    ) -> None:
+        self.worker, self.tokenizer, self.template, self.new_tokens = worker, tokenizer, template, new_tokens
+        self.stage = reward_stage(worker)
+        self._seed = self.stage.seed or 0
+
+    def train(self, number: int, rows: datasets.Dataset, target: Path, name: str | None = None) -> dict[str, float]:
+        """Trains a member of seed `seed + number`, if it is not there yet, and saves it in `target`."""
+        name = name or str(number)
+        marker = self.worker.dir.checkpoints / name / DONE
+        if marker.is_file():
+            return {}
+        seed = self._seed + number
+        args = reward_args(self.worker, seed, name)
+        model = self._load(seed, self.stage.peft.quantization if self.stage.peft else None)
+        try:
+            trainer = RankingTrainer(
+                model=model,
+                args=args,
+                train_dataset=rows,
+                data_collator=RankingCollator(self.tokenizer.pad_token_id, _multiple(args)),
+                processing_class=self.tokenizer,
+                peft_config=lora_config(self.stage.peft, model, self._token_ids(), "SEQ_CLS")
+                if self.stage.peft
+                else None,
+                loss=self.stage.loss,
+            )
+        except (ValueError, NotImplementedError) as error:
+            raise UserError(where_of(self.worker, "trainer"), str(error).strip().splitlines()[0]) from error
+        keep_scores_exact(trainer.model)
+        _, _, metrics, seconds = train_between(self.worker, trainer, dict)
+        self._save(trainer, seed, target, name)
+        if self.worker.is_main:
+            marker.touch()
+        found = {key: value for key, value in metrics.items() if key != "train_loss"} | {"train_seconds": seconds}
+        del trainer, model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return found
+
+    def trained_on(self, share: float, rows: datasets.Dataset) -> Path:
+        """Folder of a member that was trained on the first so many rows."""
+        target = self.worker.dir.cache / f"share-{share:g}"
+        self.train(0, rows.select(range(max(1, round(share * len(rows))))), target, name=f"share-{share:g}")
+        return target
+
+    def _load(self, seed: int, quantization: str | None = None) -> PreTrainedModel:
+        file = self.worker.file
+        assert file.input_model is not None
+        model = load_scorer(
+            file.input_model,
+            seed=seed,
+            dtype=file.model.dtype,
+            attn_implementation=file.model.attn_implementation,
+            revision=file.model.revision if file.parent is None else None,
+            quantization=quantization,
+            num_layers=self.stage.num_layers,
+        )
+        fit_model(model, self.tokenizer, self.new_tokens)
+        return model
+
+    def _token_ids(self) -> list[int]:
+        tokens = sorted({*self.new_tokens, *(self.template.special_tokens if self.template else ())})
+        ids: list[int] = self.tokenizer.convert_tokens_to_ids(tokens)
+        return ids
+
+    def _save(self, trainer: RankingTrainer, seed: int, target: Path, name: str) -> None:
+        """The whole model with its tokenizer; with an adapter also that one."""
+        adapter = self.worker.dir.adapter / name
+        trainer.save_model(str(adapter if self.stage.peft else target))
+        if not self.worker.is_main:
+            return
+        if self.stage.peft:
+            merged = PeftModel.from_pretrained(self._load(seed), adapter).merge_and_unload(safe_merge=True)
+            merged.save_pretrained(target)
+        self.tokenizer.save_pretrained(target)
+        for folder in (target, adapter):
+            # a pickle that nothing reads
+            (folder / "training_args.bin").unlink(missing_ok=True)
+
+
+def _multiple(args: RewardConfig) -> int | None:
+    return args.pad_to_multiple_of if isinstance(args.pad_to_multiple_of, int) else None
+
+
+def finish(
+    worker: Worker,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Rows,
+    parts: tuple[datasets.Dataset, datasets.Dataset],
+    metrics: dict[str, float],
+    curve: list[tuple[float, Path]],
+) -> Manifest:
+    """Loads what was saved, measures it, and writes down the scale of its scores."""
+    stage, folder = reward_stage(worker), worker.dir.model
+    train, heldout = parts
+    template = template_of(tokenizer)
+    card = RewardCard(
+        members=[_name(stage, number) for number in range(stage.num_models)],
+        means=[0.0] * stage.num_models,
+        deviations=[1.0] * stage.num_models,
+        low=[0.0] * stage.num_models,
+        high=[0.0] * stage.num_models,
+        max_length=stage.trainer.get("max_length") or declared("reward")["max_length"],
+        chat_template_sha256=template.sha256 if template else None,
+        seed=worker.file.seed,
+    )
+    write_json(folder / CARD, card.model_dump())
+    np.save(folder / PROMPTS, np.array(train["place"]))
+    models = load_rewards(folder, device=_device())
+    measured = heldout if len(heldout) else train.select(range(min(SCALED_OVER, len(train))))
+    card = scaled_card(card, real_scores(models, measured))
+    write_json(folder / CARD, card.model_dump())
+    models.card = card
+
+    found = {"heldout": measured} if len(heldout) else {}
+    found |= {name: built.rows for name, built in rows.heldout.items()}
+    for name, each in found.items():
+        metrics |= {f"{name}/{key}": value for key, value in measured_on(models, each).items()}
+    if len(heldout):
+        card = card.model_copy(update={"accuracy": metrics.get("heldout/accuracy")})
+        write_json(folder / CARD, card.model_dump())
+    curves = [_curve(worker, curve, len(train), measured, metrics)] if curve and len(heldout) else []
+    for _, path in curve:
+        shutil.rmtree(path, ignore_errors=True)
+    return worker.manifest(
+        model_dir=folder.name,
+        adapter_dir=worker.dir.adapter.name if stage.peft else None,
+        chat_template_sha256=card.chat_template_sha256,
+        stop_token=template.stop_token if template else None,
+        metrics=metrics,
+        curves=curves,
+        data=rows.train.summary,
+        samples=samples(models, measured),
+    )
+
+
+def _device() -> torch.device | str:
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
+
+
+def real_scores(models: RewardModels, rows: datasets.Dataset) -> np.ndarray:
+    """(N, M): raw scores of all ranked answers."""
+    flat = [[*row["prompt_ids"], *ids] for row in rows for ids in row["answers_ids"][: row["num_ranked"]]]
+    return models.raw(flat)
+
+
+def scaled_card(card: RewardCard, raw_NM: np.ndarray) -> RewardCard:
+    """Raises DataError where a member gives all answers one score."""
+    deviations = raw_NM.std(0)
+    if not (deviations > 0).all():
+        raise DataError("reward model", "gives all answers one score", "train longer, or check that rankings differ")
+    quantiles = np.quantile(raw_NM, (0.005, 0.995), axis=0)
+    return card.model_copy(
+        update={
+            "means": raw_NM.mean(0).tolist(),
+            "deviations": deviations.tolist(),
+            "low": quantiles[0].tolist(),
+            "high": quantiles[1].tolist(),
+        }
+    )
+
+
+def measured_on(models: RewardModels, rows: datasets.Dataset) -> dict[str, float]:
+    """Measures of all members together, the accuracy of each, and the share of degenerate answers that come last."""
+    flat = [[*row["prompt_ids"], *ids] for row in rows for ids in row["answers_ids"]]
+    raw_NM = models.raw(flat)
+    scores_NM = models.scaled(raw_NM)
+    single = len(models.members) == 1
+    scored: list[list[Scored]] = [[] for _ in range(scores_NM.shape[1] + 1)]
+    last, start = [], 0
+    for row in rows:
+        size, ranked = len(row["answers_ids"]), row["num_ranked"]
+        own_KM = scores_NM[start : start + size]
+        # a single member's own scores are the log-odds that it was trained to give
+        mean_K = raw_NM[start : start + size, 0] if single else own_KM.mean(1)
+        last += [float(value < mean_K[:ranked].min()) for value in mean_K[ranked:]]
+        rankings = [ranks[:ranked] for ranks in row["rankings"]]
+        lengths = [len(ids) for ids in row["answers_ids"][:ranked]]
+        for place, values_K in enumerate([mean_K, *own_KM.T]):
+            scored[place].append(Scored(values_K[:ranked].tolist(), rankings, lengths))
+        start += size
+    found = measures(scored[0])
+    if not single:
+        found |= {
+            f"accuracy_of_{name}": measures(own)["accuracy"]
+            for name, own in zip(models.card.members, scored[1:], strict=True)
+        }
+        found["disagreement"] = float(scores_NM.std(1).mean())
+    return found | ({"degenerate_last": sum(last) / len(last)} if last else {})
+
+
+def _curve(
+    worker: Worker,
+    curve: list[tuple[float, Path]],
+    num_train: int,
+    heldout: datasets.Dataset,
+    metrics: dict[str, float],
+) -> Curve:
+    """Accuracy against the number of prompts that were ranked."""
+    points = []
+    for share, path in curve:
+        write_json(path / CARD, _plain_card(worker))
+        accuracy = measured_on(load_rewards(path, device=_device()), heldout)["accuracy"]
+        points.append((float(max(1, round(share * num_train))), accuracy))
+    members = [metrics[key] for key in metrics if key.startswith("heldout/accuracy_of_")]
+    whole = sum(members) / len(members) if members else metrics["heldout/accuracy"]
+    return Curve(name="rankings", x="prompts ranked", y="pair accuracy", points=[*points, (float(num_train), whole)])
+
+
+def _plain_card(worker: Worker) -> dict[str, Any]:
+    card = RewardCard(
+        members=["."], means=[0.0], deviations=[1.0], low=[0.0], high=[0.0], max_length=0, seed=worker.file.seed
+    )
+    return card.model_dump()
+
+
+def samples(models: RewardModels, rows: datasets.Dataset) -> list[Sample]:
+    """Three prompts with their best and worst answers by score, for people."""
+    found = []
+    for row in rows.select(range(min(3, len(rows)))):
+        answers = row["answers_ids"][: row["num_ranked"]]
+        scores = models.scaled(models.raw([[*row["prompt_ids"], *ids] for ids in answers])).mean(1)
+        prompt = models.tokenizer.decode(row["prompt_ids"])
+        for label, place in (("best", int(scores.argmax())), ("worst", int(scores.argmin()))):
+            said = f"{label} by score, {scores[place]:.2f}"
+            found.append(Sample(prompt=prompt, completion=models.tokenizer.decode(answers[place]), label=said))
+    return found
+
+
+if __name__ == "__main__":
+    main("reward", run)

@@ -1,0 +1,173 @@
+"""Reinforcement learning against a reward model, with a guard that notices when it only learns to please.
+
+accelerate launch --config_file recipes/accelerate/single.yaml -m llmkit.stages.rlhf recipe.yaml --stage rlhf
+
+Prompts, decoding, groups and checkpoints are those of `grpo` and `rloo` (`llmkit.stages.practice`); what differs is who
+scores the answers, and who watches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from transformers import PreTrainedModel
+from trl import GRPOConfig, RLOOConfig
+
+from llmkit.artifacts.manifest import Manifest
+from llmkit.data.problems import Problem
+from llmkit.errors import UserError
+from llmkit.modeling.load import load_spec
+from llmkit.preference.watch import fit
+from llmkit.recipe.practice import RewardSpec
+from llmkit.recipe.preference import LabellerSpec
+from llmkit.recipe.schema import RlhfStage
+from llmkit.rewards.guard import score
+from llmkit.rewards.registry import load
+from llmkit.stages.common import Worker, main
+from llmkit.stages.grpo import GrpoTrainer
+from llmkit.stages.guarding import Guard, GuardCallback, Judge
+from llmkit.stages.heldout import is_sharded
+from llmkit.stages.monitors import MonitorCallback
+from llmkit.stages.practising import BorderCallback, Prepared, build_trainer, finish, practice_args, prepare
+from llmkit.stages.preferring import PreferenceScorer, combined, open_rewards, score_texts
+from llmkit.stages.rloo import RlooTrainer
+from llmkit.stages.scoring import Scorer
+from llmkit.stages.training import train_between
+
+ALGORITHMS: dict[str, tuple[type[Any], type[Any]]] = {
+    "grpo": (GRPOConfig, GrpoTrainer),
+    "rloo": (RLOOConfig, RlooTrainer),
+}
+WATCHED_EVERY, WATCHED_PROMPTS = 0.05, 128
+"""Of a stage whose guard is off: it is looked at, and nothing is decided."""
+
+
+def run(worker: Worker) -> Manifest:
+    stage = rlhf_stage(worker)
+    config, kind = ALGORITHMS[stage.algorithm]
+    args = practice_args(worker, config)
+    if stage.guard == "off":
+        worker.warn("the guard is off: nothing notices when the answers get worse while their scores rise")
+    prepared = prepare(worker, args, scorer_of(worker))
+    trainer = build_trainer(worker, args, prepared, kind)
+    guard = guard_of(worker, trainer, prepared)
+    spec = None if stage.guard == "off" else stage.guard
+    callback = GuardCallback(worker, trainer, guard, spec, spec.every if spec else WATCHED_EVERY)
+    for each in (callback, MonitorCallback(worker, stage.monitors), BorderCallback(trainer)):
+        trainer.add_callback(each)
+    _, _, metrics, seconds = train_between(worker, trainer, dict)
+    if spec is not None:
+        check_restored(worker, trainer, guard)
+    manifest = finish(worker, trainer, prepared, metrics | told(guard, callback, spec is not None), seconds)
+    return manifest
+
+
+def rlhf_stage(worker: Worker) -> RlhfStage:
+    stage = worker.file.stage
+    assert isinstance(stage, RlhfStage), stage.kind
+    return stage
+
+
+def scorer_of(worker: Worker) -> PreferenceScorer:
+    """The reward models, loaded, with the functions beside them."""
+    stage = rlhf_stage(worker)
+    folders = [Path(worker.file.data_stages[name]) for name in stage.reward_model.from_]
+    where = f"stage '{stage.name}': reward_model"
+    return PreferenceScorer(
+        [open_rewards(folder, device=PartialState().device) for folder in folders],
+        stage.reward_model,
+        Scorer(stage.rewards, f"stage '{stage.name}': rewards") if stage.rewards else None,
+        weight=stage.reward_weight,
+        missing_eos_penalty=stage.missing_eos_penalty,
+        where=where,
+    )
+
+
+def guard_of(worker: Worker, trainer: Any, prepared: Prepared) -> Guard:
+    """Raises UserError where the prompts that it looks at are practised on, or where the model cannot be asked."""
+    stage, file = rlhf_stage(worker), worker.file
+    where = f"stage '{stage.name}': guard"
+    if is_sharded(trainer):
+        raise UserError(where, "asks a model whose weights are sharded", "use zero2 or ddp")
+    spec = None if stage.guard == "off" else stage.guard
+    num = spec.num_prompts if spec else WATCHED_PROMPTS
+    prompts: list[Problem] = [problem for held in prepared.heldout.values() for problem in held][:num]
+    if not prompts:
+        raise UserError(where, "has no prompts to look at", "name held-out prompts in 'heldout'")
+    reference: PreTrainedModel | None = None
+    if stage.peft is None:
+        assert file.input_model is not None
+        reference = load_spec(file.model, file.input_model, file.parent is None).to(PartialState().device).eval()
+        reference.requires_grad_(False)
+    scorer = prepared.scorer
+    assert isinstance(scorer, PreferenceScorer)
+    true = labelled_by(stage.measured_by) if stage.measured_by else None
+    return Guard(worker, trainer, prompts, scorer, gold_of(worker), true, reference)
+
+
+def gold_of(worker: Worker) -> Judge | None:
+    """What the guard decides by: a reward model that training does not see, or a function."""
+    stage = rlhf_stage(worker)
+    if stage.guard == "off":
+        return None
+    if stage.guard.labeller is not None:
+        return labelled_by(stage.guard.labeller)
+    assert stage.guard.gold is not None
+    models = open_rewards(Path(worker.file.data_stages[stage.guard.gold]), device=PartialState().device)
+    card = models.card
+    low, high = (models.scaled(np.array([bounds])) for bounds in (card.low, card.high))
+
+    def gold(prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
+        # a score beyond those of any ranked answer tells nothing
+        scores_NM = np.clip(score_texts(models, prompts, texts), low, high)
+        return combined(scores_NM, stage.reward_model.model_copy(update={"combine": "mean"}))
+
+    return gold
+
+
+def labelled_by(spec: LabellerSpec) -> Judge:
+    (reward,) = load([RewardSpec(path=spec.path, args=spec.args)])
+
+    def judge(prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
+        said = [
+            text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        places = [f"prompt {number}" for number in range(len(texts))]
+        values = score(reward, prompts, said, [()] * len(texts), [{}] * len(texts), places)
+        return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+    return judge
+
+
+def check_restored(worker: Worker, trainer: Any, guard: Guard) -> None:
+    """The weights that the stage keeps are those of the best step: TRL only warns where it cannot load them."""
+    best = max(guard.evaluations, key=lambda each: float(np.mean(each.gold)))
+    if best.step == 0:
+        worker.warn("no step was better than the start: the stage's model is nearly its input")
+        return
+    if trainer.state.best_global_step != best.step:
+        worker.warn(f"the best step was {best.step}, and {trainer.state.best_global_step} was kept")
+
+
+def told(guard: Guard, callback: GuardCallback, is_on: bool) -> dict[str, float]:
+    """For the manifest."""
+    evaluations = guard.evaluations
+    found = {"guard_evaluations": float(len(evaluations)), "kl": evaluations[-1].kl}
+    if is_on:
+        best = max(evaluations, key=lambda each: float(np.mean(each.gold)))
+        found |= {"guard_best_step": float(best.step), "guard_best_gold": float(np.mean(best.gold))}
+        found |= {"guard_stopped": float(bool(callback.reason)), "kl": best.kl}
+    curve = fit(evaluations)
+    if curve is not None:
+        found |= {"gao_alpha": curve.alpha, "gao_beta": curve.beta}
+        found |= {"gao_peak": curve.peak} if curve.peak is not None else {}
+    return found
+
+
+if __name__ == "__main__":
+    main("rlhf", run)
