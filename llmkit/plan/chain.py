@@ -26,8 +26,8 @@ from llmkit.recipe.trainer_keys import resolved_trainer
 def chain(recipe: Recipe) -> list[Any]:
     """Evaluations follow the base model (when a stage starts from it) and every training stage.
 
-    An honesty evaluation whose questions a probe has set aside can only follow the probe: then the model that was
-    interrogated is measured right after it, before any stage trains on the probe's rows.
+    An evaluation that reads what a stage leaves (questions that a probe has set aside, a reward model) can only follow
+    that stage: then the model that the stage worked on is measured right after it, before any other one is made.
     """
     stages: list[Any] = []
     measured = bool(recipe.evals or recipe.prompts)
@@ -39,8 +39,8 @@ def chain(recipe: Recipe) -> list[Any]:
         stages.append(_resolved(recipe, stage))
         if measured and stage.makes_model:
             stages += _automatic(recipe, stage.name, stage.name, stage.launch, [*done, stage.name])
-        if isinstance(stage, InterrogateStage):
-            stages += _after_probe(recipe, stage)
+        if not stage.makes_model:
+            stages += _after(recipe, stage, [*done, stage.name])
     return stages
 
 
@@ -50,25 +50,22 @@ def from_scratch(stage: StageBase) -> bool:
 
 def automatic_names(recipe: Recipe) -> set[str]:
     """Names that automatic evaluations may have."""
-    measured = (s.name for s in recipe.stages if s.makes_model or isinstance(s, InterrogateStage))
+    needed = {name for spec in recipe.evals for name in reads.needed(spec)}
+    measured = (s.name for s in recipe.stages if s.makes_model or s.name in needed)
     return {f"eval-{BASE}", *(f"eval-{name}" for name in measured)}
 
 
 def _automatic(recipe: Recipe, name: str, of: str, launch: LaunchSpec, done: Sequence[str]) -> list[Any]:
     """One process on the same kind of device as the stage it measures, for all evaluations whose questions exist."""
-    evals = [spec for spec in recipe.evals if {source.from_ for _, source in _questions(spec)} <= {None, *done}]
+    evals = [spec for spec in recipe.evals if reads.needed(spec) <= {*done}]
     return [_evaluation(recipe, name, of, launch, evals, recipe.prompts)] if evals or recipe.prompts else []
 
 
-def _after_probe(recipe: Recipe, probe: InterrogateStage) -> list[Any]:
-    """The first probe that sets questions aside: its model is measured on them."""
-    evals = [spec for spec in recipe.evals if any(source.from_ == probe.name for _, source in _questions(spec))]
-    of = model_of(recipe, probe.from_)
-    return [_evaluation(recipe, probe.name, of, probe.launch, evals, [])] if evals else []
-
-
-def _questions(spec: Any) -> list[Any]:
-    return list(reads.eval_sources([spec])) if isinstance(spec, HonestySpec) else []
+def _after(recipe: Recipe, stage: Any, done: Sequence[str]) -> list[Any]:
+    """Evaluations for which this stage was the last that was missing."""
+    evals = [spec for spec in recipe.evals if stage.name in reads.needed(spec) <= {*done}]
+    of = model_of(recipe, stage.from_)
+    return [_evaluation(recipe, stage.name, of, stage.launch, evals, [])] if evals else []
 
 
 def _evaluation(recipe: Recipe, name: str, of: str, launch: LaunchSpec, evals: list[Any], prompts: list[str]) -> Any:

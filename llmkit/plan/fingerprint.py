@@ -32,6 +32,7 @@ from llmkit.recipe import reads
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import ProblemsSpec
+from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import EvalSpec, EvaluateStage, RankStage, RlhfStage, RolloutStage, TunedStage
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -117,7 +118,7 @@ def inputs_of(stage: Any, model: ModelSpec, base: str | None, upstream: Upstream
     parts = {**_settings(stage), **_code(stage.kind), **_read(stage, upstream), **_engines(stage)}
     if isinstance(stage, EvaluateStage):
         parts |= {f"evals.{spec.task}": _evaluation(spec) for spec in stage.evals if isinstance(spec, EvalSpec)}
-        parts |= _honesty(stage, upstream) | _problems(stage)
+        parts |= _honesty(stage, upstream) | _problems(stage) | _preferences(stage, upstream)
         parts["compare_with"] = upstream.compare_with or ""
     if isinstance(stage, TunedStage) and stage.early_stopping is not None:
         parts |= _sources(("early_stopping",), ("knowledge", "generation"))
@@ -191,6 +192,17 @@ def _problems(stage: EvaluateStage) -> dict[str, str]:
         return {}
     parts = {f"evals.{spec.name}": spec.model_dump_json(exclude={"problems"}) for spec in specs}
     return parts | _sources(("problems", "solving", "scoring"), ("knowledge", "rewards", "sandbox", "data"))
+
+
+def _preferences(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:
+    """Settings of the evaluations of preferences, the reward models and baselines that they read, and their code."""
+    specs = [spec for spec in stage.evals if isinstance(spec, PreferenceSpec)]
+    if not specs:
+        return {}
+    parts = {f"evals.{spec.name}": spec.model_dump_json(exclude={"prompts"}) for spec in specs}
+    parts |= {f"baseline {name}": fingerprint for name, fingerprint in upstream.baselines.items()}
+    parts |= {f"reward model {name}": upstream.data.get(name, "") for spec in specs for name in spec.stages}
+    return parts | _sources(("preferences", "preferring", "problems", "solving"), ("preference", "rewards", "data"))
 
 
 def _honesty(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:

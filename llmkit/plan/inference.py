@@ -24,6 +24,7 @@ from llmkit.plan.shape import Shape, read_config, shape_of
 from llmkit.recipe.knowledge import EngineSpec, HonestySpec
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import ProblemsSpec
+from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import BestOfNStage, EvaluateStage, InterrogateStage, RolloutStage
 
 PROMPT, EXAMPLE = 64, 48
@@ -105,6 +106,8 @@ def _passes(stage: InterrogateStage | EvaluateStage | BestOfNStage | RolloutStag
             yield Pass(stage.batch_size, PROMPT + system, spec.max_new_tokens)
         elif isinstance(spec, ProblemsSpec):
             yield Pass(stage.batch_size, PROBLEM, spec.max_new_tokens, spec.num_samples + 1)
+        elif isinstance(spec, PreferenceSpec):
+            yield Pass(stage.batch_size, PROBLEM, spec.max_new_tokens, spec.num_samples)
         else:
             yield Pass(stage.batch_size, PROMPT + (spec.num_fewshot or 0) * EXAMPLE, TASK_ANSWER)
 

@@ -29,6 +29,7 @@ from llmkit.recipe import reads
 from llmkit.recipe.checks import BASE
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.load import Loaded, problem_at
+from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import (
     BestOfNStage,
     EvaluateStage,
@@ -46,6 +47,8 @@ from llmkit.recipe.source import Loc
 from llmkit.recipe.trainer_keys import trainer_options
 
 Found = tuple[Loc, str, str]
+_COMPARED = (HonestySpec, PreferenceSpec)
+"""Evaluations that read another model's answers."""
 
 
 def make(loaded: Loaded, world_size: int | None = None) -> Plan:
@@ -243,23 +246,23 @@ def _compared(stage: EvaluateStage, before: dict[str, Step]) -> Step | None:
 
 
 def _with_baselines(stage: EvaluateStage, parent: Step | None) -> EvaluateStage:
-    """An honesty evaluation without a `baseline` is compared with the model that the measured one started from."""
+    """An evaluation without a `baseline` is compared with the model that the measured one started from."""
     origin = parent.parent or BASE if parent and not from_scratch(parent.stage) else None
     evals = [
-        spec.model_copy(update={"baseline": spec.baseline or origin}) if isinstance(spec, HonestySpec) else spec
+        spec.model_copy(update={"baseline": spec.baseline or origin}) if isinstance(spec, _COMPARED) else spec
         for spec in stage.evals
     ]
     return stage.model_copy(update={"evals": evals})
 
 
 def _baselines(stage: EvaluateStage, before: dict[str, Step]) -> dict[str, Step]:
-    """Of every baseline's model the latest evaluation that has the same honesty evaluation."""
+    """Of every baseline's model the latest evaluation that has the same one."""
     found = {}
     for spec in stage.evals:
-        if not isinstance(spec, HonestySpec) or spec.baseline is None:
+        if not isinstance(spec, _COMPARED) or spec.baseline is None:
             continue
         for step in before.values():
-            names = {s.name for s in getattr(step.stage, "evals", []) if isinstance(s, HonestySpec)}
+            names = {s.name for s in getattr(step.stage, "evals", []) if isinstance(s, type(spec))}
             if isinstance(step.stage, EvaluateStage) and spec.name in names and (step.parent or BASE) == spec.baseline:
                 found[spec.baseline] = step
     return found

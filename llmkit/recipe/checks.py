@@ -9,11 +9,13 @@ from typing import Any
 from llmkit.recipe import reads, reward_keys, templates
 from llmkit.recipe.knowledge import LANGUAGES, HonestySpec
 from llmkit.recipe.practice import ProblemsSpec
+from llmkit.recipe.preferred import preferred
 from llmkit.recipe.rows import unfit_rows
 from llmkit.recipe.schema import (
     BestOfNStage,
     DpoStage,
     Evals,
+    EvalSpec,
     EvaluateStage,
     InterrogateStage,
     PracticeStage,
@@ -53,6 +55,7 @@ def check(recipe: Recipe) -> list[Found]:
         *_evaluations(recipe),
         *_templates(recipe),
         *_rewards(recipe),
+        *preferred(recipe),
         *trainers,
     ]
 
@@ -166,16 +169,18 @@ def _evaluations(recipe: Recipe) -> Iterator[Found]:
     made = {BASE, *(stage.name for stage in recipe.stages if stage.makes_model)}
     earlier = {stage.name: index for index, stage in enumerate(recipe.stages)}
     for loc, evals in _eval_lists(recipe):
-        named = Counter((type(spec), spec.name) for spec in evals if isinstance(spec, (HonestySpec, ProblemsSpec)))
+        named = Counter((type(spec), spec.name) for spec in evals if not isinstance(spec, EvalSpec))
         for place, spec in enumerate(evals):
-            if isinstance(spec, (HonestySpec, ProblemsSpec)) and named[type(spec), spec.name] > 1:
+            if isinstance(spec, EvalSpec):
+                continue
+            if named[type(spec), spec.name] > 1:
                 what = f"two evaluations of {spec.task} are called '{spec.name}'"
                 yield (*loc, place), what, "give each its own 'name'"
-            if not isinstance(spec, HonestySpec):
+            if isinstance(spec, ProblemsSpec):
                 continue
             if spec.baseline is not None and spec.baseline not in made:
                 yield (*loc, place, "baseline"), f"'{spec.baseline}' makes no model", f"have: {', '.join(sorted(made))}"
-            for index, source in enumerate(spec.questions):
+            for index, source in enumerate(spec.questions if isinstance(spec, HonestySpec) else []):
                 if source.from_ is not None and source.from_ not in earlier:
                     where = (*loc, place, "questions", index, "from")
                     yield where, f"no stage is called '{source.from_}'", f"have: {', '.join(earlier)}"

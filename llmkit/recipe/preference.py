@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from llmkit.recipe.knowledge import EngineSpec
-from llmkit.recipe.parts import Part
+from llmkit.recipe.parts import SLUG, Part
 from llmkit.recipe.practice import ProblemSource
 
 
@@ -162,32 +162,46 @@ Guard = Annotated[GuardSpec | Literal["off"], BeforeValidator(_short_guard)]
 
 
 class PreferenceSpec(Part):
-    """Evaluation of answers that nobody can check: how often they are better than another model's, and how."""
+    """Evaluation of answers that nobody can check: how good they are, how often better than another model's, and
+    whether a reward model could still find better ones."""
 
     task: Literal["preference"]
-    name: str = "preference"
+    name: Annotated[str, Field(pattern=SLUG)] = "preference"
     """Name in the report, where a recipe has several."""
     prompts: list[ProblemSource] = Field(min_length=1)
     """Prompts that no training row holds."""
     labeller: Labeller | None = None
     """A function that says how good an answer is."""
+    gold: str | None = None
+    """Or a `reward` stage that no policy is trained on."""
     reward_model: RewardModel | None = None
-    """A reward model's view, and the answers that it picks."""
+    """A reward model of which is measured whether it knows good answers from bad ones, and what its choice is worth."""
     baseline: str | None = None
     """Stage whose model's answers are compared with. Default: the model that the measured one started from."""
-    max_new_tokens: int = Field(default=256, gt=0)
-    """Longest answer, in tokens."""
+    num_samples: int = Field(default=4, gt=0)
+    """Answers per prompt. The first one is compared with the baseline's."""
+    best_of_n: list[Annotated[int, Field(gt=1)]] = []
+    """Also the answer that the reward model likes best of so many."""
     temperature: float = Field(default=1.0, gt=0)
     """Of the answers."""
-    best_of_n: list[int] = []
-    """Also the answer that the reward model likes best of so many."""
+    max_new_tokens: int = Field(default=256, gt=0)
+    """Longest answer, in tokens."""
+    raw_phrasing: str = "{prompt}"
+    """Wording for a model without a chat template."""
 
     @model_validator(mode="after")
     def _has_judge(self) -> PreferenceSpec:
-        if self.labeller is None and self.reward_model is None:
-            raise ValueError("give 'labeller' or 'reward_model'")
+        if (self.labeller is None) == (self.gold is None):
+            raise ValueError("give exactly one of 'labeller' and 'gold'")
         if self.best_of_n and self.reward_model is None:
             raise ValueError("'best_of_n' needs a 'reward_model' that picks")
-        if any(n < 1 for n in self.best_of_n):
-            raise ValueError("'best_of_n' holds whole numbers above 0")
+        if self.best_of_n and max(self.best_of_n) > self.num_samples:
+            raise ValueError(f"'best_of_n' needs 'num_samples: {max(self.best_of_n)}' or more")
+        if "{prompt}" not in self.raw_phrasing:
+            raise ValueError("'raw_phrasing' must hold {prompt}")
         return self
+
+    @property
+    def stages(self) -> list[str]:
+        """`reward` stages that it reads."""
+        return [*([self.gold] if self.gold else []), *(self.reward_model.from_ if self.reward_model else [])]

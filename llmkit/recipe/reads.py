@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from llmkit.recipe.knowledge import HonestySpec, JudgeSpec, TemplateSpec, WriterSpec
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.practice import ProblemsSpec, RewardSpec
-from llmkit.recipe.preference import LabellerSpec
+from llmkit.recipe.preference import LabellerSpec, PreferenceSpec
 from llmkit.recipe.schema import (
     BestOfNStage,
     Evals,
@@ -47,6 +48,8 @@ def eval_sources(evals: Evals) -> Iterator[tuple[Loc, DataSource]]:
             yield from ((("evals", place, "questions", index), source) for index, source in enumerate(spec.questions))
         if isinstance(spec, ProblemsSpec):
             yield from ((("evals", place, "problems", index), source) for index, source in enumerate(spec.problems))
+        if isinstance(spec, PreferenceSpec):
+            yield from ((("evals", place, "prompts", index), source) for index, source in enumerate(spec.prompts))
 
 
 def rewards(stage: StageBase) -> Iterator[tuple[Loc, RewardSpec]]:
@@ -76,23 +79,41 @@ def stages(stage: StageBase) -> Iterator[tuple[Loc, str]]:
         yield from ((("models", index), name) for index, name in enumerate(stage.models))
     if isinstance(stage, RankStage):
         yield ("rollouts",), stage.rollouts
-    if isinstance(stage, RlhfStage):
-        yield from reward_models(stage)
+    yield from reward_models(stage)
     if isinstance(stage, TunedStage) and stage.early_stopping is not None:
         yield ("early_stopping", "from"), stage.early_stopping.from_
 
 
-def reward_models(stage: RlhfStage) -> Iterator[tuple[Loc, str]]:
+def reward_models(stage: StageBase) -> Iterator[tuple[Loc, str]]:
     """Names of stages that must be reward models."""
-    yield from ((("reward_model", "from", index), name) for index, name in enumerate(stage.reward_model.from_))
-    if stage.guard != "off" and stage.guard.gold is not None:
-        yield ("guard", "gold"), stage.guard.gold
+    if isinstance(stage, RlhfStage):
+        yield from ((("reward_model", "from", index), name) for index, name in enumerate(stage.reward_model.from_))
+        if stage.guard != "off" and stage.guard.gold is not None:
+            yield ("guard", "gold"), stage.guard.gold
+    if isinstance(stage, EvaluateStage):
+        yield from eval_reward_models(stage.evals)
+
+
+def eval_reward_models(evals: Evals) -> Iterator[tuple[Loc, str]]:
+    for place, spec in enumerate(evals):
+        if isinstance(spec, PreferenceSpec):
+            yield from ((("evals", place), name) for name in spec.stages)
+
+
+def needed(spec: Any) -> set[str]:
+    """Stages that an evaluation reads."""
+    return {source.from_ for _, source in eval_sources([spec]) if source.from_ is not None} | {
+        name for _, name in eval_reward_models([spec])
+    }
 
 
 def labellers(stage: StageBase) -> Iterator[LabellerSpec]:
     """Functions that say how good an answer is."""
     if isinstance(stage, RankStage) and stage.labeller is not None:
         yield stage.labeller
+    if isinstance(stage, EvaluateStage):
+        specs = (spec for spec in stage.evals if isinstance(spec, PreferenceSpec))
+        yield from (spec.labeller for spec in specs if spec.labeller is not None)
     if isinstance(stage, RlhfStage):
         guard = stage.guard.labeller if stage.guard != "off" else None
         yield from (labeller for labeller in (guard, stage.measured_by) if labeller is not None)

@@ -47,6 +47,7 @@ from llmkit.recipe.preference import (
     DegenerateSpec,
     Guard,
     Labeller,
+    PreferenceSpec,
     RankingLossSpec,
     RankJudgeSpec,
     RewardModel,
@@ -424,12 +425,13 @@ def _task_names(value: Any) -> Any:
 
 def _own_task(value: Any) -> str:
     task = value.get("task") if isinstance(value, dict) else value.task
-    return task if task in ("honesty", "problems") else "task"
+    return task if task in ("honesty", "problems", "preference") else "task"
 
 
 AnyEval = Annotated[
     Annotated[HonestySpec, Tag("honesty")]
     | Annotated[ProblemsSpec, Tag("problems")]
+    | Annotated[PreferenceSpec, Tag("preference")]
     | Annotated[EvalSpec, Tag("task")],
     Discriminator(_own_task),
 ]

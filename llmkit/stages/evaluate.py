@@ -10,8 +10,9 @@ a disk that they share), and a stage that was stopped goes on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,7 +24,6 @@ from llmkit.artifacts.manifest import DataSummary, EvalRow, Manifest, Sample, re
 from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.render import prompt_ids, render_text
 from llmkit.chat.template import template_of
-from llmkit.data.problems import Problems
 from llmkit.evaluate.harness import run_tasks
 from llmkit.evaluate.results import Document, TaskResult, write_documents
 from llmkit.evaluate.rows import eval_rows
@@ -33,16 +33,18 @@ from llmkit.knowledge.store import Row, Steps, read_rows, writing
 from llmkit.modeling.load import load_spec, load_tokenizer
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.practice import ProblemsSpec
+from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import EvalSpec, EvaluateStage
 from llmkit.stages.asked import model_parts, processes
 from llmkit.stages.common import Worker, main
 from llmkit.stages.honesty import DOCUMENTS, prepare, run_honesty, step_keys
+from llmkit.stages.preferences import evaluate_preference
+from llmkit.stages.preferences import prepare as prepare_preferences
 from llmkit.stages.problems import evaluate_problems
 from llmkit.stages.problems import prepare as prepare_problems
-from llmkit.stages.scoring import Scorer
 
 BASE = "base"
-TASKS, PROMPTS, PROBLEMS = "tasks", "prompts", "problems"
+TASKS, PROMPTS, PROBLEMS, PREFERENCES = "tasks", "prompts", "problems", "preferences"
 """Steps: names of their files in data/steps."""
 
 
@@ -57,6 +59,8 @@ def run(worker: Worker) -> Manifest:
     tokenizer = load_tokenizer(file.input_model, revision)
     template = template_of(tokenizer)
     prepared = prepare_problems(worker, problem_specs, chat=template is not None)
+    preference_specs = [spec for spec in stage.evals if isinstance(spec, PreferenceSpec)]
+    wanted = prepare_preferences(worker, preference_specs, chat=template is not None)
     if worker.is_main:
         steps.begin(own_keys(file, stage) | step_keys(file, steps, specs))
     state.wait_for_everyone()
@@ -67,7 +71,24 @@ def run(worker: Worker) -> Manifest:
     started = time.monotonic()
     evals = evaluate_tasks(worker, steps, state, model, tokenizer, use_chat_template=template is not None)
     for index, spec in enumerate(problem_specs):
-        evals += solve(worker, steps, state, index, spec, prepared[index], model, tokenizer)
+        engine = TransformersEngine(model, tokenizer, stage.batch_size)
+        chat = template is not None
+        evals += once(
+            worker,
+            steps,
+            state,
+            (PROBLEMS, index),
+            partial(evaluate_problems, worker, state, spec, prepared[index], engine, chat=chat),
+        )
+    for index, preference in enumerate(preference_specs):
+        engine = TransformersEngine(model, tokenizer, stage.batch_size)
+        evals += once(
+            worker,
+            steps,
+            state,
+            (PREFERENCES, index),
+            partial(evaluate_preference, worker, state, preference, wanted[index], engine, measured(file.parent)),
+        )
     honesty = run_honesty(
         worker,
         steps,
@@ -109,6 +130,7 @@ def own_keys(file: StageFile, stage: EvaluateStage) -> dict[str, str]:
     model = model_parts(file)
     return {
         PROBLEMS: sha256_of(file.fingerprint),
+        PREFERENCES: sha256_of(file.fingerprint),
         TASKS: sha256_of([model, own]),
         PROMPTS: sha256_of([model, stage.prompts, stage.max_new_tokens]),
     }
@@ -170,26 +192,18 @@ def evaluate_tasks(
     return [row for index in range(len(specs)) for row in rows(worker, steps, index, TASKS)] if worker.is_main else []
 
 
-def solve(
-    worker: Worker,
-    steps: Steps,
-    state: PartialState,
-    index: int,
-    spec: ProblemsSpec,
-    prepared: tuple[Scorer, Problems],
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+def once(
+    worker: Worker, steps: Steps, state: PartialState, place: tuple[str, int], evaluate: Callable[[], TaskResult]
 ) -> list[EvalRow]:
-    """One evaluation on problems; what an earlier start has done is not done again."""
-    is_done = steps.path(PROBLEMS, index).is_file()
+    """One evaluation of llmkit's own; what an earlier start has done is not done again."""
+    step, index = place
+    is_done = steps.path(step, index).is_file()
     state.wait_for_everyone()  # all have looked before one writes
     if not is_done:
-        engine = TransformersEngine(model, tokenizer, evaluate_stage(worker).batch_size)
-        chat = template_of(tokenizer) is not None
-        result = evaluate_problems(worker, state, spec, prepared, engine, chat=chat)
+        result = evaluate()
         if worker.is_main:
-            steps.write(PROBLEMS, index, [kept(worker, result)])
-    return list(rows(worker, steps, index, PROBLEMS)) if worker.is_main else []
+            steps.write(step, index, [kept(worker, result)])
+    return list(rows(worker, steps, index, step)) if worker.is_main else []
 
 
 def kept(worker: Worker, result: TaskResult) -> Row:

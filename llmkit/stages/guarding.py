@@ -7,11 +7,13 @@ The step with the best gold is a checkpoint of the trainer's, which resumes, rot
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +32,7 @@ from llmkit.preference.watch import Evaluation, Verdict, is_degenerate, verdict
 from llmkit.recipe.preference import GuardSpec
 from llmkit.stages.common import Worker
 from llmkit.stages.practice import Practice
-from llmkit.stages.preferring import MODEL, PreferenceScorer
+from llmkit.stages.preferring import MODEL, Judge, PreferenceScorer
 from llmkit.stages.solving import ask_of, check_answers, problem_ids
 
 FILE = "guard.jsonl"
@@ -38,13 +40,6 @@ BATCH = 64
 """Answers whose log-probabilities are computed at a time."""
 TAILS = (0.005, 0.995)
 """Quantiles of the first answers' likelihood outside of which an answer is out of the ordinary."""
-
-
-class Judge(Protocol):
-    """Says how good answers are."""
-
-    def __call__(self, prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
-        """(N,) numbers, more is better."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +103,7 @@ class Guard:
         self.evaluations.append(found)
         self.texts = [one.text for one in every]
         if self._worker.is_main:
-            write_text(self._path, "".join(f"{_line(each)}\n" for each in self.evaluations))
+            write_text(self._path, "".join(f"{json.dumps(asdict(each))}\n" for each in self.evaluations))
         self._show(found)
         return found
 
@@ -167,7 +162,7 @@ class Guard:
         was_training = model.training
         model.eval()
         found: list[float] = []
-        adapter_off = model.disable_adapter() if isinstance(model, PeftModel) else _nothing()
+        adapter_off = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
         with adapter_off:
             for start in range(0, len(answers), BATCH):
                 part = range(start, min(start + BATCH, len(answers)))
@@ -224,18 +219,6 @@ class Guard:
             )
 
 
-class _nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-def _line(evaluation: Evaluation) -> str:
-    import json
-
-    return json.dumps(asdict(evaluation))
-
-
 def distinct(texts: Sequence[str], size: int) -> float:
     """Share of runs of `size` words over all texts that are different (Li et al. 2016, arXiv 1510.03055)."""
     runs = [
@@ -265,6 +248,13 @@ class GuardCallback(TrainerCallback):
         self._guard.resume(state.global_step)
         if not self._guard.evaluations:
             self._guard()
+        if self._spec is None:
+            return
+        best = self._guard.evaluations[self.verdict().best]
+        self._keep(args, state, best)
+        if best.step == 0 and not Path(str(state.best_model_checkpoint)).is_dir():
+            # so that a stage that only gets worse ends where it began
+            self._trainer._save_checkpoint(self._trainer.model, trial=None)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         unit = self._trainer.args.steps_per_generation * self._trainer.num_iterations
@@ -278,15 +268,20 @@ class GuardCallback(TrainerCallback):
         found = self.verdict()
         best = self._guard.evaluations[found.best]
         if best.step == state.global_step:
-            state.best_metric, state.best_global_step = float(np.mean(best.gold)), best.step
-            state.best_model_checkpoint = str(Path(args.output_dir) / f"checkpoint-{best.step}")
+            self._keep(args, state, best)
             control.should_save = True
         if found.action == "stop":
             self.reason = found.reason
             self._worker.warn(f"step {state.global_step}: stopped: {found.reason}")
             control.should_training_stop = True
 
+    def _keep(self, args: TrainingArguments, state: TrainerState, best: Evaluation) -> None:
+        """What the trainer loads at its end. Set anew after a resume: the run may have another folder by then."""
+        state.best_metric, state.best_global_step = float(np.mean(best.gold)), best.step
+        state.best_model_checkpoint = str(Path(args.output_dir) / f"checkpoint-{best.step}")
+
     def verdict(self) -> Verdict:
+        """Of what was evaluated so far."""
         assert self._spec is not None
         return verdict(
             self._guard.evaluations,

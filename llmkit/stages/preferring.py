@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
 from llmkit.artifacts.manifest import read_manifest
@@ -16,7 +17,10 @@ from llmkit.data.pairs import split_answer
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import ModelError, RunError, UserError
 from llmkit.modeling.reward_model import RewardModels, load_rewards
-from llmkit.recipe.preference import RewardModelSpec
+from llmkit.recipe.practice import RewardSpec
+from llmkit.recipe.preference import LabellerSpec, RewardModelSpec
+from llmkit.rewards.guard import score
+from llmkit.rewards.registry import load
 from llmkit.stages.scoring import LogMetric, Scorer, Scores
 
 MODEL, CUT = "reward_model", "missing_eos"
@@ -28,6 +32,42 @@ def open_rewards(folder: Path, *, device: Any, dtype: str = "float32") -> Reward
     if manifest is None or manifest.kind != "reward" or manifest.model_dir is None:
         raise RunError(str(folder), "holds no reward model", "name a 'reward' stage that has finished")
     return load_rewards(folder / manifest.model_dir, device=device, dtype=dtype)
+
+
+class Judge(Protocol):
+    """Says how good answers are."""
+
+    def __call__(self, prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
+        """(N,) numbers, more is better."""
+
+
+def judged_by(folder: Path) -> Judge:
+    """A reward model as judge: the mean of its members' scores, each within those of the answers that people ranked,
+    because a score beyond them tells nothing."""
+    models = open_rewards(folder, device=PartialState().device)
+    low, high = (models.scaled(np.array([bounds])) for bounds in (models.card.low, models.card.high))
+
+    def judge(prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
+        scores_N: np.ndarray = np.clip(score_texts(models, prompts, texts), low, high).mean(1)
+        return scores_N
+
+    return judge
+
+
+def labelled_by(spec: LabellerSpec) -> Judge:
+    """A function as judge. Raises UserError where it fails."""
+    (reward,) = load([RewardSpec(path=spec.path, args=spec.args)])
+
+    def judge(prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
+        said = [
+            text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        places = [f"prompt {number}" for number in range(len(texts))]
+        values = score(reward, prompts, said, [()] * len(texts), [{}] * len(texts), places)
+        return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+    return judge
 
 
 def check_renders(models: RewardModels, problem: Problem, where: str) -> None:

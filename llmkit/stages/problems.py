@@ -80,10 +80,17 @@ def prepare(worker: Worker, specs: Sequence[ProblemsSpec], *, chat: bool) -> lis
 
 
 def _prepare(worker: Worker, spec: ProblemsSpec, chat: bool) -> tuple[Scorer, Problems]:
-    sources = spec.problems if chat else [_raw(source, spec.raw_phrasing) for source in spec.problems]
-    rejected = worker.dir.path / "evals" / f"{spec.name}.rejected.jsonl"
-    problems = build_problems(
-        sources,
+    problems = frozen(worker, spec.name, spec.problems, chat=chat, raw_phrasing=spec.raw_phrasing)
+    scorer = Scorer(spec.rewards, f"{where_of(worker, 'evals')}: {spec.name}")
+    scorer.check(problems, needs_correctness=True)
+    return scorer, problems
+
+
+def frozen(worker: Worker, name: str, sources: Sequence[ProblemSource], *, chat: bool, raw_phrasing: str) -> Problems:
+    """Those of an evaluation: the same for every model and seed."""
+    rejected = worker.dir.path / "evals" / f"{name}.rejected.jsonl"
+    return build_problems(
+        list(sources) if chat else [_raw(source, raw_phrasing) for source in sources],
         seed=SEED,
         data_stages=stages_read(worker),
         cache_dir=worker.dir.cache,
@@ -92,9 +99,6 @@ def _prepare(worker: Worker, spec: ProblemsSpec, chat: bool) -> tuple[Scorer, Pr
         rejected_file=rejected if worker.is_main else None,
         chat=chat,
     )
-    scorer = Scorer(spec.rewards, f"{where_of(worker, 'evals')}: {spec.name}")
-    scorer.check(problems, needs_correctness=True)
-    return scorer, problems
 
 
 def _raw(source: ProblemSource, phrasing: str) -> ProblemSource:

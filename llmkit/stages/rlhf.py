@@ -8,7 +8,6 @@ scores the answers, and who watches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,14 @@ from llmkit.data.problems import Problem
 from llmkit.errors import UserError
 from llmkit.modeling.load import load_spec
 from llmkit.preference.watch import fit
-from llmkit.recipe.practice import RewardSpec
-from llmkit.recipe.preference import LabellerSpec
 from llmkit.recipe.schema import RlhfStage
-from llmkit.rewards.guard import score
-from llmkit.rewards.registry import load
 from llmkit.stages.common import Worker, main
 from llmkit.stages.grpo import GrpoTrainer
-from llmkit.stages.guarding import Guard, GuardCallback, Judge
+from llmkit.stages.guarding import Guard, GuardCallback
 from llmkit.stages.heldout import is_sharded
 from llmkit.stages.monitors import MonitorCallback
 from llmkit.stages.practising import BorderCallback, Prepared, build_trainer, finish, practice_args, prepare
-from llmkit.stages.preferring import PreferenceScorer, combined, open_rewards, score_texts
+from llmkit.stages.preferring import Judge, PreferenceScorer, judged_by, labelled_by, open_rewards
 from llmkit.stages.rloo import RlooTrainer
 from llmkit.stages.scoring import Scorer
 from llmkit.stages.training import train_between
@@ -117,39 +112,14 @@ def gold_of(worker: Worker) -> Judge | None:
     if stage.guard.labeller is not None:
         return labelled_by(stage.guard.labeller)
     assert stage.guard.gold is not None
-    models = open_rewards(Path(worker.file.data_stages[stage.guard.gold]), device=PartialState().device)
-    card = models.card
-    low, high = (models.scaled(np.array([bounds])) for bounds in (card.low, card.high))
-
-    def gold(prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
-        # a score beyond those of any ranked answer tells nothing
-        scores_NM = np.clip(score_texts(models, prompts, texts), low, high)
-        return combined(scores_NM, stage.reward_model.model_copy(update={"combine": "mean"}))
-
-    return gold
-
-
-def labelled_by(spec: LabellerSpec) -> Judge:
-    (reward,) = load([RewardSpec(path=spec.path, args=spec.args)])
-
-    def judge(prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
-        said = [
-            text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
-            for prompt, text in zip(prompts, texts, strict=True)
-        ]
-        places = [f"prompt {number}" for number in range(len(texts))]
-        values = score(reward, prompts, said, [()] * len(texts), [{}] * len(texts), places)
-        return np.array([np.nan if value is None else value for value in values], dtype=float)
-
-    return judge
+    return judged_by(Path(worker.file.data_stages[stage.guard.gold]))
 
 
 def check_restored(worker: Worker, trainer: Any, guard: Guard) -> None:
     """The weights that the stage keeps are those of the best step: TRL only warns where it cannot load them."""
     best = max(guard.evaluations, key=lambda each: float(np.mean(each.gold)))
     if best.step == 0:
-        worker.warn("no step was better than the start: the stage's model is nearly its input")
-        return
+        worker.warn("no step was better than the start: the stage's model is its input")
     if trainer.state.best_global_step != best.step:
         worker.warn(f"the best step was {best.step}, and {trainer.state.best_global_step} was kept")
 

@@ -1,0 +1,105 @@
+"""What no single field can know about stages that work with preferences: which stage is what, and what watches whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from llmkit.recipe import reads
+from llmkit.recipe.schema import EvaluateStage, RankStage, Recipe, RewardStage, RlhfStage, RolloutStage, StageBase
+from llmkit.recipe.source import Loc
+
+Found = tuple[Loc, str, str]
+ByName = Mapping[str, StageBase]
+
+
+def preferred(recipe: Recipe) -> Iterator[Found]:
+    """All problems, as (location, what, cure)."""
+    by_name: dict[str, StageBase] = {stage.name: stage for stage in recipe.stages}
+    for index, stage in enumerate(recipe.stages):
+        found: Iterator[Found] = iter(())
+        if isinstance(stage, RolloutStage):
+            found = _rollout(stage, by_name)
+        elif isinstance(stage, RankStage):
+            found = _rank(stage, by_name)
+        elif isinstance(stage, RewardStage):
+            found = _reward(stage)
+        elif isinstance(stage, RlhfStage):
+            found = _rlhf(stage, by_name)
+        yield from ((("stages", index, *loc), what, cure) for loc, what, cure in found)
+        if not isinstance(stage, EvaluateStage):
+            continue
+        for loc, name in reads.eval_reward_models(stage.evals):
+            yield from _is_reward(("stages", index, *loc), name, by_name)
+    for loc, name in reads.eval_reward_models(recipe.evals):
+        yield from _is_reward(("evals", *loc[1:]), name, by_name)
+
+
+def _is_reward(loc: Loc, name: str, by_name: ByName) -> Iterator[Found]:
+    if name not in by_name:
+        yield loc, f"no stage is called '{name}'", f"have: {', '.join(by_name)}"
+    elif not isinstance(by_name[name], RewardStage):
+        yield loc, f"'{name}' is no 'reward' stage", "name one"
+
+
+def _rollout(stage: RolloutStage, by_name: ByName) -> Iterator[Found]:
+    for place, name in enumerate(stage.models):
+        if name in by_name and not by_name[name].makes_model:
+            yield ("models", place), f"'{name}' makes no model", "name a stage that trains one"
+        if name == stage.from_ or name in stage.models[:place]:
+            yield ("models", place), f"'{name}' answers already", "leave it out"
+
+
+def _rank(stage: RankStage, by_name: ByName) -> Iterator[Found]:
+    made = by_name.get(stage.rollouts)
+    if made is not None and not isinstance(made, RolloutStage):
+        yield ("rollouts",), f"'{made.name}' is no 'rollout' stage", "name one"
+    if stage.by not in ("human", "file") and "min_ranked" in stage.model_fields_set:
+        yield ("min_ranked",), f"has no effect with 'by: {stage.by}', which ranks all prompts", "leave it out"
+    if stage.by != "judge" and "batch_size" in stage.model_fields_set:
+        yield ("batch_size",), f"has no effect with 'by: {stage.by}'", "leave it out"
+
+
+def _reward(stage: RewardStage) -> Iterator[Found]:
+    if stage.peft is not None and not stage.peft.merge:
+        yield ("peft", "merge"), "a reward model is read whole by the stages that use it", "leave it out"
+    if stage.learning_curve and not stage.heldout_fraction:
+        yield ("learning_curve",), "has nothing to be measured on", "set 'heldout_fraction', or leave it out"
+    if len(set(stage.learning_curve)) < len(stage.learning_curve):
+        yield ("learning_curve",), "holds a share twice", "leave one out"
+
+
+def _rlhf(stage: RlhfStage, by_name: ByName) -> Iterator[Found]:
+    for loc, name in reads.reward_models(stage):
+        if name in by_name:
+            yield from _is_reward(loc, name, by_name)
+    if not stage.heldout:
+        cure = "name prompts that are not practised on: heldout: {prompts: [...]}"
+        yield ("heldout",), "is empty, and the guard looks at held-out prompts", cure
+    for name in ("resample", "screen", "filter", "curriculum"):
+        if getattr(stage.sampling, name) and not stage.rewards:
+            what = "asks whether problems are solved, which a reward model does not say"
+            yield ("sampling", name), what, "leave it out, or add 'rewards' on correctness"
+    if "measure" in stage.model_fields_set:
+        yield ("measure",), "has no effect in an 'rlhf' stage: its guard looks at held-out prompts", "set 'guard.every'"
+    if stage.reward_model.combine != "variance" and "uncertainty" in stage.reward_model.model_fields_set:
+        yield (
+            ("reward_model", "uncertainty"),
+            f"has no effect with 'combine: {stage.reward_model.combine}'",
+            "leave it out",
+        )
+    yield from _gold(stage, by_name)
+
+
+def _gold(stage: RlhfStage, by_name: ByName) -> Iterator[Found]:
+    """The guard's judge must see with other eyes than the reward that it guards."""
+    if stage.guard == "off" or stage.guard.gold is None:
+        return
+    loc, name = ("guard", "gold"), stage.guard.gold
+    gold = by_name.get(name)
+    if name in stage.reward_model.from_:
+        yield loc, f"'{name}' is what the policy is trained on", "train another 'reward' stage on other prompts"
+        return
+    for proxy in (by_name.get(other) for other in stage.reward_model.from_):
+        if isinstance(gold, RewardStage) and isinstance(proxy, RewardStage) and gold.data == proxy.data:
+            what = f"'{name}' is trained on the same rankings as '{proxy.name}': it would be fooled with it"
+            yield loc, what, "rank answers to other prompts, and train it on these"
