@@ -185,7 +185,7 @@ def _ranking(row: Row) -> Row:
     front = _side(prompt, "prompt", _user)
     sides = [_answer(answer, f"answers[{index}]") for index, answer in enumerate(answers)]
     for side in sides:
-        check_dialogue(front + [{**message, "content": message.get("content") or " "} for message in side])
+        check_dialogue(front + [{**message, "content": message["content"].strip() or "nothing"} for message in side])
     return {"prompt": front, "answers": sides, "rankings": rankings}
 
 
@@ -193,8 +193,10 @@ def _answer(value: Any, where: str) -> list[Message]:
     """An answer may be empty: that is one to rank last."""
     if isinstance(value, str):
         return [_assistant(value)]
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and value[0].get("content") == "":
-        return [_assistant("")]
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        content = value[0].get("content")
+        if isinstance(content, str) and not content.strip():
+            return [_assistant(content)]
     side = normalise(value, where)
     if side[-1]["role"] != "assistant":
         raise BadRow(f"{where} does not end with an assistant message")

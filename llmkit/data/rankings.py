@@ -173,10 +173,12 @@ def _write(
         for done, placed in enumerate(mixture, start=1):
             row = as_ranking(placed.row)
             place, num_ranked = place_of(row["prompt"]), len(row["answers"])
+            whole = row
             if spec is not None and _chosen(row["prompt"], spec.fraction):
-                row = with_degenerate(row, spec.kinds, random.Random(f"degenerate {place}"))
+                whole = with_degenerate(row, spec.kinds, random.Random(f"degenerate {place}"))
             try:
-                ranked = ranked_row(tokenizer, row, max_length)
+                # what was made up takes no answer's place
+                ranked = ranked_row(tokenizer, whole, max_length) or ranked_row(tokenizer, row, max_length)
             except (DataError, TemplateError) as error:
                 raise at(placed.where, error) from error
             if ranked is None:

@@ -1,0 +1,464 @@
+"""From prompts to a policy that was trained on a reward model, in this process, on a random model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from data.helpers_preference import Chain, chat_model, rows_of, write_prompts
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import RewardConfig, RewardTrainer
+
+from llmkit.artifacts.manifest import write_manifest
+from llmkit.data.rankings import build_rankings, place_of
+from llmkit.errors import DataError, LlmkitError, ModelError, UserError
+from llmkit.modeling.reward_model import RewardCard, load_rewards, load_scorer
+from llmkit.preference.rollouts import read_rollouts
+from llmkit.recipe.parts import DataSource
+from llmkit.recipe.preference import DegenerateSpec, RankingLossSpec
+from llmkit.stages import rollout
+from llmkit.stages.common import Worker
+from llmkit.stages.preferring import score_texts
+from llmkit.stages.ranking_trainer import RankingCollator, RankingTrainer
+
+LIKES = "data.helpers_preference:vowels"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
+    return chat_model(model_dir, tmp_path_factory.mktemp("chat") / "model")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Chain:
+    """Rollouts and rankings of 60 prompts, and two reward models of other prompts."""
+    folder = tmp_path_factory.mktemp("run")
+    chain = Chain(folder, model)
+    prompts = {
+        name: write_prompts(folder / f"{name}.jsonl", numbers)
+        for name, numbers in (("own", range(40)), ("other", range(40, 60)))
+    }
+    for name, path in prompts.items():
+        chain.run("rollout", f"answers-{name}", data=[{"path": str(path)}], num_completions=4, max_new_tokens=8)
+        chain.run("rank", f"ranks-{name}", rollouts=f"answers-{name}", by="labeller", labeller=LIKES)
+        chain.run("reward", f"rm-{name}", data=[{"from": f"ranks-{name}"}], global_batch_size=8, heldout_fraction=0.3)
+    return chain
+
+
+# --- rollouts ---------------------------------------------------------------------------------------------------------
+
+
+def test_answers_are_distinct_and_can_be_ranked(made: Chain) -> None:
+    items = read_rollouts(made.dirs["answers-own"] / "data" / "rollouts.jsonl")
+    assert len(items) == 40
+    assert all(len({text.strip() for text in item.texts.values()}) == len(item.texts) for item in items)
+    rows = rows_of(made.dirs["answers-own"] / "data" / "rollouts.jsonl")
+    assert all(one["model"] == "base" and one["logprob"] < 0 for row in rows for one in row["completions"])
+
+
+def test_answers_depend_on_prompt_and_seed_alone_and_a_kill_costs_a_chunk(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout, "CHUNK", 4)
+    path = write_prompts(tmp_path / "p.jsonl", range(12))
+    options: dict[str, Any] = {"data": [{"path": str(path)}], "num_completions": 3, "max_new_tokens": 6}
+    chain = Chain(tmp_path, model)
+    whole = rows_of(chain.run("rollout", "whole", **options)[0].dir.data / "rollouts.jsonl")
+    file = chain.file("rollout", "killed", **options)
+    file.dir.path.mkdir()
+    asked, answer = [], rollout.completions
+
+    def dies(engine: Any, prompts: Any, *args: Any) -> Any:
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(len(prompts))
+        return answer(engine, prompts, *args)
+
+    monkeypatch.setattr(rollout, "completions", dies)
+    with pytest.raises(KeyboardInterrupt):
+        rollout.run(Worker(file))
+    asked.clear()
+    rollout.run(Worker(file))
+    assert asked == [4]
+    assert rows_of(file.dir.data / "rollouts.jsonl") == whole
+
+
+def test_two_models_answer_the_same_prompts(tmp_path: Path, model: Path) -> None:
+    chain = Chain(tmp_path, model)
+    other = tmp_path / "01-other"
+    shutil.copytree(model, other / "model")
+    _, manifest = chain.run(
+        "rollout", "first", data=[{"path": str(write_prompts(tmp_path / "p.jsonl", range(6)))}], max_new_tokens=6
+    )
+    write_manifest(other, manifest.model_copy(update={"stage": "other", "kind": "sft", "model_dir": "model"}))
+    chain.dirs["other"] = other
+    worker, _ = chain.run(
+        "rollout", "both", data=[{"path": str(tmp_path / "p.jsonl")}], models=["other"], max_new_tokens=6
+    )
+    rows = rows_of(worker.dir.data / "rollouts.jsonl")
+    # the same weights and the same random numbers: the other model adds nothing new
+    assert {one["model"] for row in rows for one in row["completions"]} == {"base"}
+
+
+# --- rankings ---------------------------------------------------------------------------------------------------------
+
+
+def test_ranks_follow_the_function(made: Chain) -> None:
+    from data.helpers_preference import vowels
+
+    for row in rows_of(made.dirs["ranks-own"] / "data" / "train.jsonl"):
+        (ranks,) = row["rankings"]
+        liked = vowels(row["answers"])
+        assert sorted(range(len(ranks)), key=lambda i: ranks[i]) == sorted(
+            range(len(ranks)), key=lambda i: (-liked[i], ranks[i])
+        )
+    pairs = rows_of(made.dirs["ranks-own"] / "data" / "pairs.jsonl")
+    assert all(vowels([row["chosen"]]) > vowels([row["rejected"]]) for row in pairs)
+
+
+def test_people_are_waited_for_with_words_and_their_rankings_outlive_the_stage(made: Chain, tmp_path: Path) -> None:
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    with pytest.raises(UserError, match="none of 40 prompts is ranked yet"):
+        chain.run("rank", "people", rollouts="answers-own", by="human")
+    folder = tmp_path / "rankings" / "people"
+    assert (folder / "rollouts.jsonl").is_file()
+    decisions = (made.dirs["ranks-own"] / "data" / "rankings.jsonl").read_text().splitlines()
+    (folder / "rankings.jsonl").write_text("\n".join(decisions[:30]) + "\n")
+    with pytest.raises(UserError, match="30 of 40 prompts are ranked"):
+        chain.run("rank", "people", rollouts="answers-own", by="human")
+    worker, manifest = chain.run("rank", "people", rollouts="answers-own", by="human", min_ranked=0.75)
+    assert manifest.metrics["decisions"] == 30
+    assert len(rows_of(worker.dir.data / "train.jsonl")) <= 30
+
+
+# --- rows of the reward stage -----------------------------------------------------------------------------------------
+
+
+def ranking(i: int, size: int = 3) -> dict[str, Any]:
+    answers = [f"Answer {letter} to {i}." for letter in "abcde"[:size]]
+    return {"prompt": f"Question {i}?", "answers": answers, "rankings": [list(range(1, size + 1))]}
+
+
+def built(path: Path, rows: list[dict[str, Any]], model: Path, **options: Any) -> Any:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {"max_length": 128, "seed": 0, "max_rejected": 0.5, "dedup": True, "data_stages": {}, **options}
+    return build_rankings([DataSource(path=str(path))], AutoTokenizer.from_pretrained(model), **settings)
+
+
+def test_every_answer_ends_with_its_stop_token_also_an_empty_one(tmp_path: Path, model: Path) -> None:
+    rows = [ranking(1), {"prompt": "Q?", "answers": ["", "Yes."], "rankings": [[2, 1]]}]
+    stop = AutoTokenizer.from_pretrained(model).eos_token_id
+    for row in built(tmp_path / "r.jsonl", rows, model).rows:
+        assert all(ids[-1] == stop for ids in row["answers_ids"])
+        assert all(stop not in ids[:-1] for ids in row["answers_ids"])
+
+
+def test_pairs_are_rankings_of_two(tmp_path: Path, model: Path) -> None:
+    rows = [{"prompt": "Q?", "chosen": "Yes.", "rejected": "No."}]
+    (row,) = built(tmp_path / "r.jsonl", rows, model).dataset
+    assert row["rankings"] == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"rankings": [[1, 1, 1]]}, "all answers in one place"),
+        ({"rankings": [[1, 2]]}, "for each of 3 answers"),
+        ({"rankings": [[1, 2, 0]]}, "above 0"),
+        ({"rankings": [[1, 2, "3"]]}, "above 0"),
+        ({"rankings": []}, "no list of ranks"),
+        ({"answers": ["one"]}, "two or more"),
+    ],
+)
+def test_rows_that_are_no_rankings(tmp_path: Path, model: Path, row: dict[str, Any], said: str) -> None:
+    rejected = tmp_path / "rejected.jsonl"
+    made = built(tmp_path / "r.jsonl", [*map(ranking, range(5)), ranking(9) | row], model, rejected_file=rejected)
+    assert len(made.rows) == 5
+    assert said in rejected.read_text()
+
+
+def test_answers_that_are_the_same_cannot_have_different_ranks(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(DataError, match=r"r\.jsonl:1.*the same to the tokenizer"):
+        built(tmp_path / "r.jsonl", [{"prompt": "Q?", "answers": ["Yes.", "Yes."], "rankings": [[1, 2]]}], model)
+
+
+def test_old_turns_go_before_an_answer_does(tmp_path: Path, model: Path) -> None:
+    turns = [{"role": r, "content": f"{r} says a word {n}"} for n in range(6) for r in ("user", "assistant")]
+    prompt = [{"role": "system", "content": "Be kind."}, *turns, {"role": "user", "content": "And now?"}]
+    long = {"prompt": prompt, "answers": ["Now it is so.", "Now it is not."], "rankings": [[1, 2]]}
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    (row,) = built(tmp_path / "r.jsonl", [long], model, max_length=96).rows
+    text = tokenizer.decode(row["prompt_ids"])
+    assert "Be kind." in text
+    assert "And now?" in text
+    assert "word 0" not in text
+    assert tokenizer.decode(row["answers_ids"][0][:-1]) == "Now it is so."
+    endless = {**long, "prompt": [{"role": "user", "content": "And now? " * 60}]}
+    lost = built(tmp_path / "s.jsonl", [endless, ranking(1)], model, max_length=96)
+    assert (len(lost.rows), lost.summary.num_truncated) == (1, 1)
+
+
+def test_degenerate_answers_come_last_for_every_rater_and_are_not_measured(tmp_path: Path, model: Path) -> None:
+    rows = [{**ranking(i), "rankings": [[1, 2, 3], [3, 2, 1]]} for i in range(200)]
+    found = built(tmp_path / "r.jsonl", rows, model, degenerate=DegenerateSpec(fraction=0.5)).rows
+    longer = [row for row in found if len(row["answers_ids"]) == 4]
+    assert 60 < len(longer) < 140
+    assert all(ranks[3] == 4 for row in longer for ranks in row["rankings"])
+    assert {row["num_ranked"] for row in found} == {3}
+
+
+def test_a_prompt_is_held_out_in_every_stage_or_in_none(made: Chain) -> None:
+    prompts = [json.dumps(row["prompt"]) for row in rows_of(made.dirs["ranks-own"] / "data" / "train.jsonl")]
+    trained = np.load(made.dirs["rm-own"] / "model" / "prompts.npy")
+    assert all(place >= 0.3 for place in trained)
+    assert len(trained) == sum(place_of(json.loads(prompt)) >= 0.3 for prompt in prompts)
+
+
+# --- the trainer ------------------------------------------------------------------------------------------------------
+
+
+def gradients(trainer: Any, rows: Dataset, collator: Any) -> dict[str, torch.Tensor]:
+    batch = collator([rows[i] for i in range(len(rows))])
+    trainer.model.train()
+    trainer.model.zero_grad()
+    trainer.compute_loss(trainer.model, batch).backward()
+    return {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+def test_one_reading_of_each_answer_gives_the_gradients_of_all_pairs(tmp_path: Path, model: Path) -> None:
+    """TRL's trainer over the ten pairs of each prompt, and ours over the five answers."""
+    rows = built(tmp_path / "r.jsonl", [ranking(i, size=5) for i in range(4)], model).dataset
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    args = RewardConfig(
+        output_dir=str(tmp_path / "t"),
+        bf16=False,
+        use_cpu=True,
+        report_to=[],
+        remove_unused_columns=False,
+        gradient_checkpointing=False,
+        center_rewards_coefficient=0.01,
+    )
+    pairs = [
+        {f"{side}_ids": row["prompt_ids"] + row["answers_ids"][k] for side, k in (("chosen", i), ("rejected", j))}
+        for row in rows
+        for i in range(5)
+        for j in range(i + 1, 5)
+    ]
+    common = {"args": args, "processing_class": tokenizer}
+    theirs = RewardTrainer(model=load_scorer(str(model), seed=3), train_dataset=Dataset.from_list(pairs), **common)
+    ours = RankingTrainer(
+        model=load_scorer(str(model), seed=3),
+        train_dataset=rows,
+        data_collator=RankingCollator(tokenizer.pad_token_id),
+        loss=RankingLossSpec(),
+        **common,
+    )
+    expected = gradients(theirs, theirs.train_dataset, theirs.data_collator)
+    found = gradients(ours, rows, ours.data_collator)
+    assert set(found) == set(expected)
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, atol=1e-4 * float(gradient.abs().max() + 1e-6), rtol=1e-3), name
+
+
+def test_heads_of_members_differ_by_seed_and_layers_can_be_left_out(model: Path) -> None:
+    one, same, other = (load_scorer(str(model), seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one.score.weight, same.score.weight)
+    assert not torch.equal(one.score.weight, other.score.weight)
+    assert len(load_scorer(str(model), seed=1, num_layers=1).model.layers) == 1
+    with pytest.raises(ModelError, match="num_layers"):
+        load_scorer(str(model), seed=1, num_layers=99)
+
+
+# --- the reward stage -------------------------------------------------------------------------------------------------
+
+
+def test_it_learns_what_is_liked(made: Chain) -> None:
+    from llmkit.artifacts.manifest import read_manifest
+
+    manifest = read_manifest(made.dirs["rm-own"])
+    assert manifest is not None
+    assert manifest.metrics["heldout/accuracy"] > 0.5
+    card = RewardCard.model_validate(json.loads((made.dirs["rm-own"] / "model" / "reward.json").read_text()))
+    assert card.accuracy == manifest.metrics["heldout/accuracy"]
+    models = load_rewards(made.dirs["rm-own"] / "model")
+    scores = score_texts(models, [[{"role": "user", "content": "What is 1 plus 1?"}]] * 2, ["aeiou", ""])
+    assert np.isfinite(scores).all()
+
+
+def test_members_of_an_ensemble_and_shares_of_the_rankings(made: Chain, tmp_path: Path) -> None:
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    options: dict[str, Any] = {
+        "data": [{"from": "ranks-own"}],
+        "global_batch_size": 8,
+        "heldout_fraction": 0.3,
+        "trainer": {"max_steps": 4},
+    }
+    worker, manifest = chain.run(
+        "reward",
+        "both",
+        num_models=2,
+        learning_curve=[0.25, 0.5],
+        degenerate=0.5,
+        **options,
+    )
+    assert {path.name for path in worker.dir.model.iterdir()} == {"0", "1", "reward.json", "prompts.npy"}
+    first, second = (AutoModelForCausalLM.from_pretrained(worker.dir.model / name).state_dict() for name in "01")
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    metrics = manifest.metrics
+    assert metrics["heldout/disagreement"] > 0
+    assert {"heldout/accuracy_of_0", "heldout/accuracy_of_1", "heldout/degenerate_last"} <= set(metrics)
+    (curve,) = manifest.curves
+    assert [x for x, _ in curve.points] == sorted(x for x, _ in curve.points)
+    assert len(curve.points) == 3
+
+
+def test_an_adapter_is_merged_with_its_head(made: Chain, tmp_path: Path) -> None:
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    peft = {"r": 4, "lora_alpha": 8}
+    worker, manifest = chain.run(
+        "reward", "lora", data=[{"from": "ranks-own"}], global_batch_size=8, heldout_fraction=0.3, peft=peft
+    )
+    assert manifest.adapter_dir == "adapter"
+    assert (worker.dir.adapter / "0" / "adapter_model.safetensors").is_file()
+    plain = load_scorer(str(made.model), seed=7)
+    scores = load_rewards(worker.dir.model)
+    assert not torch.equal(scores.members[0].score.weight, plain.score.weight)
+
+
+def test_a_killed_ensemble_goes_on_with_its_second_member(
+    made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmkit.stages import reward
+
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    options: dict[str, Any] = {
+        "data": [{"from": "ranks-own"}],
+        "global_batch_size": 8,
+        "heldout_fraction": 0.3,
+        "num_models": 2,
+        "trainer": {"max_steps": 4},
+    }
+    whole, _ = chain.run("reward", "whole", **options)
+    trained, between = [], reward.train_between
+
+    def dies(worker: Any, trainer: Any, measured: Any) -> Any:
+        if len(trained) == 1:
+            raise KeyboardInterrupt
+        trained.append(trainer.args.seed)
+        return between(worker, trainer, measured)
+
+    file = chain.file("reward", "killed", **options)
+    file.dir.path.mkdir()
+    monkeypatch.setattr(reward, "train_between", dies)
+    with pytest.raises(KeyboardInterrupt):
+        reward.run(Worker(file))
+    trained.clear()
+    reward.run(Worker(file))
+    assert trained == [8]
+    for name in "01":
+        a, b = (load_rewards_of(folder, name) for folder in (whole.dir.model, file.dir.model))
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def load_rewards_of(folder: Path, member: str) -> list[torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return list(load_file(folder / member / "model.safetensors").values())
+
+
+# --- practice ---------------------------------------------------------------------------------------------------------
+
+
+def rlhf_options(tmp_path: Path, **fields: Any) -> dict[str, Any]:
+    train, held = write_prompts(tmp_path / "t.jsonl", range(30)), write_prompts(tmp_path / "h.jsonl", range(100, 112))
+    guard = {"gold": "rm-other", "num_prompts": 12, "every": 0.34, "patience": 2}
+    return {
+        "data": [{"path": str(train)}],
+        "heldout": {"prompts": [{"path": str(held)}]},
+        "reward_model": "rm-own",
+        "guard": guard,
+        "global_batch_size": 16,
+        "measured_by": LIKES,
+        **fields,
+    }
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
+def test_practice_looks_at_held_out_prompts_and_keeps_the_best_step(
+    made: Chain, tmp_path: Path, algorithm: str
+) -> None:
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    worker, manifest = chain.run("rlhf", "rlhf", algorithm=algorithm, **rlhf_options(tmp_path))
+    looks = rows_of(worker.dir.path / "guard.jsonl")
+    assert [row["step"] for row in looks] == [0, 2, 4, 6]
+    assert looks[0]["kl"] == pytest.approx(0, abs=1e-4)
+    assert looks[-1]["kl"] > 0
+    golds = [float(np.mean(row["gold"])) for row in looks]
+    assert manifest.metrics["guard_best_step"] == looks[int(np.argmax(golds))]["step"]
+    assert {curve.name for curve in manifest.curves} >= {"guard/kl", "guard/gold", "guard/reward_model", "guard/true"}
+
+
+def test_a_policy_that_only_gets_worse_ends_where_it_began(
+    made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmkit.stages import rlhf
+
+    falls = iter(range(0, -1000, -1))
+    monkeypatch.setattr(
+        rlhf,
+        "gold_of",
+        lambda worker: lambda prompts, texts: np.full(len(texts), float(next(falls))) + 0.01 * np.arange(len(texts)),
+    )
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    worker, manifest = chain.run("rlhf", "worse", **rlhf_options(tmp_path, trainer={"max_steps": 12}))
+    assert manifest.metrics["guard_stopped"] == 1
+    assert manifest.metrics["guard_best_step"] == 0
+    assert manifest.metrics["steps"] < 12
+    start, end = (
+        AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (made.model, worker.dir.model)
+    )
+    assert all(torch.equal(start[name], end[name]) for name in start)
+    assert any("gold has fallen" in warning for warning in manifest.warnings)
+
+
+def test_the_guard_never_reads_the_measure(made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    golds = []
+    for name, labeller in (("one", LIKES), ("two", "data.test_preferences:noise")):
+        chain = Chain(tmp_path / name, made.model)
+        (tmp_path / name).mkdir()
+        chain.dirs = dict(made.dirs)
+        worker, _ = chain.run("rlhf", "rlhf", **rlhf_options(tmp_path, measured_by=labeller))
+        golds.append([row["gold"] for row in rows_of(worker.dir.path / "guard.jsonl")])
+    assert golds[0] == golds[1]
+
+
+def noise(completions: list[Any], **_: Any) -> list[float]:
+    return [float(len(str(each)) % 5) for each in completions]
+
+
+def test_a_guard_that_is_off_says_so_and_keeps_the_last_step(made: Chain, tmp_path: Path) -> None:
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    worker, manifest = chain.run("rlhf", "off", **rlhf_options(tmp_path, guard="off"))
+    assert any("guard is off" in warning for warning in manifest.warnings)
+    assert "guard_best_step" not in manifest.metrics
+    assert len(rows_of(worker.dir.path / "guard.jsonl")) > 2
+
+
+def test_what_holds_no_reward_model_is_refused(made: Chain, tmp_path: Path) -> None:
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = {**made.dirs, "rm-own": made.dirs["ranks-own"]}
+    with pytest.raises(LlmkitError, match="holds no reward model"):
+        chain.run("rlhf", "rlhf", **rlhf_options(tmp_path))
