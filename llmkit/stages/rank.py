@@ -17,10 +17,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import DataSummary, Manifest, Sample
 from llmkit.artifacts.rundir import RANKINGS, RunDir
 from llmkit.errors import RunError, UserError
-from llmkit.knowledge.store import read_rows, writing
+from llmkit.knowledge.store import Steps, read_rows, writing
 from llmkit.preference.agreement import between, with_oneself
 from llmkit.preference.labelling import Scores, noise_scale, ranked, right_share
 from llmkit.preference.pairs import Pairs, pairs_of
@@ -33,9 +34,13 @@ from llmkit.recipe.preference import LabellerSpec
 from llmkit.recipe.schema import RankStage
 from llmkit.rewards.guard import score
 from llmkit.rewards.registry import load
-from llmkit.stages.asked import where_of
+from llmkit.stages.asked import Pace, where_of
 from llmkit.stages.common import Worker, main
+from llmkit.stages.engines import AskedModel, check_engine, engine_of
+from llmkit.stages.rank_judge import RankJudge
 
+CHUNK, JUDGED = 64, "judged"
+"""Prompts that a judge puts in order between two files, and the name of these among the stage's steps."""
 SLICE = 64
 """Prompts whose answers a function scores at a time."""
 Columns = Mapping[str, Any]
@@ -142,7 +147,37 @@ def _decided(
     return decisions, {"seconds_per_prompt": sum(seconds) / len(seconds)} if decisions else {}
 
 
-_RANKERS = {"labeller": by_labeller, "file": by_file, "human": by_people}
+def by_judge(worker: Worker, source: Path, items: Mapping[str, Item]) -> tuple[list[Decision], dict[str, float]]:
+    """Rankings of a model, kept chunk by chunk. Raises UserError where it leaves too many prompts without an order."""
+    stage = rank_stage(worker)
+    spec = stage.judge
+    assert spec is not None
+    asked = AskedModel(worker, spec.engine, stage.batch_size)
+    check_engine(spec, spec.by)
+    listed, steps = list(items.values()), Steps(worker.dir.data / "steps")
+    chunks = [listed[start : start + CHUNK] for start in range(0, len(listed), CHUNK)]
+    steps.begin({JUDGED: sha256_of([worker.file.fingerprint, CHUNK])})
+    todo = steps.missing(JUDGED, len(chunks), 0, 1)
+    pace = Pace(worker, "judge", sum(len(chunks[index]) for index in todo), 1, unit="prompts")
+    if todo:
+        engine, chat = engine_of(spec, spec.by, asked, stage.batch_size)
+        assert engine is not None
+        judge = RankJudge(engine, spec, spec.name_or_path or stage.from_, worker.file.seed, chat=chat)
+        for index in todo:
+            decided = judge.rank(chunks[index])
+            steps.write(JUDGED, index, (decision.model_dump(mode="json") for decision in decided))
+            pace.add(len(chunks[index]))
+        for reason, count in judge.failures.most_common(3):
+            worker.warn(f"judge: {count} replies: {reason}")
+    decisions = [Decision.model_validate(row) for row in steps.rows(JUDGED, len(chunks))]
+    num_left = len(items) - len(decisions)
+    if num_left > spec.max_undecided * len(items):
+        what = f"{num_left} of {len(items)} prompts have no readable order"
+        raise UserError(where_of(worker, "judge"), what, "take a stronger judge, or raise 'max_undecided'")
+    return decisions, {"undecided": float(num_left)}
+
+
+_RANKERS = {"labeller": by_labeller, "file": by_file, "human": by_people, "judge": by_judge}
 
 
 def keep(

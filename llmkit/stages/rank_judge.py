@@ -1,0 +1,172 @@
+"""Rankings by a model: it sees all answers to a prompt as data, in a shuffled order, and is asked twice.
+
+Judges prefer what stands first or last, and long answers (Zheng et al. 2023, arXiv 2306.05685, section 3.3). So each
+prompt is shown in two orders; an answer's place is the mean of both, and what the two orders contradict ties.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from llmkit.chat.ask import Ask, Engine
+from llmkit.knowledge.judge import RETRIES, RETRY_TEMPERATURE, speaks_of_grading
+from llmkit.knowledge.promptfile import PromptFile, compiled
+from llmkit.preference.rankings import Decision
+from llmkit.preference.rollouts import Item
+from llmkit.recipe.preference import RankJudgeSpec
+
+PROMPT = PromptFile(
+    shipped="rank.jinja",
+    setting="judge.prompt",
+    variables=frozenset({"prompt", "answers", "fence", "chat"}),
+    needed=("prompt", "answers", "fence"),
+)
+LETTERS = string.ascii_uppercase
+LONGEST = 4000
+"""Characters of a prompt or answer that the judge sees."""
+_ORDERS = 2
+_REPLY = re.compile(r"(?:order\s*:\s*)?([A-Z](?:\s*[>=]\s*[A-Z])*)\s*\.?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One item as it is put to the judge: the letters' completions, in the order of the letters."""
+
+    item: Item
+    ids: tuple[str, ...]
+    round: int
+
+
+class RankJudge:
+    """Puts completions in order by asking a model.
+
+    Args:
+        chat: the prompt becomes a user message; else plain text that a base model goes on with.
+
+    Attributes:
+        failures: why prompts were left without an order, and how many.
+        num_graders: answers that spoke to the judge: they come last unseen.
+    """
+
+    def __init__(self, engine: Engine, spec: RankJudgeSpec, name: str, seed: int, *, chat: bool) -> None:
+        self._engine, self._spec, self._name, self._seed, self._chat = engine, spec, name, seed, chat
+        self._prompt = compiled(PROMPT.load(spec.prompt))
+        self.failures: Counter[str] = Counter()
+        self.num_graders = 0
+
+    def rank(self, items: Sequence[Item], on_progress: Callable[[int], None] = lambda done: None) -> list[Decision]:
+        """Decisions on the items that the judge could put in order, in both ways of showing them."""
+        shown = [self._shown(item, number) for item in items for number in range(_ORDERS)]
+        read: dict[tuple[str, int], list[list[str]]] = {
+            (one.item.id, one.round): [[id] for id in one.ids] for one in shown if len(one.ids) < 2
+        }
+        left = [one for one in shown if len(one.ids) > 1]
+        for retry in range(RETRIES + 1):
+            if left:
+                left = self._ask(left, retry, read)
+            on_progress(len(items) * (retry + 1) // (RETRIES + 1))
+        if left:
+            self.failures[f"the reply is no order of all answers, asked {RETRIES + 1} times"] += len(left)
+        decided = []
+        for item in items:
+            orders = [read[item.id, number] for number in range(_ORDERS) if (item.id, number) in read]
+            if len(orders) == _ORDERS:
+                decided.append(self._decision(item, orders))
+        return decided
+
+    def _shown(self, item: Item, number: int) -> Shown:
+        fair = [id for id, text in item.texts.items() if not speaks_of_grading(text)]
+        if not number:
+            self.num_graders += len(item.texts) - len(fair)
+        rng = random.Random(f"{self._seed} {item.id} {item.version}")
+        rng.shuffle(fair)
+        # the second time the other way round: what stood first stands last
+        return Shown(item, tuple(fair[::-1] if number else fair), number)
+
+    def _ask(self, shown: Sequence[Shown], retry: int, read: dict[tuple[str, int], list[list[str]]]) -> list[Shown]:
+        """Fills in what is read. Returns those whose replies were no orders."""
+        answers = self._engine.answer(
+            [self.ask(one, RETRY_TEMPERATURE if retry else 0.0) for one in shown],
+            max_new_tokens=self._spec.max_new_tokens,
+            stop_strings=() if self._chat else ("\n",),
+            seed=self._seed + retry,
+        )
+        rubbish = []
+        for one, (answer,) in zip(shown, answers, strict=True):
+            if answer.finish_reason == "error":
+                self.failures[answer.error or "no answer from the engine"] += 1
+                continue
+            groups = read_order(answer.text, len(one.ids))
+            if groups is None:
+                rubbish.append(one)
+            else:
+                read[one.item.id, one.round] = [[one.ids[place] for place in group] for group in groups]
+        return rubbish
+
+    def ask(self, one: Shown, temperature: float = 0.0) -> Ask:
+        """The prompt of one item."""
+        texts = [one.item.texts[id][:LONGEST] for id in one.ids]
+        asked = asked_in(one.item)[-LONGEST:]
+        prompt = self._prompt.render(
+            prompt=asked,
+            answers=list(zip(LETTERS, texts, strict=False)),
+            fence=fence_of([asked, *texts]),
+            chat=self._chat,
+        ).strip()
+        key = f"rank {one.item.id} {one.item.version} {one.round}"
+        return Ask(({"role": "user", "content": prompt},) if self._chat else prompt, key, (temperature,))
+
+    def _decision(self, item: Item, orders: Sequence[Sequence[Sequence[str]]]) -> Decision:
+        places: Counter[str] = Counter()
+        for groups in orders:
+            for place, group in enumerate(groups):
+                places.update(dict.fromkeys(group, place))
+        fair = {id for groups in orders for group in groups for id in group}
+        levels = sorted({places[id] for id in fair})
+        groups = [tuple(id for id in item.texts if id in fair and places[id] == level) for level in levels]
+        graders = tuple(id for id in item.texts if id not in fair)
+        return Decision(
+            id=hashlib.sha256(f"{self._name} {item.id} {item.version}".encode()).hexdigest()[:24],
+            rater=self._name,
+            time="",
+            item=item.id,
+            version=item.version,
+            shown=tuple(item.texts),
+            groups=tuple(groups) + ((graders,) if graders else ()),
+            seconds=0.0,
+            by="judge",
+        )
+
+
+def read_order(text: str, num_answers: int) -> list[list[int]] | None:
+    """`B > A = C` as [[1], [0, 2]]; None unless the reply is such a line alone, with every letter once."""
+    text = re.sub(r"\A\s*<think>.*?</think>", "", text, count=1, flags=re.DOTALL).strip().strip("*`\"' \n")
+    found = _REPLY.fullmatch(text)
+    if found is None:
+        return None
+    groups = [[LETTERS.index(letter.strip().upper()) for letter in group.split("=")] for group in found[1].split(">")]
+    placed = sorted(place for group in groups for place in group)
+    return groups if placed == list(range(num_answers)) else None
+
+
+def asked_in(item: Item) -> str:
+    """The prompt as text; of a conversation all turns."""
+    if isinstance(item.prompt, str):
+        return item.prompt
+    if len(item.prompt) == 1:
+        return str(item.prompt[0]["content"])
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in item.prompt)
+
+
+def fence_of(texts: Sequence[str]) -> str:
+    """Twelve hexadecimal digits that stand in no text, the same for the same texts."""
+    digest = hashlib.sha256("\0".join(texts).encode("utf-8", "replace")).hexdigest()
+    while any(digest[:12] in text for text in texts):
+        digest = hashlib.sha256(digest.encode()).hexdigest()
+    return digest[:12]
