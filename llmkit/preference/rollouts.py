@@ -49,10 +49,18 @@ class Item:
 
 
 def find_rollouts(path: Path) -> Path:
-    """The file itself, or the one in a folder. Raises DataError where there is none."""
-    found = path / FILE if path.is_dir() else path
+    """The file itself, the one in a folder, or of a run the one that its `rank` stage waits for.
+
+    Raises:
+        DataError: there is none, or a run has several.
+    """
+    waiting = sorted(path.glob(f"rankings/*/{FILE}")) if path.is_dir() else []
+    if len(waiting) > 1:
+        folders = ", ".join(str(file.parent) for file in waiting)
+        raise DataError(str(path), f"{len(waiting)} stages wait for rankings", f"give one of {folders}")
+    found = waiting[0] if waiting else path / FILE if path.is_dir() else path
     if not found.is_file():
-        raise DataError(str(found), "no such file", f"give a {FILE} or a folder that holds one")
+        raise DataError(str(found), "no such file", f"give a {FILE}, a folder that holds one, or a run that waits for one")
     return found
 
 

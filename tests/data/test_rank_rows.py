@@ -22,6 +22,17 @@ CHAT = item_of(rollout_row(1), "here")
 ITEMS = {item.id: item for item in (ITEM, CHAT)}
 
 
+def test_a_run_stands_for_the_stage_that_waits_for_rankings(tmp_path: Path) -> None:
+    first, second = tmp_path / "rankings" / "a", tmp_path / "rankings" / "b"
+    first.mkdir(parents=True)
+    path = write_rollouts(first / "rollouts.jsonl", [rollout_row(0)])
+    assert find_rollouts(tmp_path) == path
+    second.mkdir()
+    write_rollouts(second / "rollouts.jsonl", [rollout_row(0)])
+    with pytest.raises(DataError, match="2 stages wait for rankings"):
+        find_rollouts(tmp_path)
+
+
 def test_rollouts_are_read(tmp_path: Path) -> None:
     path = write_rollouts(tmp_path / "rollouts.jsonl", [rollout_row(0), rollout_row(1)])
     items = read_rollouts(find_rollouts(tmp_path))
