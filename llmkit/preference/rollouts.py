@@ -60,7 +60,7 @@ def find_rollouts(path: Path) -> Path:
         raise DataError(str(path), f"{len(waiting)} stages wait for rankings", f"give one of {folders}")
     found = waiting[0] if waiting else path / FILE if path.is_dir() else path
     if not found.is_file():
-        raise DataError(str(found), "no such file", f"give a {FILE}, a folder that holds one, or a run that waits for one")
+        raise DataError(str(found), "no such file", f"give a {FILE}, a folder with one, or a run that waits for one")
     return found
 
 
