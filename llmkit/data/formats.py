@@ -229,6 +229,8 @@ def _pair(front: list[Message], chosen: list[Message], rejected: list[Message]) 
         check_dialogue(prompt + side[shared:])
         if side[-1]["role"] != "assistant":
             raise BadRow("chosen or rejected does not end with an assistant message")
+        if any(message["role"] == "user" for message in side[shared:]):
+            raise BadRow("chosen and rejected part before their last turn: several answers are compared at once")
     return {"prompt": prompt, "chosen": chosen[shared:], "rejected": rejected[shared:]}
 
 
