@@ -27,7 +27,8 @@ def written(found: Sequence[Passage], max_chars: int) -> str:
     """Passages for a model, numbered, each with its title; what does not fit is left out, the first one is cut."""
     text = ""
     for number, passage in enumerate(found, start=1):
-        head = f"{passage.title}\n" if passage.title and not passage.text.startswith(passage.title) else ""
+        begins = passage.text.lstrip("#= ").startswith(passage.title)  # as a heading of a page, too
+        head = "" if begins else f"{passage.title}\n"
         entry = f"[{number}] {head}{passage.text}"
         if len(text) + len(entry) + 2 > max_chars:
             return text or f"{entry[: max_chars - 3].rstrip()}..."

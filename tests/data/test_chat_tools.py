@@ -14,11 +14,12 @@ from mask_bugs.cases import ready, with_source
 from mask_bugs.toys import bos_tokenizer, byte_tokenizer, metaspace_tokenizer
 from transformers import AutoTokenizer
 
-from llmkit.chat.calls import BadCall, Call, Turn, format_of, read_text, read_turn
+from llmkit.chat.calls import format_of, read_turn
 from llmkit.chat.parse import TOOL_TEMPLATES, parse
 from llmkit.chat.prove import TOOL_TALK, prove, trained_texts
 from llmkit.chat.render import prompt_ids, render
 from llmkit.chat.template import load_template
+from llmkit.chat.turn import BadCall, Call, Turn, read_text
 from llmkit.data.messages import BadRow, normalise
 from llmkit.errors import TemplateError
 

@@ -18,9 +18,10 @@ from llmkit.errors import DataError, RunError, UserError
 from llmkit.recipe.tools import SearchSpec
 from llmkit.stages.index import main
 from llmkit.tools import index as index_module
-from llmkit.tools.index import MARK, Document, Index, Passage, build_index, words
+from llmkit.tools.index import MARK, Document, Index, Passage, build_index
 from llmkit.tools.passages import passages
 from llmkit.tools.search import NOTHING, search_tool, written
+from llmkit.tools.words import words
 
 DOCUMENTS = [
     Document("Paris is the capital of France. It lies on the Seine.", "Paris", "a"),
@@ -102,7 +103,7 @@ def test_rubbish_finds_nothing_and_harms_nothing(folder: Path, query: str) -> No
 
 def test_search_from_many_threads(folder: Path) -> None:
     tool, found = tool_of(folder), []
-    ask = lambda: found.extend(tool.call({"query": "capital of France"}) for _ in range(50))  # noqa: E731
+    ask = lambda: found.extend(tool.result({"query": "capital of France"}).text for _ in range(50))  # noqa: E731
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -112,10 +113,10 @@ def test_search_from_many_threads(folder: Path) -> None:
 
 
 def test_settings_change_what_is_written(folder: Path) -> None:
-    long = tool_of(folder, num_results=4).call({"query": "capital water"})
+    long = tool_of(folder, num_results=4).result({"query": "capital water"}).text
     assert long.count("[") > 2 and "\n\n[2] " in long
-    assert "[2]" not in tool_of(folder, num_results=1).call({"query": "capital water"})
-    short = tool_of(folder, max_chars=100).call({"query": "water"})
+    assert "[2]" not in tool_of(folder, num_results=1).result({"query": "capital water"}).text
+    short = tool_of(folder, max_chars=100).result({"query": "water"}).text
     assert len(short) <= 100 and short.endswith("...")
 
 
