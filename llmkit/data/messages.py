@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+from llmkit.chat.turn import arguments_of
 
 Message = dict[str, Any]
 Row = dict[str, Any]
@@ -71,17 +72,22 @@ def _tool_call(call: Any, where: str) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise BadRow(f"{where} is no call with a function and its name")
-    arguments = function.get("arguments") or {}
+    arguments = function.get("arguments")
     try:
-        arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+        arguments = arguments_of(arguments) if isinstance(arguments, str | None) else _without_none(arguments)
     except (ValueError, RecursionError):
         raise BadRow(f"{where} has arguments that are a text and no JSON") from None
     if not isinstance(arguments, dict):
         raise BadRow(f"{where} has arguments that are {type(arguments).__name__}, not an object")
-    # a file of columns gives every call the arguments of all others, as None
-    kept = {key: value for key, value in arguments.items() if value is not None}
     rest = {key: value for key, value in call.items() if key == "id" and value is not None}
-    return {**rest, "type": "function", "function": {"name": function["name"], "arguments": kept}}
+    return {**rest, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+
+
+def _without_none(value: Any) -> Any:
+    """A file of columns gives every call the keys of all others, as None."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value
 
 
 def _content(content: Any, where: str, may_be_empty: bool) -> str:
