@@ -28,6 +28,8 @@ class SearchSpec(Part):
     name: Literal["search"]
     index: str
     """Folder that `llmkit index` made."""
+    tool_name: str = Field(default="search", min_length=1)
+    """By which the model calls it: the `search_tool` of the stage that taught it. `chatml_search` has no other."""
     digest: str | None = None
     """First letters of the digest that `llmkit index` printed: an index of other documents is refused."""
     num_results: int = Field(default=3, gt=0, le=100)

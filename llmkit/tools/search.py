@@ -14,13 +14,16 @@ NOTHING = "Nothing found."
 
 
 def search_tool(spec: SearchSpec) -> Tool:
-    """The tool `search(query)`. Raises UserError where the index is missing or another one than the recipe means."""
+    """The tool `search(query)`, or by another name.
+
+    Raises UserError where the index is missing or another one than the recipe means.
+    """
     index = Index.open(spec.index, spec.digest)
 
     def run(arguments: dict[str, Any]) -> str:
         return written(index.search(arguments["query"], spec.num_results), spec.max_chars)
 
-    return Tool("search", search_schema(), run, spec.max_chars, index.close)
+    return Tool(spec.tool_name, search_schema(spec.tool_name), run, spec.max_chars, index.close)
 
 
 def written(found: Sequence[Passage], max_chars: int) -> str:

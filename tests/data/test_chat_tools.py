@@ -430,6 +430,24 @@ def test_prove_sees_marks_around_results_and_none_around_calls() -> None:
     assert any("trains the results of tools" in str(problem) for problem in prove(with_source(source)))
 
 
+def test_a_template_that_leaves_out_calls_is_refused_where_there_are_some() -> None:
+    """Else the stop token would be trained behind nothing."""
+    plain = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    source = load_template("chatml").source
+    for refusal in ("has no place for tools'", "has no place for tool_calls'"):
+        source = source.replace(f"{{{{- raise_exception('this template {refusal}) }}}}", "")
+    assert source.count("no place for tool") == 0
+    tokenizer = with_source(source)
+    assert not prove(tokenizer) and render(tokenizer, plain)
+    calling = [plain[0], {"role": "assistant", "content": "", "tool_calls": [call_of("add", a=1)]}]
+    with pytest.raises(TemplateError, match="it leaves out tool_calls without a word"):
+        render(tokenizer, calling)
+    with pytest.raises(TemplateError, match="it leaves out tools without a word"):
+        prompt_ids(tokenizer, plain[:1], tools=[call_of("add")])
+    for name in TOOL_TEMPLATES:
+        assert render(READY[name], [plain[0], {**calling[1], "tool_calls": [call_of("search", query="1")]}])
+
+
 def test_calls_as_the_openai_client_has_them() -> None:
     published = [
         {"id": "1", "type": "function", "index": 0, "function": {"name": "add", "arguments": '{"a": 1, "b": null}'}}

@@ -118,6 +118,8 @@ def test_settings_change_what_is_written(folder: Path) -> None:
     long = tool_of(folder, num_results=4).result({"query": "capital water"}).text
     assert long.count("[") > 2 and "\n\n[2] " in long
     assert "[2]" not in tool_of(folder, num_results=1).result({"query": "capital water"}).text
+    named = tool_of(folder, tool_name="look_up")
+    assert named.name == named.schema["function"]["name"] == "look_up" and tool_of(folder).name == "search"
     short = tool_of(folder, max_chars=100).result({"query": "water"}).text
     assert len(short) <= 100 and short.endswith("...")
 
