@@ -188,7 +188,7 @@ def _shows(tokenizer: PreTrainedTokenizerBase, source: str, kind: str) -> bool:
     known = _shown.setdefault(tokenizer, {})
     if (source, kind) not in known:
         call = {"type": "function", "function": {"name": "search", "arguments": {"query": "x"}}}
-        plain = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]
+        plain: list[Message] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]
         calling = [plain[0], {**plain[1], "tool_calls": [call]}] if kind == "tool_calls" else plain
         tools = [search_schema()] if kind == "tools" else None
         try:

@@ -86,7 +86,7 @@ class FunctionSpec(Part):
 
 
 class McpSpec(Part):
-    """The tools of an MCP server (extra `llmkit[mcp]`). The only tool that may reach a network."""
+    """The tools of an MCP server (extra `llmkit[mcp]`)."""
 
     mcp: str | Annotated[list[str], Field(min_length=1)]
     """Command that starts the server, as a list; or the address of one that runs (http or https)."""
