@@ -9,7 +9,7 @@ import time
 import psutil
 from common import report
 
-from llmkit.chat.calls import Call
+from llmkit.chat.turn import Call
 from llmkit.recipe.tools import PythonSpec
 from llmkit.tools.python import python_tool
 from llmkit.tools.toolbox import Toolbox

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from common import report
 
-from llmkit.tools.index import Document, Index, build_index, words
+from llmkit.tools.index import Document, Index, build_index
+from llmkit.tools.words import words
 
 NUM_PASSAGES = 100_000
 VOCABULARY = 50_000

@@ -3,7 +3,8 @@
 - template: load a template, put it on a tokenizer, read it back
 - render: conversations, documents, prompt + completion -> ids and mask
 - parse: ids or text -> messages, for the shipped templates
-- calls: the tool calls that an assistant wrote
+- turn: a turn that an assistant wrote, as text
+- calls: the tool calls that an assistant wrote, out of its ids
 - schemas: JSON schemas of tools
 - prove: properties of a tokenizer with its template, without a model
 - preflight: properties of the rows of one stage, before its model loads

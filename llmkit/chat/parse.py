@@ -13,8 +13,9 @@ from collections.abc import Iterator
 
 from transformers import PreTrainedTokenizerBase
 
-from llmkit.chat.calls import RESULT, BadCall, Call, Turn, decode, json_calls, token_calls
+from llmkit.chat.calls import RESULT, decode, token_calls
 from llmkit.chat.template import ChatTemplate, Message, shipped_names, template_of
+from llmkit.chat.turn import BadCall, Call, Turn, json_calls
 from llmkit.errors import TemplateError
 
 _ROLE_ENDS = {

@@ -173,7 +173,7 @@ def prove_tools(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -> I
     except TemplateError:
         return  # no place for tools, which is its right
     if _QUERY not in text or _RESULT not in text or not has_generation_marks(template):
-        return
+        return  # `render` refuses the messages whose calls it would leave out
     full = render(tokenizer, TOOL_TALK)
     runs = trained_texts(tokenizer, full)
     if any(_RESULT in run for run in runs):

@@ -16,16 +16,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
 from llmkit.chat.encode import bracket_literals, encode_document, encode_parts, unbracket
+from llmkit.chat.schemas import search_schema
 from llmkit.chat.template import MARKS_CURE, Message, Span, expand, has_generation_marks, source_of
 from llmkit.errors import DataError, TemplateError
 
 TrainOn = Literal["assistant", "all", "last_assistant"]
 
 _OWN_KEYS = ("train", "weight")
+
+_shown: WeakKeyDictionary[PreTrainedTokenizerBase, dict[tuple[str, str], bool]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ def render(
 
     Raises:
         DataError: messages are malformed.
-        TemplateError: no template, no generation marks, marks on only some of the turns, or a refusal by the template.
+        TemplateError: no template, no generation marks, marks on only some of the turns, a refusal by the template, or
+            one that leaves out calls of tools.
     """
     _check_messages(messages)
     turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
@@ -147,6 +152,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], how: _H
     trains_all = how.rest and how.chosen == set(turns)
     if not has_generation_marks(source) and not trains_all:
         raise TemplateError("chat template", "it has no {% generation %} marks, so nothing can be trained", MARKS_CURE)
+    _refuse_dropped(tokenizer, source, messages, how.tools)
     marked, tools, brackets = bracket_literals(tokenizer, _plain(messages), how.tools)
     text, spans = expand(tokenizer, source, marked, add_generation_prompt=how.add_generation_prompt, tools=tools)
     if len(spans) != len(turns) and not trains_all:
@@ -164,6 +170,33 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], how: _H
         assistant_masks=[int(trained) for ids, (*_, trained) in zip(parts, pieces, strict=True) for _ in ids],
         text="".join(part for part, *_ in pieces),
     )
+
+
+def _refuse_dropped(
+    tokenizer: PreTrainedTokenizerBase, source: str, messages: list[Message], tools: list[Any] | None
+) -> None:
+    """A template that says nothing of a call would have an empty answer trained in its place."""
+    asked = {"tool_calls": any(message.get("tool_calls") for message in messages), "tools": bool(tools)}
+    for kind, is_there in asked.items():
+        if is_there and not _shows(tokenizer, source, kind):
+            what = f"it leaves out {kind} without a word, and the messages have some"
+            raise TemplateError("chat template", what, "use chatml_tools, or leave them out of the data")
+
+
+def _shows(tokenizer: PreTrainedTokenizerBase, source: str, kind: str) -> bool:
+    """Whether calls, or a listing of tools, change the text. A template that refuses them is asked with the data."""
+    known = _shown.setdefault(tokenizer, {})
+    if (source, kind) not in known:
+        call = {"type": "function", "function": {"name": "search", "arguments": {"query": "x"}}}
+        plain: list[Message] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]
+        calling = [plain[0], {**plain[1], "tool_calls": [call]}] if kind == "tool_calls" else plain
+        tools = [search_schema()] if kind == "tools" else None
+        try:
+            text, _ = expand(tokenizer, source, calling, tools=tools)
+            known[source, kind] = text != expand(tokenizer, source, plain)[0]
+        except TemplateError:
+            known[source, kind] = True
+    return known[source, kind]
 
 
 def _cut(text: str, spans: list[Span], trained: list[bool], rest: bool) -> Iterator[tuple[str, bool]]:

@@ -3,7 +3,7 @@
     tools: [{name: search, index: indexes/wiki}, python, calculator, {path: "package.module:function"},
             {mcp: [python, server.py]}]
 
-The docstring under a field is its documentation: `llmkit schema` and editors show it.
+No stage has a field `tools` yet: only what opens them by hand (`llmkit.tools.toolbox`) reads these.
 Anything that is not named here is refused.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from llmkit.recipe.parts import Part
 
@@ -28,12 +28,14 @@ class SearchSpec(Part):
     name: Literal["search"]
     index: str
     """Folder that `llmkit index` made."""
+    tool_name: str = Field(default="search", min_length=1)
+    """By which the model calls it: the `search_tool` of the stage that taught it. `chatml_search` has no other."""
     digest: str | None = None
     """First letters of the digest that `llmkit index` printed: an index of other documents is refused."""
     num_results: int = Field(default=3, gt=0, le=100)
     """At most so many passages per query."""
     max_chars: int = Field(default=2000, ge=100)
-    """Longest answer; the last passage is cut."""
+    """Longest answer; passages that do not fit are left out, and the first one is cut."""
 
 
 class PythonSpec(Part):
@@ -42,13 +44,21 @@ class PythonSpec(Part):
     name: Literal["python"]
     interpreter: Literal["monty", "subprocess"] = "monty"
     """`monty`: pydantic-monty, fast, a large part of the language and a small one of the library. `subprocess`: all of
-    Python in a process that is cut off from network, other processes and writing, where the system allows that."""
+    Python in a process that is cut off from network and other processes; refused where the system cannot do that."""
+    unconfined: bool = False
+    """Take `subprocess` also where a program cannot be cut off, and may do what you may."""
     timeout: float = Field(default=2.0, gt=0)
     """Seconds that a program may run; of CPU time with `subprocess`."""
     memory_mb: int = Field(default=128, ge=64)
     """Memory of a program, in MiB."""
     max_chars: int = Field(default=2000, ge=100)
-    """Longest answer; more is cut off."""
+    """Most that is shown of what is printed; more is cut off. An error comes on top, at most 500 characters of it."""
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> PythonSpec:
+        if self.unconfined and self.interpreter == "monty":
+            raise ValueError("'unconfined' is for 'interpreter: subprocess'; monty never needs it")
+        return self
 
 
 class CalculatorSpec(Part):
@@ -76,7 +86,7 @@ class FunctionSpec(Part):
 
 
 class McpSpec(Part):
-    """The tools of an MCP server (extra `llmkit[mcp]`). The only tool that may reach a network."""
+    """The tools of an MCP server (extra `llmkit[mcp]`)."""
 
     mcp: str | Annotated[list[str], Field(min_length=1)]
     """Command that starts the server, as a list; or the address of one that runs (http or https)."""

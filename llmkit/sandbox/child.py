@@ -69,11 +69,12 @@ class Child:
         """Starts the helper unless it runs. Raises UserError if it cannot be started or the import fails."""
         if self._process is not None and self._owner == os.getpid() and self._process.poll() is None:
             return
+        self.close()
         argv = [sys.executable, "-c", _START, json.dumps(sys.path), json.dumps(self._job)]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen(argv, **pipes, bufsize=0, start_new_session=True)
         self._owner, self._lines = os.getpid(), b""
-        weakref.finalize(self, _end, self._process, os.getpid())
+        self._finalizer = weakref.finalize(self, _end, self._process, self._owner)
         try:
             found = self._read(START_SECONDS)
         except ChildFailed as failed:
@@ -103,7 +104,7 @@ class Child:
     def close(self) -> None:
         """Ends the helper; the next call starts another."""
         if self._process is not None:
-            _end(self._process, self._owner)
+            self._finalizer()
         self._process = None
 
     def _read(self, seconds: float) -> dict[str, Any]:

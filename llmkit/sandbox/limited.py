@@ -14,13 +14,26 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+MAX_LEFT = 64
+"""Threads that may be left behind at one time."""
+
 
 class OutOfTime(Exception):
     """The call has not returned in time; its thread is left behind."""
 
 
+class OutOfThreads(OutOfTime):
+    """The call was not made: too many before it have never returned."""
+
+
+class _Thread(threading.Thread):
+    is_left = False
+
+
 def in_time(call: Callable[[], Any], seconds: float, name: str) -> Any:
     """What a call returns. Raises OutOfTime, or what the call raises (RuntimeError for what is no Exception)."""
+    if sum(getattr(thread, "is_left", False) for thread in threading.enumerate()) >= MAX_LEFT:
+        raise OutOfThreads
     done: dict[str, Any] = {}
     device = _cuda_device()
 
@@ -31,10 +44,11 @@ def in_time(call: Callable[[], Any], seconds: float, name: str) -> Any:
         except BaseException as error:
             done["error"] = error
 
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True)
+    thread = _Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True)
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
+        thread.is_left = True
         raise OutOfTime
     if "error" in done:
         error = done["error"]

@@ -2,11 +2,13 @@
 
 What this is not: a security boundary like a virtual machine. It stops what models write by accident or to get a reward:
 endless loops, fork bombs, floods of output, memory, files, signals to other processes, sockets, a look at the caller's
-memory and environment. It can read every file that its user can. Where the system allows no namespaces (`isolation`
-says what it allows) it can also write them, and outside Linux reach the network. From root it becomes nobody, unless
-nobody can read Python itself. It holds nothing against an exploit of the kernel. Run code that someone means harm with
-inside a virtual machine without a network. A program can start no threads or processes, and has Python's standard
-library alone.
+memory and environment. `isolation` says what of that the system allows: where it does not name `network` and
+`processes` (for users other than root, Linux older than 5.13 without namespaces; other systems), a program that tries
+can read and write the memory of every process of its user. It can read every file that its user can; without
+namespaces it can also change times and modes of files, and without Landlock write them. From root it becomes nobody,
+unless nobody can read Python itself. It holds nothing against an exploit of the kernel. Run code that someone means
+harm with inside a virtual machine without a network. A program can start no threads or processes, and has Python's
+standard library alone.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
@@ -48,7 +51,13 @@ class Ran:
 
 
 def isolation() -> tuple[str, ...]:
-    """What a program is cut off from on this machine: some of `user`, `network`, `processes`, `files`."""
+    """What a program is cut off from on this machine: some of `user`, `network`, `processes`, `files` (`box` says what
+    each means). Found once, by running one."""
+    return _isolation(sys.executable)
+
+
+@lru_cache
+def _isolation(python: str) -> tuple[str, ...]:
     return run({"code": ""}, "", timeout=5.0, memory=2**30).cut
 
 

@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable
 from decimal import Context, Decimal
 from fractions import Fraction
+from math import isqrt
 from typing import Any
 
 from llmkit.chat.schemas import schema_of
@@ -93,8 +94,10 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
         return _power(_root(base), Fraction(exponent.numerator))
     if exponent.denominator != 1:
         raise CallFailed("a power takes whole or half exponents")
+    if abs(base) == 1:
+        return base ** (exponent.numerator % 2)
     size = max(base.numerator.bit_length(), base.denominator.bit_length())
-    if (size > 1 and abs(exponent) * (size - 1) > MAX_BITS) or abs(exponent) > 10 * MAX_BITS:
+    if abs(exponent) * (size - 1) > MAX_BITS:
         raise CallFailed("the result is too large")
     return Fraction(base**exponent.numerator)
 
@@ -102,9 +105,10 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
 def _root(value: Fraction) -> Fraction:
     if value < 0:
         raise CallFailed("the root of a negative number is no real number")
-    root = _ROOTS.sqrt(_ROOTS.divide(Decimal(value.numerator), Decimal(value.denominator)))
-    near = Fraction(root).limit_denominator(10**15)
-    return near if near * near == value else Fraction(root)
+    exact = Fraction(isqrt(value.numerator), isqrt(value.denominator))
+    if exact * exact == value:
+        return exact
+    return Fraction(_ROOTS.sqrt(_ROOTS.divide(Decimal(value.numerator), Decimal(value.denominator))))
 
 
 def _called(name: str, values: list[Fraction]) -> Fraction:

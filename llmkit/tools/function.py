@@ -12,7 +12,7 @@ from transformers.utils.chat_template_utils import DocstringParsingException, Ty
 from llmkit.artifacts.imported import function_at
 from llmkit.errors import UserError
 from llmkit.recipe.tools import FunctionSpec
-from llmkit.sandbox.limited import OutOfTime, finished, in_time
+from llmkit.sandbox.limited import OutOfThreads, OutOfTime, finished, in_time
 from llmkit.tools.tool import CallFailed, Tool
 
 
@@ -25,6 +25,8 @@ def function_tool(spec: FunctionSpec) -> Tool:
     def run(arguments: dict[str, Any]) -> str:
         try:
             return _text(in_time(lambda: finished(function(**arguments)), spec.timeout, f"tool {name}"))
+        except OutOfThreads:
+            raise CallFailed(f"{name} is not called any more: too many calls have not returned") from None
         except OutOfTime:
             raise CallFailed(f"{name} has not answered after {spec.timeout:g} seconds") from None
 

@@ -1,6 +1,6 @@
 """An index of documents on disk: BM25 by bm25s, and the passages beside it.
 
-    FOLDER/manifest.json            what it holds, of which documents, made by which version, and where that lies:
+    FOLDER/manifest.json            what it holds, of which documents, and where that lies:
     FOLDER/data-.../passages.jsonl  {"title", "id", "text"}, one passage a line
     FOLDER/data-.../offsets.npy     where each line begins
     FOLDER/data-.../bm25/           bm25s' own files
@@ -12,15 +12,15 @@ memory, so that processes share them.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import mmap
 import os
-import re
 import shutil
 import tempfile
-import unicodedata
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,15 +32,13 @@ from pydantic import BaseModel, ConfigDict
 from llmkit.artifacts.files import disk_error, read_json, write_json
 from llmkit.errors import DataError, UserError
 from llmkit.tools.passages import passages
+from llmkit.tools.words import words
 
-FORMAT = 1
+FORMAT = 2
 MARK = "llmkit-index"
 """Empty file in every folder of data: what has it may be deleted."""
 MAX_WORDS = 64
 """Different ones of a query; more are left out."""
-# letters and digits; of scripts that write no blanks, every sign is a word
-_NO_BLANKS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f"
-_WORD = re.compile(rf"[{_NO_BLANKS}]|[^\W_{_NO_BLANKS}]+")
 
 
 class Document(NamedTuple):
@@ -74,14 +72,7 @@ class IndexManifest(BaseModel):
     num_passages: int
     passage_chars: int
     overlap: int
-    bm25s: str
     sources: list[str] = []
-
-
-def words(text: str) -> list[str]:
-    """The words by which a text is found: without case and accents."""
-    plain = unicodedata.normalize("NFKD", text).casefold()
-    return _WORD.findall("".join(char for char in plain if not unicodedata.combining(char)))
 
 
 def build_index(
@@ -110,25 +101,44 @@ def build_index(
         raise UserError(str(folder), "is there already and is no index", "give another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        data = Path(tempfile.mkdtemp(prefix="data-", dir=folder))
-        (data / MARK).touch()
-        data.chmod(0o755)
-        manifest = _write(documents, data, passage_chars, overlap, list(sources))
-        write_json(folder / "manifest.json", manifest.model_dump())
+        with _alone(folder):
+            try:
+                data = Path(tempfile.mkdtemp(prefix="data-", dir=folder))
+                (data / MARK).touch()
+                data.chmod(0o755)
+                manifest = _write(documents, data, passage_chars, overlap, list(sources))
+                write_json(folder / "manifest.json", manifest.model_dump())
+            finally:
+                _remove_others(folder)
     except OSError as error:
-        raise disk_error(folder, error) from error
-    finally:
-        _remove_others(folder)
+        raise disk_error(folder, error, "--out") from error
     return manifest
 
 
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other builders away, each of which would remove what the other writes."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise UserError(str(folder), "is being written by another process", "wait until that has ended") from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
 def _may_write(folder: Path) -> bool:
-    """Whether nothing is there, or an index, or what is left of building one."""
+    """Whether nothing is there, or an index (of whatever format), or what is left of building one."""
     if not folder.is_dir():
         return not folder.exists()
     if (folder / "manifest.json").exists():
-        with contextlib.suppress(UserError):
-            return bool(_read_manifest(folder))
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return {"format", "data", "num_passages"} <= set(read_json(folder / "manifest.json"))
         return False
     return all((path / MARK).is_file() for path in folder.iterdir())
 
@@ -171,7 +181,6 @@ def _write(
         num_passages=len(ids),
         passage_chars=passage_chars,
         overlap=overlap,
-        bm25s=bm25s.__version__,
         sources=sources,
     )
 
@@ -180,30 +189,32 @@ def _write(
 class Index:
     """An index that can be asked, from several threads at once."""
 
-    folder: Path
     manifest: IndexManifest
     _retriever: Any
     _offsets: Any
-    _passages: int
+    _passages: mmap.mmap
 
     @classmethod
     def open(cls, folder: str | Path, digest: str | None = None) -> Index:
         """Raises UserError where there is none, or one of another version or of other documents."""
         folder = Path(folder).expanduser()
-        manifest = _read_manifest(folder)
-        if digest is not None and not manifest.digest.startswith(digest):
-            what = f"is an index of other documents: its digest is {manifest.digest[:16]}, not {digest[:16]}"
-            raise UserError(str(folder), what, "build it anew with 'llmkit index', or change 'digest'")
-        data = folder / manifest.data
-        try:
-            retriever = bm25s.BM25.load(data / "bm25", mmap=True, show_progress=False)
-            offsets = np.load(data / "offsets.npy", mmap_mode="r")
-            file = os.open(data / "passages.jsonl", os.O_RDONLY)
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                str(folder), f"is a damaged index ({error})", "build it anew with 'llmkit index'"
-            ) from error
-        return cls(folder, manifest, retriever, offsets, file)
+        manifest, before = _read_manifest(folder), ""
+        while manifest.data != before:  # else another has just taken its place
+            if digest is not None and not manifest.digest.startswith(digest):
+                what = f"is an index of other documents: its digest is {manifest.digest[:16]}, not {digest[:16]}"
+                raise UserError(str(folder), what, "build it anew with 'llmkit index', or change 'digest'")
+            try:
+                return cls._read(manifest, folder / manifest.data)
+            except (OSError, ValueError, KeyError) as error:
+                before, broken, manifest = manifest.data, error, _read_manifest(folder)
+        raise UserError(str(folder), f"is a damaged index ({broken})", "build it anew with 'llmkit index'")
+
+    @classmethod
+    def _read(cls, manifest: IndexManifest, data: Path) -> Index:
+        retriever = bm25s.BM25.load(data / "bm25", mmap=True, show_progress=False)
+        offsets = np.load(data / "offsets.npy", mmap_mode="r")
+        with (data / "passages.jsonl").open("rb") as file:
+            return cls(manifest, retriever, offsets, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def search(self, query: str, num_results: int) -> list[Passage]:
         """The best passages that share a word with the query, best first."""
@@ -217,14 +228,13 @@ class Index:
         return [self._passage(int(place), float(scores[place])) for place in order if scores[place] > 0]
 
     def close(self) -> None:
-        """Lets its file go."""
-        with contextlib.suppress(OSError):
-            os.close(self._passages)
+        """Lets its file go; a search then raises ValueError."""
+        self._passages.close()
 
     def _passage(self, place: int, score: float) -> Passage:
         start = int(self._offsets[place])
-        end = int(self._offsets[place + 1]) if place + 1 < len(self._offsets) else os.fstat(self._passages).st_size
-        row = json.loads(os.pread(self._passages, end - start, start))
+        end = int(self._offsets[place + 1]) if place + 1 < len(self._offsets) else len(self._passages)
+        row = json.loads(self._passages[start:end])
         return Passage(row["text"], row["title"], row["id"], score)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import threading
 from collections.abc import Coroutine
@@ -32,7 +33,7 @@ START_SECONDS = 60.0
 
 
 def mcp_tools(spec: McpSpec) -> list[Tool]:
-    """The server's tools. It ends when all of them are closed. Raises UserError where it cannot be reached."""
+    """The server's tools. It ends when one of them is closed. Raises UserError where it cannot be reached."""
     connection = _Connection(spec)
     try:
         listed = {tool.name: tool for tool in connection.wait(connection.list(), START_SECONDS)}
@@ -58,7 +59,8 @@ class _Connection:
         self.name = f"mcp: {spec.mcp if isinstance(spec.mcp, str) else ' '.join(spec.mcp)}"
         self._spec = spec
         self._loop = asyncio.new_event_loop()
-        self._ended: asyncio.Event | None = None
+        self._ended = asyncio.Event()
+        self._is_closed = False
         self._client: concurrent.futures.Future[mcp.Client] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._live, name=self.name[:60], daemon=True)
         self._thread.start()
@@ -71,8 +73,8 @@ class _Connection:
             found += page.tools
             cursor = page.next_cursor
             if cursor is None:
-                break
-        return found
+                return found
+        raise UserError(self.name, f"lists its tools on more than {_PAGES} pages", "use a server with fewer tools")
 
     def call(self, name: str, arguments: dict[str, Any]) -> str:
         """What a tool answers. Raises CallFailed where the server says that it failed, or says nothing in time."""
@@ -80,8 +82,8 @@ class _Connection:
             result = self.wait(self._client.result(0).call_tool(name, arguments), self._spec.timeout)
         except (TimeoutError, concurrent.futures.CancelledError):
             raise CallFailed(f"{name} has not answered after {self._spec.timeout:g} seconds") from None
-        except UserError as error:
-            raise CallFailed(f"{name} cannot be reached any more ({error})") from None
+        except UserError:  # which names the command or address, and is for people alone
+            raise CallFailed(f"{name} cannot be reached any more") from None
         text = "\n".join(_text(block) for block in result.content)
         if result.is_error:
             raise CallFailed(text or f"{name} failed")
@@ -102,23 +104,31 @@ class _Connection:
         return done.result(seconds + 5)
 
     def close(self) -> None:
-        """Ends the client and a server that was started."""
-        if self._ended is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._ended.set)
-        self._thread.join(10)
+        """Ends the client and a server that was started, also one that never answered. Waits for it once."""
+        if not self._is_closed:
+            self._is_closed = True
+            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+                self._loop.call_soon_threadsafe(self._end)
+            self._thread.join(10)
+
+    def _end(self) -> None:
+        if self._client.done():
+            self._ended.set()
+        else:
+            self._task.cancel()
 
     def _live(self) -> None:
+        self._task = self._loop.create_task(self._serve())
         try:
-            self._loop.run_until_complete(self._serve())
+            self._loop.run_until_complete(self._task)
         except BaseException as error:
             if not self._client.done():
-                self._client.set_exception(error)
+                self._client.set_exception(error if isinstance(error, Exception) else ConnectionError("it was closed"))
         finally:
             self._loop.close()
 
     async def _serve(self) -> None:
         """The client is opened and closed by one task, as its libraries want it."""
-        self._ended = asyncio.Event()
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(mcp.Client(_server(self._spec)))
             self._client.set_result(client)

@@ -11,24 +11,26 @@ value of a last line that is an expression is printed.
 
 from __future__ import annotations
 
-import atexit
-import io
-import keyword
+import json
 import os
+import secrets
 import threading
-import tokenize
+import weakref
 from typing import Any
 
 import pydantic_monty
 
 from llmkit.chat.schemas import schema_of
+from llmkit.errors import UserError
 from llmkit.recipe.tools import PythonSpec
+from llmkit.sandbox.program import isolation
 from llmkit.sandbox.program import run as run_program
-from llmkit.tools.tool import CallFailed, Tool, shortened
+from llmkit.tools.shown import shown
+from llmkit.tools.tool import NUM_THREADS, CallFailed, Tool, shortened
 
 MAX_CODE = 2**16
 MAX_RECURSION = 400
-# a number that stands in the error of a program that printed too much, and in no other
+# a number by which the error of this limit and that of the memory can be told apart
 _MAX_OUTPUT = 2**18 + 13
 _ERROR = 500
 _NOTHING = "(no output: print what you want to see)"
@@ -36,52 +38,75 @@ _DESCRIPTION = "Runs a Python program and returns what it prints."
 
 
 def python_tool(spec: PythonSpec) -> Tool:
-    """The tool `python(code)`."""
-    run = _in_monty if spec.interpreter == "monty" else _in_process
+    """The tool `python(code)`. Raises UserError where a process is wanted and the system cannot cut it off."""
+    pool = _Pool()
+    if spec.interpreter == "subprocess":
+        _refuse_open_processes(spec)
 
     def call(arguments: dict[str, Any]) -> str:
         code = arguments["code"]
         if len(code) > MAX_CODE:
             raise CallFailed(f"the program is longer than {MAX_CODE} characters")
-        return run(code.encode("utf-8", "replace").decode("utf-8"), spec)
+        code = code.encode("utf-8", "replace").decode("utf-8")
+        return _in_monty(pool, code, spec) if spec.interpreter == "monty" else _in_process(code, spec)
 
-    return Tool("python", schema_of("python", _DESCRIPTION, code="The program."), call, spec.max_chars + 2 * _ERROR)
+    schema = schema_of("python", _DESCRIPTION, code="The program.")
+    return Tool("python", schema, call, spec.max_chars + 2 * _ERROR, pool.close)
+
+
+def _refuse_open_processes(spec: PythonSpec) -> None:
+    missing = [name for name in ("network", "processes") if name not in isolation()]
+    if missing and not spec.unconfined:
+        what = f"this system cannot cut a process off from {' and '.join(missing)}"
+        cure = "set interpreter: monty, or unconfined: true where the model's programs may do what you may"
+        raise UserError("tools: python", what, cure)
 
 
 # pydantic-monty -------------------------------------------------------------------------------------------------------
 
 
 class _Pool:
-    """The worker processes of this process, started when they are first needed. A fork cannot have any once its parent
+    """The worker processes of one tool, started when they are first needed. A fork cannot have any once its parent
     has: the library's threads do not survive it, and a call would wait for ever."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pool: pydantic_monty.Monty | None = None
         self._owner = 0
+        self._is_closed = False
 
     def get(self) -> pydantic_monty.Monty:
+        self._owner = self._owner or os.getpid()
+        if self._owner != os.getpid():  # before the lock, which a thread of the parent may have held
+            raise CallFailed("python was used before this process was forked, and cannot be used in the fork")
         with self._lock:
-            if self._pool is not None and self._owner != os.getpid():
-                raise CallFailed("python was used before this process was forked, and cannot be used in the fork")
+            if self._is_closed:
+                raise CallFailed("python has ended")
             if self._pool is None:
-                self._pool = pydantic_monty.Monty(max_processes=os.cpu_count())
+                self._pool = pydantic_monty.Monty(max_processes=min(NUM_THREADS, _num_cores()))
                 self._pool.__enter__()
-                self._owner = os.getpid()
-                atexit.register(self.close)
+                self._end = weakref.finalize(self, _end, self._pool, self._owner)
             return self._pool
 
     def close(self) -> None:
-        with self._lock:
-            if self._pool is not None and self._owner == os.getpid():
-                self._pool.__exit__(None, None, None)
-            self._pool = None
+        if self._owner in (0, os.getpid()):
+            with self._lock:
+                self._is_closed = True
+                if self._pool is not None:
+                    self._end()
 
 
-_POOL = _Pool()
+def _end(pool: pydantic_monty.Monty, owner: int) -> None:
+    if os.getpid() == owner:
+        pool.__exit__(None, None, None)
 
 
-def _in_monty(code: str, spec: PythonSpec) -> str:
+def _num_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_monty(pool: _Pool, code: str, spec: PythonSpec) -> str:
     limits: pydantic_monty.ResourceLimits = {
         "max_feed_duration_secs": spec.timeout,
         "max_memory": spec.memory_mb * 2**20,
@@ -92,7 +117,7 @@ def _in_monty(code: str, spec: PythonSpec) -> str:
     printed = pydantic_monty.CollectString(max_bytes=_MAX_OUTPUT)
     error = ""
     try:
-        with _POOL.get().checkout(limits=limits, os_policy=policy) as session:
+        with pool.get().checkout(limits=limits, os_policy=policy) as session:
             session.feed_run(shown(code), print_callback=printed)
     except pydantic_monty.MontyCrashedError:
         error = "the interpreter ended: the program asked too much of it"
@@ -118,103 +143,52 @@ def _answer(output: str, error: str, spec: PythonSpec) -> str:
     """What was printed, and the error behind it, which is never what is cut off."""
     text = shortened(output.rstrip("\n"), spec.max_chars)
     if error:
-        raise CallFailed(f"{text}\n{error[:_ERROR]}" if text else error[:_ERROR])
+        error = shortened(error, _ERROR)
+        raise CallFailed(f"{text}\n{error}" if text else error)
     return text or _NOTHING
 
 
 # A process ------------------------------------------------------------------------------------------------------------
 
 _DRIVER = """
-import traceback
-try:
-    exec(compile({source!r}, "<program>", "exec"), {{"__name__": "__main__"}})
-except SystemExit:
-    raise
-except BaseException as error:
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<program>"]
-    if isinstance(error, SyntaxError) and error.filename == "<program>":
-        lines, error = [error.lineno], type(error)(error.msg)
-    where = f" (line {{lines[-1]}})" if lines else ""
-    print("".join(traceback.format_exception_only(error)).strip() + where)
-    raise SystemExit(1)
+import json, os, sys, traceback
+def run():
+    try:
+        exec(compile({source!r}, "<program>", "exec"), {{"__name__": "__main__"}})
+    except SystemExit as left:
+        told = left.code if isinstance(left.code, str) else f"the program ended with status {{left.code}}"
+        return told if left.code else ""
+    except BaseException as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<program>"]
+        if isinstance(error, SyntaxError) and error.filename == "<program>":
+            lines, error = [error.lineno], type(error)(error.msg)
+        where = f" (line {{lines[-1]}})" if lines else ""
+        return "".join(traceback.format_exception_only(error)).strip() + where
+    return ""
+out = sys.stdout
+out.reconfigure(line_buffering=True)
+said = run()
+out.flush()
+os.write(1, ({mark!r} + json.dumps(said[:10000])).encode())
 """
 
 
 def _in_process(code: str, spec: PythonSpec) -> str:
-    driver = _DRIVER.format(source=shown(code))
+    mark = secrets.token_hex(16)
+    driver = _DRIVER.format(source=shown(code), mark=mark)
     ran = run_program({"code": driver}, "", timeout=spec.timeout, memory=spec.memory_mb * 2**20)
-    output, error = ran.output.rstrip("\n"), ""
-    if ran.status is None:
-        error = "the program ran too long or printed too much"
-    elif ran.status:
-        output, _, error = output.rpartition("\n")
-        error = error or f"the program ended with status {ran.status}"
-    return _answer(output, error, spec)
+    output, ended, said = ran.output.rpartition(mark)
+    if ended:
+        return _answer(output, _told(said), spec)
+    error = f"the program ended with status {ran.status}"
+    return _answer(
+        ran.output, error if ran.status is not None else "the program ran too long or printed too much", spec
+    )
 
 
-# What a last line is worth --------------------------------------------------------------------------------------------
-
-_MAX_SCANNED = 2**14
-"""Of a longer program, only what it prints is shown: the scanner takes ten milliseconds for a kilobyte."""
-_EXPRESSIONS = {"None", "True", "False", "not", "lambda", "await"}
-_STATEMENTS = {*keyword.kwlist} - _EXPRESSIONS
-_ASSIGN = {"=", "+=", "-=", "*=", "/=", "//=", "%=", "@=", "&=", "|=", "^=", ">>=", "<<=", "**=", ":="}
-
-
-def shown(source: str) -> str:
-    """The program, made to print its last line's value where that is an expression, all lines where they were. Its
-    words are only looked at, by a scanner that does not recurse: nothing in a program can crash us."""
-    span = _last_expression(source)
-    if span is None:
-        return f"{source}\nNone"
-    start, end = span
-    return f"{source[:start]}_ = ({source[start:end]}){source[end:]}\nif _ is not None: print(repr(_))\nNone"
-
-
-def _last_expression(source: str) -> tuple[int, int] | None:
-    """Where the last statement begins and ends, if it is an expression and stands in no block."""
-    if len(source) > _MAX_SCANNED:
-        return None
+def _told(said: str) -> str:
+    """The error that the driver wrote; a program can only spoil its own."""
     try:
-        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
-    except (tokenize.TokenError, SyntaxError, ValueError):
-        return None
-    statement: list[tokenize.TokenInfo] = []
-    last: list[tokenize.TokenInfo] = []
-    indent = depth = 0
-    for token in tokens:
-        if token.type in (tokenize.INDENT, tokenize.DEDENT):
-            indent += 1 if token.type == tokenize.INDENT else -1
-        elif token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER):
-            depth += _opened(token)
-            if indent:
-                last = []
-            elif token.type == tokenize.NEWLINE or (token.string == ";" and depth == 0):
-                last, statement = statement or last, []
-            else:
-                statement.append(token)
-    if not last or not _is_expression(last):
-        return None
-    lines = [0]
-    for line in io.StringIO(source):
-        lines.append(lines[-1] + len(line))
-    (row, column), (end_row, end_column) = last[0].start, last[-1].end
-    return lines[row - 1] + column, lines[end_row - 1] + end_column
-
-
-def _is_expression(tokens: list[tokenize.TokenInfo]) -> bool:
-    if (tokens[0].type == tokenize.NAME and tokens[0].string in _STATEMENTS) or tokens[0].string == "@":
-        return False
-    depth = lambdas = 0
-    for token in tokens:
-        depth += _opened(token)
-        if depth == 0 and token.string in _ASSIGN:
-            return False
-        if depth == 0:
-            lambdas += (token.string == "lambda") - (token.string == ":")
-    return lambdas >= 0
-
-
-def _opened(token: tokenize.TokenInfo) -> int:
-    """1 for a bracket that opens, -1 for one that closes."""
-    return (token.string in ("(", "[", "{")) - (token.string in (")", "]", "}"))
+        return str(json.loads(said))
+    except ValueError:
+        return "the program's error cannot be read"

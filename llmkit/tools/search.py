@@ -14,20 +14,24 @@ NOTHING = "Nothing found."
 
 
 def search_tool(spec: SearchSpec) -> Tool:
-    """The tool `search(query)`. Raises UserError where the index is missing or another one than the recipe means."""
+    """The tool `search(query)`, or by another name.
+
+    Raises UserError where the index is missing or another one than the recipe means.
+    """
     index = Index.open(spec.index, spec.digest)
 
     def run(arguments: dict[str, Any]) -> str:
         return written(index.search(arguments["query"], spec.num_results), spec.max_chars)
 
-    return Tool("search", search_schema(), run, spec.max_chars, index.close)
+    return Tool(spec.tool_name, search_schema(spec.tool_name), run, spec.max_chars, index.close)
 
 
 def written(found: Sequence[Passage], max_chars: int) -> str:
     """Passages for a model, numbered, each with its title; what does not fit is left out, the first one is cut."""
     text = ""
     for number, passage in enumerate(found, start=1):
-        head = f"{passage.title}\n" if passage.title and not passage.text.startswith(passage.title) else ""
+        begins = passage.text.lstrip("#= ").startswith(passage.title)  # as a heading of a page, too
+        head = "" if begins else f"{passage.title}\n"
         entry = f"[{number}] {head}{passage.text}"
         if len(text) + len(entry) + 2 > max_chars:
             return text or f"{entry[: max_chars - 3].rstrip()}..."

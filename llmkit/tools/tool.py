@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, best_match
+from jsonschema.exceptions import best_match
+from jsonschema.validators import extend
 from referencing import Registry
-from referencing.exceptions import Unresolvable
 
-from llmkit.chat.calls import result_message
-from llmkit.chat.template import Message
+from llmkit.chat.turn import Message, result_message
 
+NUM_THREADS = 8
+"""Calls that are made at the same time."""
 _SHOWN = 300
+_UNCHECKED = ("pattern", "patternProperties", "unevaluatedProperties")
 
 
 class CallFailed(Exception):
@@ -59,28 +61,31 @@ class Tool:
     max_chars: int
     close: Callable[[], None] = lambda: None
 
-    def call(self, arguments: dict[str, Any]) -> str:
-        """The answer as text, also where it is an error."""
-        return self.result(arguments).text
-
     def result(self, arguments: dict[str, Any]) -> Result:
         """The answer, and whether the call failed. Raises nothing."""
         start = time.perf_counter()
+        failed = True
         try:
-            text, failed = self._wrong(arguments), True
+            text = self._wrong(arguments)
             if not text:
-                text, failed = self.run(arguments), False
+                text, failed = self._ran(arguments), False
         except CallFailed as error:
-            text = str(error)
+            text = _said(error)
         except Exception as error:
-            text = f"{self.name} failed: {type(error).__name__}: {str(error)[:_SHOWN]}"
+            text = f"{self.name} failed: {type(error).__name__}: {_said(error)[:_SHOWN]}"
         return Result(shortened(text, self.max_chars), failed, time.perf_counter() - start)
+
+    def _ran(self, arguments: dict[str, Any]) -> str:
+        text = self.run(arguments)
+        if not isinstance(text, str):
+            raise TypeError(f"it gave {type(text).__name__} and no text")
+        return text
 
     def _wrong(self, arguments: dict[str, Any]) -> str:
         """What is wrong with the arguments, for the model; "" for nothing."""
         try:
             error = best_match(self._validator.iter_errors(arguments))
-        except (Unresolvable, SchemaError, RecursionError) as failed:
+        except Exception as failed:  # schemas come from servers, and are checked by nobody before
             return f"{self.name} cannot be called: its schema is unusable ({type(failed).__name__})"
         if error is None:
             return ""
@@ -88,9 +93,27 @@ class Tool:
         return f"{self.name} was called with wrong arguments{where}: {error.message[:_SHOWN]}"
 
     @cached_property
-    def _validator(self) -> Draft202012Validator:
+    def _validator(self) -> Any:
         """With an empty registry: a schema that points elsewhere must not make us fetch it."""
-        return Draft202012Validator(self.schema["function"].get("parameters", {}), registry=Registry())
+        return _Validator(self.schema["function"].get("parameters", {}), registry=Registry())
+
+
+def _others(validator: Any, allowed: Any, instance: Any, schema: Any) -> Iterator[Any]:
+    """`additionalProperties`, but where it would have to match patterns."""
+    if "patternProperties" not in schema:
+        yield from Draft202012Validator.VALIDATORS["additionalProperties"](validator, allowed, instance, schema)
+
+
+# a pattern may take hours and cannot be interrupted; who made the schema checks it again
+_Validator = extend(Draft202012Validator, {**dict.fromkeys(_UNCHECKED, lambda *_: ()), "additionalProperties": _others})
+
+
+def _said(error: Exception) -> str:
+    """Its text, also of one whose text cannot be had."""
+    try:
+        return str(error)
+    except Exception:
+        return type(error).__name__
 
 
 def shortened(text: str, max_chars: int) -> str:

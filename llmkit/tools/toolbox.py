@@ -9,12 +9,10 @@ from difflib import get_close_matches
 from types import TracebackType
 from typing import Any
 
-from llmkit.chat.calls import BadCall, Call
+from llmkit.chat.turn import BadCall, Call
 from llmkit.errors import UserError
 from llmkit.recipe.tools import CalculatorSpec, FunctionSpec, McpSpec, PythonSpec, SearchSpec, ToolSpec
-from llmkit.tools.tool import Result, Tool
-
-NUM_THREADS = 8
+from llmkit.tools.tool import NUM_THREADS, Result, Tool
 
 
 class Toolbox:
@@ -30,7 +28,7 @@ class Toolbox:
             if tool.name in self.tools:
                 raise UserError(f"tools: {tool.name}", "two tools have this name", "leave one of them out")
             self.tools[tool.name] = tool
-        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="tool")
+        self._num_threads = num_threads
 
     @property
     def schemas(self) -> list[dict[str, Any]]:
@@ -41,13 +39,15 @@ class Toolbox:
         """Makes many calls, perhaps of many conversations, at the same time; results in the order of the calls."""
         if len(calls) == 1:
             return [self._one(calls[0])]
-        return list(self._threads.map(self._one, calls))
+        # threads of this run alone: those of a process do not live on in its forks
+        with ThreadPoolExecutor(self._num_threads, thread_name_prefix="tool") as threads:
+            return list(threads.map(self._one, calls))
 
     def close(self) -> None:
-        """Ends what the tools keep running."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Ends what the tools keep running. One that does not end keeps no other from it."""
         for tool in self.tools.values():
-            tool.close()
+            with contextlib.suppress(Exception):
+                tool.close()
 
     def __enter__(self) -> Toolbox:
         return self

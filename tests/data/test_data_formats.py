@@ -65,6 +65,11 @@ def test_rows_are_recognised_and_converted(format: str, row: dict[str, Any], can
     assert convert(row, format, {}) == canonical
 
 
+HUMAN = [{"from": "human", "value": "1+1?"}]
+CALLED = [
+    {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1}}'},
+    {"from": "observation", "value": "2"},
+]
 BAD: list[tuple[str, Any, str]] = [
     ("text", {"text": ""}, "text is empty"),
     ("text", {"text": 3}, "text is int, not text"),
@@ -81,6 +86,15 @@ BAD: list[tuple[str, Any, str]] = [
     ("messages", {"messages": [USER, {"role": "assistant", "content": [{"type": "image"}]}]}, "that is list"),
     ("sharegpt", {"conversations": [{"from": "gpt", "value": "a"}]}, "do not alternate"),
     ("sharegpt", {"conversations": [{"from": "human", "value": "a"}] * 2}, "no message is the assistant's"),
+    ("sharegpt", {"conversations": [*HUMAN, CALLED[1], {"from": "gpt", "value": "2"}]}, "behind no assistant's"),
+    (
+        "sharegpt",
+        {"conversations": [*HUMAN, {"from": "function_call", "value": "add(1)"}]},
+        "function_call that is no JSON",
+    ),
+    ("sharegpt", {"conversations": [*HUMAN, {"from": "function_call", "value": "[]"}]}, "function_call without a call"),
+    ("sharegpt", {"conversations": [*HUMAN, *CALLED]}, "the last message is not the assistant's"),
+    ("sharegpt", {"conversations": [*HUMAN, *CALLED, *HUMAN, *HUMAN]}, "do not alternate"),
     ("alpaca", {"instruction": "a", "output": ""}, "output is empty"),
     ("ultrachat", {"data": ["a", "b", "c"]}, "odd number of turns"),
     ("ultrachat", {"data": ["a", None]}, "not a list of strings"),
@@ -98,6 +112,18 @@ BAD: list[tuple[str, Any, str]] = [
 def test_bad_rows_say_why(format: str, row: Any, reason: str) -> None:
     with pytest.raises(BadRow, match=reason):
         convert(row, format, {})
+
+
+def test_a_published_conversation_with_tools_is_taken() -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    answer = {"from": "gpt", "value": "It is 2."}
+    row = convert({"conversations": [*HUMAN, *CALLED, *CALLED, answer, *HUMAN, answer]}, "sharegpt", {})
+    made = [{"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "2"}]
+    user, said = {"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "It is 2."}
+    assert row["messages"] == [user, *made, *made, said, user, said]
+    two = {"from": "function_call", "value": '[{"name": "add"}, {"name": "sub", "arguments": "{}"}]'}
+    row = convert({"conversations": [*HUMAN, two, CALLED[1], CALLED[1], answer]}, "sharegpt", {})
+    assert [call["function"]["name"] for call in row["messages"][1]["tool_calls"]] == ["add", "sub"]
 
 
 def test_extra_keys_of_a_message_stay_and_none_goes() -> None:

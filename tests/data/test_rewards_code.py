@@ -142,7 +142,7 @@ def test_no_program_outlives_a_caller_that_is_killed(tmp_path: Path) -> None:
     code = "import os, time\nos.setsid()\nwhile True:\n    try: time.sleep(1000)\n    except BaseException: pass"
     script = (
         "from llmkit.rewards.code import make_code\n"
-        f"make_code(timeout=1)(completions=['```\\n' + {code!r} + '\\n```'], tests=['assert f(1) == 1'])\n"
+        f"make_code(timeout=0.25)(completions=['```\\n' + {code!r} + '\\n```'], tests=['assert f(1) == 1'])\n"
     )
     caller = subprocess.Popen([sys.executable, "-c", script])
     boxes: list[psutil.Process] = []
@@ -185,19 +185,10 @@ checks = [refused(os.fork), refused(socket.socket), refused(threading.Thread(tar
 """
 
 
-def test_no_processes_sockets_or_signals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The filter of calls does that also where the system allows no namespaces, as in most containers."""
+def test_no_processes_sockets_or_signals() -> None:
+    """That this holds without namespaces too is held by `test_sandbox_program`."""
     if sys.platform != "linux" or os.uname().machine not in ("x86_64", "aarch64"):
         pytest.skip("neither namespaces nor a filter of calls here")
-    assert run(CUT_OFF, tests="assert checks == [True] * 5") == [1.0]
-    without = ["unshare", "-Ur", "sh", "-c", "echo 0 > /proc/sys/user/max_user_namespaces"]
-    if not shutil.which("unshare") or subprocess.run(without, capture_output=True).returncode:
-        pytest.skip("cannot take namespaces away here")
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec unshare -Ur sh -c \'{without[-1]}; exec "$0" "$@"\' {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python))
-    assert isolation() == ("network", "processes")
     assert run(CUT_OFF, tests="assert checks == [True] * 5") == [1.0]
 
 

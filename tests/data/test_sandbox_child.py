@@ -98,7 +98,7 @@ def test_no_helper_outlives_its_caller(module: str, tmp_path: Path) -> None:
         "import sys, threading, time, os\n"
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
         "from llmkit.sandbox.child import Child\n"
-        f"child = Child({module!r}, timeout=2)\n"
+        f"child = Child({module!r}, timeout=0.5)\n"
         "print(child.call('pid'), flush=True)\n"
         "threading.Thread(target=child.call, args=('sleep',), daemon=True).start()\n"
         "time.sleep(1000)\n"
@@ -108,12 +108,27 @@ def test_no_helper_outlives_its_caller(module: str, tmp_path: Path) -> None:
     fork = psutil.Process(int(caller.stdout.readline()))
     helper = fork.parent()
     assert helper is not None
-    time.sleep(0.5)
+    time.sleep(0.2)
     caller.kill()
     caller.wait()
     _, alive = psutil.wait_procs([fork, helper], timeout=60)
     assert not alive, alive
     caller.stdout.close()
+
+
+def test_a_helper_that_somebody_killed_leaves_nothing_open(child: Child) -> None:
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    fork = psutil.Process(child.call("pid"))
+    before = open_files()
+    for _ in range(3):
+        helper = fork.parent()
+        assert helper is not None
+        helper.kill()
+        psutil.wait_procs([helper], timeout=30)
+        fork = psutil.Process(child.call("pid"))
+    assert open_files() == before
 
 
 def test_it_ends_when_nobody_holds_it(module: str) -> None:

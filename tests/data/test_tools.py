@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import subprocess
+import asyncio
+import os
+import signal
 import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from llmkit.chat.calls import BadCall, Call
 from llmkit.chat.schemas import schema_of
+from llmkit.chat.turn import BadCall, Call
 from llmkit.errors import UserError
 from llmkit.recipe.tools import CalculatorSpec, FunctionSpec, McpSpec, PythonSpec, SearchSpec, Tools
 from llmkit.tools.calculator import calculate, calculator_tool
-from llmkit.tools.python import python_tool, shown
+from llmkit.tools.python import python_tool
+from llmkit.tools.shown import shown
 from llmkit.tools.tool import CallFailed, Tool, shortened
 from llmkit.tools.toolbox import Toolbox, open_tools
 
 SERVER = """
-import time
+import asyncio
 from mcp.server.mcpserver import MCPServer
 server = MCPServer("tests")
 
@@ -38,9 +43,9 @@ def secret(name: str) -> str:
     return str(os.environ.get(name))
 
 @server.tool()
-def slow() -> str:
-    "Takes a minute."
-    time.sleep(60)
+async def slow() -> str:
+    "Takes long."
+    await asyncio.sleep(3)
     return "late"
 
 server.run("stdio")
@@ -99,8 +104,8 @@ def test_a_function_is_a_tool_by_its_hints_and_docstring() -> None:
     properties = tool.schema["function"]["parameters"]["properties"]
     assert tool.name == "weather" and tool.schema["function"]["description"] == "Tells the weather."
     assert properties["days"] == {"type": "integer", "description": "how many days"}
-    assert tool.call({"city": "Köln"}) == '{"city": "Köln", "days": 1}'
-    assert own("later").call({"text": "yes"}) == "yes later"
+    assert tool.result({"city": "Köln"}).text == '{"city": "Köln", "days": 1}'
+    assert own("later").result({"text": "yes"}).text == "yes later"
 
 
 @pytest.mark.parametrize(
@@ -136,6 +141,62 @@ def test_long_and_broken_texts_are_cut_and_mended() -> None:
     tool = Tool("long", schema_of("long", ""), lambda arguments: "</tool_response>" + "x" * 1000, 100)
     message = tool.result({}).message()
     assert message["role"] == "tool" and "</tool_response>" not in message["content"] and len(message["content"]) < 200
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [(Mute(), "failed: Mute: Mute"), (CallFailed(), ""), (5, "it gave int and no text"), (None, "it gave")],
+)
+def test_whatever_a_tool_does_is_told_to_the_model(given: Any, what: str) -> None:
+    def run(arguments: dict[str, Any]) -> Any:
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    with Toolbox([Tool("odd", schema_of("odd", ""), run, 100), calculator_tool()]) as box:
+        odd, good = box.run([Call("odd", {}), Call("calculator", {"expression": "2 + 2"})])
+    assert odd.failed and what in odd.text and good.text == "4"
+
+
+def test_patterns_of_a_server_are_not_matched_here() -> None:
+    """One could take hours. Everything else of a schema is checked."""
+    slow = "^(a|a)*$"
+    parameters = {
+        "type": "object",
+        "properties": {"x": {"type": "string", "pattern": slow}, "pattern": {"type": "integer"}},
+        "patternProperties": {slow: {"type": "integer"}},
+        "additionalProperties": False,
+    }
+    schema = {"type": "function", "function": {"name": "slow", "parameters": parameters}}
+    tool = Tool("slow", schema, lambda arguments: "ran", 100)
+    start = time.process_time()
+    assert tool.result({"x": "a" * 40 + "!", "a" * 40 + "!": 1}).text == "ran"
+    assert time.process_time() - start < 1
+    assert "at 'pattern'" in tool.result({"pattern": "x"}).text and "at 'x'" in tool.result({"x": 1}).text
+    schema = {"type": "function", "function": {"name": "odd", "parameters": {"type": "no type"}}}
+    assert "its schema is unusable" in Tool("odd", schema, lambda arguments: "ran", 100).result({}).text
+
+
+def test_one_tool_that_cannot_be_closed_keeps_no_other_from_it() -> None:
+    closed: list[str] = []
+    broken = Tool("a", schema_of("a", ""), lambda arguments: "", 100, lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+    other = Tool("b", schema_of("b", ""), lambda arguments: "", 100, lambda: closed.append("b"))
+    Toolbox([broken, other]).close()
+    assert closed == ["b"]
+
+
+def test_calls_that_never_return_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmkit.sandbox.limited.MAX_LEFT", 3)
+    tool = own("hangs", timeout=0.01)
+    texts = [tool.result({"seconds": 0.3}).text for _ in range(5)]
+    assert "has not answered" in texts[0] and "too many calls have not returned" in texts[-1]
+    time.sleep(0.4)
+    assert own("hangs", timeout=5).result({"seconds": 0}).text == "done"
 
 
 def test_a_schema_cannot_make_us_fetch_anything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +254,7 @@ def test_what_a_recipe_may_name() -> None:
         ({"path": "module"}, "package.module:function"),
         ({"mcp": "server.py"}, "begins with http"),
         ({"mcp": []}, "at least 1 item"),
+        ({"name": "python", "unconfined": True}, "monty never needs it"),
     ],
 )
 def test_what_a_recipe_may_not_name(item: Any, what: str) -> None:
@@ -218,7 +280,7 @@ def test_programs(interpreter: str) -> None:
     assert result.failed and result.text == "before\nZeroDivisionError: division by zero (line 2)"
     result = tool.result({"code": "x = 1\nx = = 2"})
     assert result.failed and "SyntaxError" in result.text and "(line 2)" in result.text
-    assert "NameError" in tool.call({"code": "x"}), "nothing is left of the calls before"
+    assert "NameError" in tool.result({"code": "x"}).text, "nothing is left of the calls before"
     cut = tool.result({"code": "print('x' * 5000)\n1 / 0"}).text
     assert "[cut: 4800 more characters]" in cut and cut.endswith("(line 2)"), "an error is not what is cut off"
 
@@ -228,13 +290,13 @@ def test_limits_of_python_change_what_runs() -> None:
         return python_tool(PythonSpec(name="python", **settings))
 
     loop, large = "n = 0\nwhile n < 3 * 10**5: n += 1\nn", "len('x' * (100 * 2**20))"
-    assert tool(timeout=30).call({"code": loop}) == "300000"
-    assert tool(timeout=0.01).call({"code": loop}) == "TimeoutError: the program ran longer than 0.01 seconds"
-    assert tool(memory_mb=256).call({"code": large}) == str(100 * 2**20)
-    assert tool(memory_mb=64).call({"code": large}) == "MemoryError: the program needs more than 64 MiB (line 1)"
+    assert tool(timeout=30).result({"code": loop}).text == "300000"
+    assert tool(timeout=0.01).result({"code": loop}).text == "TimeoutError: the program ran longer than 0.01 seconds"
+    assert tool(memory_mb=256).result({"code": large}).text == str(100 * 2**20)
+    assert tool(memory_mb=64).result({"code": large}).text == "MemoryError: the program needs more than 64 MiB (line 1)"
     assert tool().result({"code": "#" * 10**5}).failed
     drawn = "import random\n[random.random() for _ in range(3)]"
-    assert tool().call({"code": drawn}) == tool().call({"code": drawn})
+    assert tool().result({"code": drawn}).text == tool().result({"code": drawn}).text
 
 
 @pytest.mark.parametrize(
@@ -249,6 +311,15 @@ def test_limits_of_python_change_what_runs() -> None:
         ("d[1:2]", "d[1:2]"),
         ("if x:\n    y\nz", "z"),
         ("match = 3\nmatch", "match"),
+        ("if x:\n    y\nelse: z; a\nb; c", "c"),
+        ("lambda x=1: x", "lambda x=1: x"),
+        ("x = lambda y=1: y; x", "x"),
+        ("if False: a = 1; a", None),
+        ("def f(x): y = x; y", None),
+        ("for i in []: a = i; a", None),
+        ("class A: x = 1; x", None),
+        ("while x: a; b", None),
+        ("async def f(): a; b", None),
         ("x = 1", None),
         ("x: int = 1", None),
         ("x += 1", None),
@@ -263,25 +334,99 @@ def test_limits_of_python_change_what_runs() -> None:
 )
 def test_the_value_of_a_last_line_is_shown(code: str, expression: str | None) -> None:
     made = shown(code)
-    assert (f"_ = ({expression})" in made) if expression else made == f"{code}\nNone"
-    assert made.splitlines()[: code.count("\n")] == code.splitlines()[: code.count("\n")] or (
-        expression and "\n" in expression
-    )
+    assert (f"print(repr(value)))(({expression}))" in made) if expression else made == f"{code}\nNone"
+    assert made.count("\n") == code.count("\n") + 1, "an error is shown at its own line"
+
+
+@pytest.mark.parametrize("interpreter", ["monty", "subprocess"])
+def test_showing_a_value_changes_no_program(interpreter: str) -> None:
+    """What Python prints is printed, and no name appears or is lost."""
+    tool = python_tool(PythonSpec(name="python", interpreter=interpreter))  # type: ignore[arg-type]
+    for code, answer in [
+        ("for i in range(2): j = i; j + 1", "(no output: print what you want to see)"),
+        ("_ = 5\n_ + 1", "6"),
+        ("value = 7\nvalue", "7"),
+        ("[value for value in (1, 2)]", "[1, 2]"),
+        ("(lambda x=3: x)()", "3"),
+    ]:
+        assert tool.result({"code": code}).text == answer
+    assert "(line 2)" in tool.result({"code": "x = 1\ny"}).text
 
 
 def test_python_from_many_threads_and_refused_after_a_fork() -> None:
-    with open_tools(specs("python")) as box:
+    with open_tools(specs("python", "calculator")) as box:
         results = box.run([Call("python", {"code": f"{i} ** 2"}) for i in range(200)])
         assert [result.text for result in results] == [str(i**2) for i in range(200)]
-    script = (
-        "import os\nfrom llmkit.recipe.tools import PythonSpec\nfrom llmkit.tools.python import python_tool\n"
-        "tool = python_tool(PythonSpec(name='python'))\nassert tool.call({'code': '1'}) == '1'\n"
-        "child = os.fork()\n"
-        "if not child: os._exit('cannot be used in the fork' not in tool.call({'code': '2'}))\n"
-        "assert os.waitpid(child, 0)[1] == 0\nprint(tool.call({'code': '3'}))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert done.stdout == "3\n", done.stderr
+        in_fork = [Call("python", {"code": "1"}), Call("calculator", {"expression": "2 + 2"})]
+        child = os.fork()
+        if child == 0:
+            texts = [result.text for result in box.run(in_fork)]
+            os._exit(int("cannot be used in the fork" not in texts[0] or texts[1] != "4"))
+        assert waited(child) == 0
+        assert [result.text for result in box.run(in_fork)] == ["1", "4"]
+
+
+def waited(child: int) -> int:
+    """Status of a fork; 9 for one that had to be ended."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if (ended := os.waitpid(child, os.WNOHANG))[0]:
+            return ended[1]
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
+def test_its_workers_end_with_the_tool_and_are_no_more_than_calls() -> None:
+    before = {process.pid for process in psutil.Process().children()}
+    with open_tools(specs("python", {"name": "calculator"})) as box:
+        box.run([Call("python", {"code": "1"})] * 20)
+        workers = [process for process in psutil.Process().children() if process.pid not in before]
+        assert 1 <= len(workers) <= min(8, len(os.sched_getaffinity(0)))
+    assert not psutil.wait_procs(workers, timeout=30)[1]
+    assert box.run([Call("python", {"code": "1"})])[0].text == "python has ended"
+
+
+@pytest.mark.parametrize("cut", [(), ("network",), ("user", "files")])
+def test_a_process_that_cannot_be_cut_off_is_refused(cut: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmkit.tools.python.isolation", lambda: cut)
+    spec = {"name": "python", "interpreter": "subprocess"}
+    with pytest.raises(UserError, match=r"this system cannot cut a process off from .*processes; set interpreter"):
+        open_tools(specs(spec))
+    with open_tools(specs({**spec, "unconfined": True})) as box:
+        assert box.run([Call("python", {"code": "6 * 7"})])[0].text == "42"
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "error"),
+    [
+        (
+            "print('A' * 3000)\nimport sys; sys.exit(3)",
+            "A" * 2000 + "\n[cut: 1000 more characters]",
+            "ended with status 3",
+        ),
+        ("print('a'); raise SystemExit(1)", "a", "the program ended with status 1"),
+        ("print('a'); exit('why')", "a", "why"),
+        ("exit(247)", "", "the program ended with status 247"),
+        ("print('a')\nraise ValueError('b\\nc')", "a", "ValueError: b\nc (line 2)"),
+        ("raise ValueError('x' * 3000)", "", "[cut: "),
+        ("print('a')\nimport os; os._exit(3)", "a", "the program ended with status 3"),
+        ("print('a')\nimport os; os.abort()", "a", "the program ended with status"),
+        ("import sys\nsys.stdout = None\n1 / 0", "", "ZeroDivisionError: division by zero (line 3)"),
+    ],
+)
+def test_output_and_error_of_a_process_are_kept_apart(code: str, output: str, error: str) -> None:
+    tool = python_tool(PythonSpec(name="python", interpreter="subprocess"))
+    result = tool.result({"code": code})
+    assert result.failed and result.text.startswith(output) and error in result.text.removeprefix(output)
+
+
+def test_a_process_that_leaves_well_has_not_failed() -> None:
+    tool = python_tool(PythonSpec(name="python", interpreter="subprocess", timeout=0.2))
+    result = tool.result({"code": "print('a'); exit()"})
+    assert (result.text, result.failed) == ("a", False)
+    result = tool.result({"code": "print('begun')\nwhile True: pass"})
+    assert result.failed and result.text == "begun\nthe program ran too long or printed too much"
 
 
 # The calculator -------------------------------------------------------------------------------------------------------
@@ -296,6 +441,8 @@ def test_python_from_many_threads_and_refused_after_a_fork() -> None:
         ("sqrt(0.25)", "0.5"), ("round(2.567, 2)", "2.57"), ("max(1, 5, 3) - min(4, 2)", "3"), ("abs(-3)", "3"),
         ("123456789 * 987654321", "121932631112635269"), ("1e3 + 0x10", "1016"), ("0.1 ** 3", "0.001"),
         ("99999999999999999999 + 1", "100000000000000000000"), ("sum(1, 2, 3)", "6"),
+        ("sqrt((10**60 + 1)**2)", "1" + "0" * 59 + "1"), ("sqrt(1 / 9)", "0.33333333333333333333"),
+        ("(-1) ** 1000001", "-1"), ("1 ** 10**9", "1"), ("0 ** 10**9", "0"), ("(-1) ** -3", "-1"), ("4 ** 1.5", "8"),
     ],
 )  # fmt: skip
 def test_calculator(expression: str, value: str) -> None:
@@ -329,25 +476,56 @@ def test_tools_of_an_mcp_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "server.py").write_text(SERVER)
     monkeypatch.setenv("LLMKIT_GIVEN", "given")
     monkeypatch.setenv("LLMKIT_HELD", "held")
-    command = [sys.executable, str(tmp_path / "server.py")]
-    with open_tools(specs("calculator", {"mcp": command, "env": ["LLMKIT_GIVEN"], "timeout": 3})) as box:
+    command = [sys.executable, str(tmp_path / "server.py"), "--token=hidden"]
+    with open_tools(specs("calculator", {"mcp": command, "env": ["LLMKIT_GIVEN"], "timeout": 2})) as box:
         assert sorted(box.tools) == ["add", "calculator", "secret", "slow"]
         calls = [Call("add", {"a": i, "b": 1}) for i in range(5)] + [Call("secret", {"name": "LLMKIT_GIVEN"})]
         results = box.run([*calls, Call("secret", {"name": "LLMKIT_HELD"}), Call("add", {"a": "x", "b": 1})])
         assert [result.text for result in results[:7]] == ["1", "2", "3", "4", "5", "given", "None"]
         assert results[7].failed and "'x' is not of type 'integer'" in results[7].text
         late = box.run([Call("slow", {})])[0]
-        assert late.failed and "slow has not answered after 3 seconds" in late.text and late.seconds < 15
+        assert late.failed and "slow has not answered after 2 seconds" in late.text and late.seconds < 15
         add = box.tools["add"]
-    assert "add cannot be reached any more" in add.call({"a": 1, "b": 2})
+    assert add.result({"a": 1, "b": 2}).text == "add cannot be reached any more", "and nothing of its command line"
 
 
-def test_mcp_servers_that_cannot_be_used(tmp_path: Path) -> None:
+def test_mcp_servers_that_cannot_be_used() -> None:
     with pytest.raises(UserError, match=r"cannot be started or reached \(FileNotFoundError"):
         open_tools(specs({"mcp": ["/nowhere/server"]}))
     with pytest.raises(UserError, match="the environment has no LLMKIT_MISSING"):
         open_tools(specs({"mcp": ["python"], "env": ["LLMKIT_MISSING"]}))
-    (tmp_path / "server.py").write_text(SERVER)
-    command = [sys.executable, str(tmp_path / "server.py")]
-    with pytest.raises(UserError, match="has no tool 'sub'; it has add, secret, slow"):
-        open_tools(specs({"mcp": command, "tools": ["sub"]}))
+
+
+def test_a_server_that_starts_and_never_answers_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmkit.tools.mcp.START_SECONDS", 0.5)
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    threads = threading.active_count()
+    with pytest.raises(UserError, match=r"cannot be started or reached \(TimeoutError"):
+        open_tools(specs({"mcp": ["sh", "-c", "cat > /dev/null"]}))
+    left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
+    assert not psutil.wait_procs(left, timeout=10)[1] and threading.active_count() == threads
+
+
+def test_what_a_server_lists_is_not_cut_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmkit.tools import mcp
+
+    def listed(num_pages: int) -> list[Any]:
+        async def list_tools(cursor: str | None) -> Any:
+            page = int(cursor or 0)
+            return SimpleNamespace(tools=[page], next_cursor=str(page + 1) if page + 1 < num_pages else None)
+
+        client = SimpleNamespace(result=lambda: SimpleNamespace(list_tools=list_tools))
+        return asyncio.run(mcp._Connection.list(SimpleNamespace(name="mcp: x", _client=client)))  # type: ignore[arg-type]
+
+    assert len(listed(1)) == 1 and len(listed(20)) == 20
+    with pytest.raises(UserError, match="lists its tools on more than 20 pages"):
+        listed(21)
+    names = [SimpleNamespace(name=name) for name in ("add", "slow")]
+    closed: list[bool] = []
+    known = SimpleNamespace(
+        name="mcp: x", list=lambda: None, wait=lambda work, seconds: names, close=lambda: closed.append(True)
+    )
+    monkeypatch.setattr(mcp, "_Connection", lambda spec: known)
+    with pytest.raises(UserError, match="has no tool 'sub'; it has add, slow"):
+        open_tools(specs({"mcp": ["x"], "tools": ["sub"]}))
+    assert closed

@@ -1,4 +1,4 @@
-"""Sixty ways out of the Python tool, and twelve for its second interpreter: none works, none takes us down, each
+"""Sixty ways out of the Python tool, and five for its second interpreter: none works, none takes us down, each
 comes back in time, and the tool goes on.
 
 A program that gets somewhere prints LOOSE. `{file}` holds a secret, `{folder}` is a folder of ours, `{port}` listens.
@@ -48,13 +48,13 @@ WAYS = {
     "getenv": "import os\nx = os.getenv('LLMKIT_SECRET')\nprint(x and 'LO' + 'OSE')",
     "environ of the process": "print('LO' + 'OSE', open('/proc/self/environ').read())",
     "command line of the parent": "print('LO' + 'OSE', open('/proc/1/cmdline').read())",
-    "name of the machine": "import platform\nprint('LO' + 'OSE', platform.node())",
+    "facts of a file": "import os\nprint('LO' + 'OSE', os.stat({file!r}))",
     # network
     "socket": "import socket\nsocket.create_connection(('127.0.0.1', {port}))\nprint('LO' + 'OSE')",
     "urllib": "import urllib.request as u\nprint('LO' + 'OSE', u.urlopen('http://127.0.0.1:{port}').read())",
-    "http client": "import http.client\nhttp.client.HTTPConnection('127.0.0.1', {port}).request('GET', '/')\nprint('LO' + 'OSE')",  # noqa: E501
+    "up the tree by pathlib": "from pathlib import Path\nprint('LO' + 'OSE', Path({folder!r}, '..').resolve())",
     "asyncio stream": "import asyncio\nasyncio.run(asyncio.open_connection('127.0.0.1', {port}))\nprint('LO' + 'OSE')",
-    "requests": "import requests\nprint('LO' + 'OSE', requests.get('http://127.0.0.1:{port}'))",
+    "a link": "import os\nos.symlink({file!r}, {folder!r} + '/link')\nprint('LO' + 'OSE')",
     # processes
     "system": "import os\nif os.system('touch {folder}/z') == 0: print('LO' + 'OSE')\nelse: raise OSError",
     "subprocess": "import subprocess\nprint('LO' + 'OSE', subprocess.check_output(['id']))",
@@ -72,13 +72,13 @@ WAYS = {
     "frames": "import sys\nprint('LO' + 'OSE', sys._getframe().f_back)",
     "frames of an error": "try:\n    1 / 0\nexcept Exception as e:\n    print('LO' + 'OSE', e.__traceback__.tb_frame.f_globals)",  # noqa: E501
     "import by name": "print('LO' + 'OSE', __import__('os').system('id'))",
-    "importlib": "import importlib\nprint('LO' + 'OSE', importlib.import_module('subprocess'))",
+    "an odd mode": "print('LO' + 'OSE', open({file!r}, 'x').read())",
     "builtins": "import builtins\nprint('LO' + 'OSE', builtins.__import__('os').getcwd())",
     "code objects": "f = lambda: 0\nf.__code__ = f.__code__.replace(co_consts=())\nprint('LO' + 'OSE')",
     "format to attributes": "print('LO' + 'OSE' if '{{0.__class__}}'.format(1) else '')",
     "eval of an import": "eval(\"__import__('os').system('id')\")\nprint('LO' + 'OSE')",
-    "pickle": "import pickle\nprint('LO' + 'OSE', pickle.loads(b'cos\\nsystem\\n(S\"id\"\\ntR.'))",
-    "garbage collector": "import gc\nprint('LO' + 'OSE', gc.get_objects())",
+    "a path with a zero": "print('LO' + 'OSE', open({file!r} + chr(0) + '.txt').read())",
+    "entries of a folder": "from pathlib import Path\nprint('LO' + 'OSE', list(Path({folder!r}).iterdir()))",
     # memory, recursion, loops, output
     "a large text": "x = 'x' * 10**11\nprint('LO' + 'OSE')",
     "a list that grows": "x = []\nwhile True: x.append('y' * 10**6)",
@@ -103,15 +103,18 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
     os.environ["LLMKIT_SECRET"] = SECRET
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
-        yield {"folder": str(folder), "file": str(folder / "secret"), "port": server.getsockname()[1], "server": server}
+        before = {process.pid for process in psutil.Process().children(recursive=True)}
+        places = {"folder": str(folder), "file": str(folder / "secret"), "port": server.getsockname()[1]}
+        yield {**places, "server": server, "before": before}
     del os.environ["LLMKIT_SECRET"]
 
 
 @pytest.fixture(scope="module")
-def monty() -> Tool:
+def monty(places: dict[str, Any]) -> Iterator[Tool]:
     tool = python_tool(PythonSpec(name="python", timeout=TIMEOUT, memory_mb=64))
-    tool.call({"code": "1"})
-    return tool
+    tool.result({"code": "1"})
+    yield tool
+    tool.close()
 
 
 def untouched(places: dict[str, Any]) -> bool:
@@ -134,24 +137,23 @@ def test_no_way_out(way: str, places: dict[str, Any], monty: Tool) -> None:
     assert "LOOSE" not in result.text and SECRET not in result.text and len(result.text) < 4000
     assert result.failed or result.text == "None" or "no output" in result.text, "nothing here is a success"
     assert untouched(places)
-    assert monty.call({"code": "6 * 7"}) == "42", "and the next call is as the first"
+    assert monty.result({"code": "6 * 7"}).text == "42", "and the next call is as the first"
 
 
 def test_what_is_left_are_the_workers_alone(places: dict[str, Any], monty: Tool) -> None:
-    names = {process.name() for process in psutil.Process().children(recursive=True)}
-    assert names <= {"monty"}
-    assert len(psutil.Process().children(recursive=True)) <= (os.cpu_count() or 1)
+    monty.result({"code": "1"})
+    left = [process for process in psutil.Process().children(recursive=True) if process.pid not in places["before"]]
+    assert {process.name() for process in left} == {"monty"}
+    assert len(left) <= len(os.sched_getaffinity(0))
 
 
 def test_a_program_that_prints_its_way_out_would_be_seen(monty: Tool) -> None:
     """The test can fail: this is what a way out looks like."""
-    assert "LOOSE" in monty.call({"code": "print('LO' + 'OSE')"})
+    assert "LOOSE" in monty.result({"code": "print('LO' + 'OSE')"}).text
 
 
-PROCESS_WAYS = [
-    "environ of the process", "read the environment", "socket", "asyncio stream", "system", "fork bomb",
-    "kill the parent", "threads", "a list that grows", "recursion", "an endless loop", "a flood of output",
-]  # fmt: skip
+PROCESS_WAYS = ["read the environment", "socket", "system", "kill the parent", "an endless loop"]
+"""What the box itself holds against stands in test_sandbox_program and test_rewards_code."""
 
 
 @pytest.mark.parametrize("way", PROCESS_WAYS)
@@ -165,5 +167,5 @@ def test_no_way_out_of_the_process(way: str, places: dict[str, Any]) -> None:
     result = tool.result({"code": code})
     assert time.monotonic() - start < 4 * TIMEOUT + IN_TIME
     assert SECRET not in result.text and len(result.text) < 4000
-    assert "LOOSE" not in result.text or way == "environ of the process"
+    assert "LOOSE" not in result.text
     assert untouched(places)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import threading
+import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from llmkit.errors import DataError, RunError, UserError
 from llmkit.recipe.tools import SearchSpec
 from llmkit.stages.index import main
 from llmkit.tools import index as index_module
-from llmkit.tools.index import MARK, Document, Index, Passage, build_index, words
+from llmkit.tools.index import MARK, Document, Index, Passage, build_index
 from llmkit.tools.passages import passages
 from llmkit.tools.search import NOTHING, search_tool, written
+from llmkit.tools.words import words
 
 DOCUMENTS = [
     Document("Paris is the capital of France. It lies on the Seine.", "Paris", "a"),
@@ -102,7 +105,7 @@ def test_rubbish_finds_nothing_and_harms_nothing(folder: Path, query: str) -> No
 
 def test_search_from_many_threads(folder: Path) -> None:
     tool, found = tool_of(folder), []
-    ask = lambda: found.extend(tool.call({"query": "capital of France"}) for _ in range(50))  # noqa: E731
+    ask = lambda: found.extend(tool.result({"query": "capital of France"}).text for _ in range(50))  # noqa: E731
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -112,22 +115,49 @@ def test_search_from_many_threads(folder: Path) -> None:
 
 
 def test_settings_change_what_is_written(folder: Path) -> None:
-    long = tool_of(folder, num_results=4).call({"query": "capital water"})
+    long = tool_of(folder, num_results=4).result({"query": "capital water"}).text
     assert long.count("[") > 2 and "\n\n[2] " in long
-    assert "[2]" not in tool_of(folder, num_results=1).call({"query": "capital water"})
-    short = tool_of(folder, max_chars=100).call({"query": "water"})
+    assert "[2]" not in tool_of(folder, num_results=1).result({"query": "capital water"}).text
+    named = tool_of(folder, tool_name="look_up")
+    assert named.name == named.schema["function"]["name"] == "look_up" and tool_of(folder).name == "search"
+    short = tool_of(folder, max_chars=100).result({"query": "water"}).text
     assert len(short) <= 100 and short.endswith("...")
 
 
 def test_titles_stand_over_passages_that_lack_them() -> None:
     found = [Passage("It lies on the Seine.", "Paris", "", 1.0), Passage("Paris is old.", "Paris", "", 1.0)]
     assert written(found, 1000) == "[1] Paris\nIt lies on the Seine.\n\n[2] Paris is old."
+    pages = [Passage("# Plums\n\nBlue.", "Plums", "", 1.0), Passage("= Nuts =\n\nHard.", "Nuts", "", 1.0)]
+    assert written(pages, 1000) == "[1] # Plums\n\nBlue.\n\n[2] = Nuts =\n\nHard."
 
 
 def test_words_are_without_case_accents_and_joints() -> None:
     assert words("The Stra\u00dfe's caf\u00e9, 3.5 \u6771\u4eac x_y") == [
         "the", "strasse", "s", "cafe", "3", "5", "\u6771", "\u4eac", "x", "y",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        ["\u0939\u093f\u0928\u094d\u0926\u0940", "\u092d\u093e\u0937\u093e"],
+        ["\u0ba4\u0bae\u0bbf\u0bb4\u0bcd"],
+        ["\u304c", "\u304b"],
+        ["\ud55c\uad6d\uc5b4"],
+        ["\u0e44", "\u0e17", "\u0e22"],
+    ],
+)
+def test_words_of_other_scripts(found: list[str]) -> None:
+    """Signs of vowels belong to a word (Hindi, Tamil), and a letter with its sign is another one (Japanese)."""
+    assert words(" ".join(found)) == found == words(unicodedata.normalize("NFD", " ".join(found)))
+
+
+def test_points_that_are_mostly_left_out_do_not_count() -> None:
+    assert words("\u05e9\u05b8\u05dc\u05d5\u05b9\u05dd") == ["\u05e9\u05dc\u05d5\u05dd"]
+    assert words("\u0643\u0650\u062a\u0627\u0628 \u043c\u043e\u0439") == [
+        "\u0643\u062a\u0627\u0628",
+        "\u043c\u043e\u0438",
+    ]
 
 
 # Indexes --------------------------------------------------------------------------------------------------------------
@@ -141,17 +171,62 @@ def test_an_index_of_other_documents_or_versions_is_refused(folder: Path, tmp_pa
     other = build_index([DOCUMENTS[0], DOCUMENTS[1]._replace(title="x")], tmp_path / "other")
     assert other.digest != build_index(DOCUMENTS[:2], tmp_path / "two").digest
     manifest = tmp_path / "other" / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 2}))
-    with pytest.raises(UserError, match="is an index of format 2, and this llmkit reads format 1; build it anew"):
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 1}))
+    with pytest.raises(UserError, match="is an index of format 1, and this llmkit reads format 2; build it anew"):
         Index.open(tmp_path / "other")
-    manifest.write_text("{")
-    with pytest.raises(UserError, match="cannot be read"):
-        Index.open(tmp_path / "other")
+    build_index(DOCUMENTS[:1], tmp_path / "other")
+    assert Index.open(tmp_path / "other").search("paris", 1), "and there, too"
     with pytest.raises(UserError, match="is no index; make one: llmkit index"):
         Index.open(tmp_path)
-    next((tmp_path / "two").glob("data-*/bm25/data*")).unlink()
-    with pytest.raises(UserError, match="is a damaged index"):
+    manifest = tmp_path / "two" / "manifest.json"
+    manifest.write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
         Index.open(tmp_path / "two")
+    build_index(DOCUMENTS[:2], tmp_path / "three")
+    next((tmp_path / "three").glob("data-*/bm25/data*")).unlink()
+    with pytest.raises(UserError, match="is a damaged index"):
+        Index.open(tmp_path / "three")
+
+
+def test_a_closed_tool_reads_no_other_file(tmp_path: Path) -> None:
+    """Its number may belong to somebody else's by then."""
+    build_index(DOCUMENTS[:1], tmp_path / "mine")
+    tool = tool_of(tmp_path / "mine")
+    tool.close()
+    (tmp_path / "other").write_text("x" * 1000)
+    with (tmp_path / "other").open() as file:
+        result = tool.result({"query": "paris"})
+        assert result.failed and "ValueError" in result.text
+        tool.close()
+        assert file.read() == "x" * 1000
+
+
+def test_two_builders_of_one_folder(tmp_path: Path) -> None:
+    def begins_another() -> Iterator[Document]:
+        yield DOCUMENTS[0]
+        with pytest.raises(UserError, match="is being written by another process; wait"):
+            build_index(DOCUMENTS[1:2], tmp_path / "mine")
+        yield DOCUMENTS[1]
+
+    build_index(begins_another(), tmp_path / "mine")
+    assert Index.open(tmp_path / "mine").manifest.num_documents == 2
+    build_index(DOCUMENTS[:1], tmp_path / "mine")
+
+
+def test_a_reader_goes_on_with_what_took_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_index(DOCUMENTS[:1], tmp_path / "mine")
+    read = index_module._read_manifest
+    replaced: list[bool] = []
+
+    def replaces(folder: Path) -> Any:
+        manifest = read(folder)
+        if not replaced:
+            replaced.append(True)
+            build_index(DOCUMENTS[1:2], folder)
+        return manifest
+
+    monkeypatch.setattr(index_module, "_read_manifest", replaces)
+    assert Index.open(tmp_path / "mine").search("bogota", 1)
 
 
 def test_a_new_index_replaces_the_old_one_only_when_it_is_whole(
