@@ -186,6 +186,21 @@ def rank(context: typer.Context) -> None:
 
 
 @app.command(context_settings=_PASS_ON)
+def arena(context: typer.Context) -> None:
+    """Rate the models of a run against one another, by evaluations of preferences and by rankings.
+
+    Examples:
+
+        llmkit arena runs/rlhf
+
+        llmkit arena runs/rlhf --by preference --json
+    """
+    from llmkit.cli.worker import become
+
+    become("arena", context.args)
+
+
+@app.command(context_settings=_PASS_ON)
 def index(context: typer.Context) -> None:
     """Index documents for the tool `search`: `{name: search, index: FOLDER}`.
 

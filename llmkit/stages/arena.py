@@ -1,0 +1,124 @@
+"""`llmkit arena RUN`: how often each model's answers are better than each other one's, and the ladder that follows.
+
+Two sources. Evaluations `preference` asked all models the same prompts and kept how good each answer is. Rankings put
+answers of several models in order (a `rollout` stage with `models`), by people, a model, a function or a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import combinations
+
+from rich.console import Console
+from rich.table import Table
+
+from llmkit.artifacts.files import write_json
+from llmkit.artifacts.rundir import RunDir, StageDir, open_run
+from llmkit.errors import RunError
+from llmkit.evaluate.ladder import Comparison, Outcome, Rating, ladder
+from llmkit.evaluate.results import read_documents
+from llmkit.knowledge.store import read_rows
+from llmkit.preference.rankings import standing
+from llmkit.preference.rollouts import FILE as ROLLOUTS
+from llmkit.preference.rollouts import read_rollouts
+from llmkit.preference.store import read_events
+from llmkit.stages.command import exit_code
+
+FILE = "arena.json"
+GOLD = "gold"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 2 and one line for what the user can mend."""
+    parser = argparse.ArgumentParser(prog="llmkit arena", description="Rate the models of a run against one another.")
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("--by", help="evaluation 'preference' or 'rank' stage whose comparisons count (default: all)")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    args = parser.parse_args(argv)
+    return exit_code(lambda: show(open_run(args.run), args.by, as_json=args.json))
+
+
+def show(run: RunDir, by: str | None, *, as_json: bool) -> None:
+    """Prints the ladder, and writes `arena.json` beside the stages. Raises RunError where nothing can be compared."""
+    found = comparisons(run)
+    if by is not None and by not in found:
+        raise RunError(f"--by {by}", "no such comparisons", f"have: {', '.join(found) or 'none'}")
+    chosen = [one for name, each in found.items() if by in (None, name) for one in each]
+    if not chosen:
+        cure = "add an evaluation 'preference' to the recipe, or rank answers of several models"
+        raise RunError(str(run.path), "holds no comparisons of models", cure)
+    ratings = ladder(chosen)
+    told = {"by": by or ", ".join(found), "num_comparisons": len(chosen), "ratings": [asdict(one) for one in ratings]}
+    write_json(run.path / FILE, told)
+    console = Console(highlight=False)
+    if as_json:
+        console.print_json(data=told)
+        return
+    console.print(_table(ratings))
+    console.print(f"{len(chosen):,} comparisons by {told['by']}; intervals of 95 % over prompts")
+
+
+def comparisons(run: RunDir) -> dict[str, list[Comparison]]:
+    """By evaluation or stage."""
+    found = {f"{name}": made for name, made in _evaluated(run)}
+    found |= {stage.name: made for stage in run.stages() if (made := list(_ranked(stage)))}
+    return {name: made for name, made in found.items() if made}
+
+
+def _evaluated(run: RunDir) -> Iterator[tuple[str, list[Comparison]]]:
+    """Of every evaluation `preference`: each model's latest answers against each other model's."""
+    answers: dict[str, dict[str, list[tuple[str, float]]]] = {}
+    for stage in run.stages():
+        manifest = stage.manifest()
+        if manifest is None or manifest.kind != "evaluate":
+            continue
+        specs = [spec for spec in manifest.settings.get("evals", []) if spec.get("task") == "preference"]
+        measured = manifest.parent.stage if manifest.parent else "base"
+        for spec in specs:
+            documents = read_documents(stage.path / "evals", spec["name"])
+            answers.setdefault(spec["name"], {})[measured] = [(d.prompt, d.metrics[GOLD]) for d in documents]
+    for name, models in answers.items():
+        made = []
+        for first, second in combinations(models, 2):
+            for (prompt, one), (other_prompt, other) in zip(models[first], models[second], strict=False):
+                if prompt == other_prompt:
+                    made.append(Comparison(prompt, first, second, _outcome(one - other)))
+        yield name, made
+
+
+def _ranked(stage: StageDir) -> Iterator[Comparison]:
+    """Of a `rank` stage: answers of different models to one prompt."""
+    manifest = stage.manifest()
+    if manifest is None or manifest.kind != "rank":
+        return
+    source = next(each for each in RunDir(stage.path.parent).stages() if each.name == manifest.settings["rollouts"])
+    rollouts = source.data / ROLLOUTS
+    models = {(row["id"], one["id"]): one.get("model") for row in read_rows(rollouts) for one in row["completions"]}
+    items = {item.id: item for item in read_rollouts(rollouts)}
+    for decision in standing(read_events(stage.data / "rankings.jsonl"), items).decisions.values():
+        for first, second in combinations(decision.ranks, 2):
+            one, other = models[decision.item, first], models[decision.item, second]
+            if one and other and one != other:
+                outcome = _outcome(decision.ranks[second] - decision.ranks[first])
+                yield Comparison(decision.item, one, other, outcome)
+
+
+def _outcome(difference: float) -> Outcome:
+    return "first" if difference > 0 else "second" if difference < 0 else "tie"
+
+
+def _table(ratings: Sequence[Rating]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("", "model", "rating", "95 %", "wins", "comparisons"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for place, one in enumerate(ratings, start=1):
+        interval = f"{one.low:.0f} to {one.high:.0f}"
+        numbers = (f"{one.rating:.0f}", interval, f"{one.win_rate:.1%}", f"{one.num_comparisons:,}")
+        table.add_row(str(place), one.model, *numbers)
+    return table
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
