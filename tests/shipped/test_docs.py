@@ -23,6 +23,8 @@ HEAVY = {
     "accelerate launch": "tests/shipped/test_demo.py",
     "lm_eval": "tests/shipped/test_evals.py",
     "llmkit rank rollouts.jsonl": "serves until it is stopped: tests/shipped/test_rank_troubles.py",
+    "llmkit rank runs/": "serves until it is stopped: tests/data/test_rank_rows.py finds what it serves",
+    "llmkit arena": "tests/data/test_arena.py",
 }
 
 
