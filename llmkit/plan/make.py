@@ -21,7 +21,7 @@ from llmkit.plan.command import AccelerateConfig, accelerate_config, build, mach
 from llmkit.plan.decide import decide
 from llmkit.plan.files import problems_of_data, resolve_model
 from llmkit.plan.fingerprint import Upstream, fingerprint_of, inputs_of
-from llmkit.plan.memory import Memory, estimate, num_trained
+from llmkit.plan.memory import Memory, estimate, num_trained, with_scorers
 from llmkit.plan.rows import count, questions
 from llmkit.plan.shape import Shape, read_config, shape_of
 from llmkit.plan.step import Plan, Step
@@ -39,6 +39,7 @@ from llmkit.recipe.schema import (
     RankStage,
     Recipe,
     RefusalsStage,
+    RewardStage,
     RolloutStage,
     TrainStage,
     TunedStage,
@@ -183,7 +184,7 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
         rows=_rows(stage, before),
         tokens=None,
         shape=shape,
-        memory=_memory(recipe, stage, shape, config, batch),
+        memory=_memory(recipe, stage, shape, config, batch, data_steps),
         command=build(stage.kind, stage.launch, config, stage_dir.stage_file),
         inputs=inputs,
         fingerprint=fingerprint_of(inputs),
@@ -222,7 +223,18 @@ def _shape(stage: Any, parent: Step | None, model: str | None, recipe: Recipe) -
     return shape_of(config) if config else None
 
 
-def _memory(recipe: Recipe, stage: Any, shape: Shape | None, config: AccelerateConfig, batch: Any) -> Memory | None:
+def _memory(
+    recipe: Recipe, stage: Any, shape: Shape | None, config: AccelerateConfig, batch: Any, read: dict[str, Step]
+) -> Memory | None:
+    """Args: read: the steps whose rows or models it reads."""
+    scorers = [(step.stage, step.shape) for step in read.values() if isinstance(step.stage, RewardStage)]
+    alone = _memory_alone(recipe, stage, shape, config, batch)
+    return with_scorers(alone, scorers) if alone is not None else None
+
+
+def _memory_alone(
+    recipe: Recipe, stage: Any, shape: Shape | None, config: AccelerateConfig, batch: Any
+) -> Memory | None:
     if shape is None or isinstance(stage, (RefusalsStage, RankStage)):
         return None
     if isinstance(stage, (InterrogateStage, EvaluateStage, BestOfNStage, RolloutStage)):

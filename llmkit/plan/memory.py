@@ -19,14 +19,15 @@ size, vocabulary, layers; Q, K: sizes of a token's queries and of its keys; W: w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmkit.artifacts.stagefile import Batch
 from llmkit.plan.command import AccelerateConfig
 from llmkit.plan.shape import Shape
 from llmkit.recipe.parts import ModelSpec
-from llmkit.recipe.schema import DpoStage, PracticeStage, PretrainStage, RewardStage, TrainStage
+from llmkit.recipe.schema import DpoStage, PracticeStage, PretrainStage, RewardStage, RlhfStage, TrainStage
 from llmkit.recipe.trainer_keys import trainer_options
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -92,6 +93,14 @@ def estimate(
     return Memory(rounded, shape.num_parameters, num_trained)
 
 
+def with_scorers(memory: Memory, scorers: Sequence[tuple[RewardStage, Shape | None]]) -> Memory:
+    """The same with reward models beside it, which are held whole in float32; unchanged where a shape is not known."""
+    known = [stage.num_models * shape.num_parameters for stage, shape in scorers if shape is not None]
+    if not known or len(known) < len(scorers):
+        return memory
+    return replace(memory, terms={**memory.terms, "reward models": 4 * sum(known)})
+
+
 def num_trained(stage: TrainStage, shape: Shape) -> int | None:
     """Weights that get gradients; None where peft's targets are not known here."""
     if stage.peft is None:
@@ -150,6 +159,9 @@ def _weights(stage: TrainStage, shape: Shape, setting: _Setting) -> float:
 def _reference(stage: TrainStage, weights: float) -> float:
     if stage.peft is not None:
         return 0
+    if isinstance(stage, RlhfStage):
+        # the guard measures how far the policy is from it
+        return weights
     if isinstance(stage, PracticeStage):
         return weights if trainer_options(stage.trainer_kind, stage.trainer)["beta"] else 0
     frozen = isinstance(stage, DpoStage) and not stage.trainer.get("precompute_ref_log_probs")

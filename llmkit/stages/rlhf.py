@@ -84,7 +84,7 @@ def scorer_of(worker: Worker) -> PreferenceScorer:
 
 def guard_of(worker: Worker, trainer: Any, prepared: Prepared) -> Guard:
     """Raises UserError where the prompts that it looks at are practised on, or where the model cannot be asked."""
-    stage, file = rlhf_stage(worker), worker.file
+    stage = rlhf_stage(worker)
     where = f"stage '{stage.name}': guard"
     if is_sharded(trainer):
         raise UserError(where, "asks a model whose weights are sharded", "use zero2 or ddp")
@@ -93,15 +93,22 @@ def guard_of(worker: Worker, trainer: Any, prepared: Prepared) -> Guard:
     prompts: list[Problem] = [problem for held in prepared.heldout.values() for problem in held][:num]
     if not prompts:
         raise UserError(where, "has no prompts to look at", "name held-out prompts in 'heldout'")
-    reference: PreTrainedModel | None = None
-    if stage.peft is None:
-        assert file.input_model is not None
-        reference = load_spec(file.model, file.input_model, file.parent is None).to(PartialState().device).eval()
-        reference.requires_grad_(False)
+    reference = None if stage.peft else _reference(worker, trainer)
     scorer = prepared.scorer
     assert isinstance(scorer, PreferenceScorer)
     true = labelled_by(stage.measured_by) if stage.measured_by else None
     return Guard(worker, trainer, prompts, scorer, gold_of(worker), true, reference)
+
+
+def _reference(worker: Worker, trainer: Any) -> PreTrainedModel:
+    """The stage's input model, frozen: the trainer's own, where it has one that stays where it is."""
+    file = worker.file
+    if trainer.ref_model is not None and not trainer.args.sync_ref_model:
+        own: PreTrainedModel = trainer.accelerator.unwrap_model(trainer.ref_model)
+        return own
+    assert file.input_model is not None
+    model = load_spec(file.model, file.input_model, file.parent is None).to(PartialState().device).eval()
+    return model.requires_grad_(False)
 
 
 def gold_of(worker: Worker) -> Judge | None:
