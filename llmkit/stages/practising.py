@@ -26,6 +26,7 @@ from llmkit.modeling.tokens import fit_model, prepare_tokenizer
 from llmkit.recipe.practice import FilterSpec
 from llmkit.recipe.schema import PracticeStage
 from llmkit.rewards.check import check
+from llmkit.stages.callbacks import last_checkpoint, step_of
 from llmkit.stages.common import Worker
 from llmkit.stages.heldout import is_sharded
 from llmkit.stages.measuring import MeasureCallback, Measured, curves
@@ -69,6 +70,7 @@ def practise(worker: Worker, config: type[GRPOConfig] | type[RLOOConfig], kind: 
     prepared = prepare(worker, args)
     trainer = build_trainer(worker, args, prepared, kind)
     practice: Practice = trainer.practice
+    drop_rollouts(worker, trainer)
     if stage.sampling.filter is not None:
         allowed = filtered(worker, trainer, prepared, stage.sampling.filter)
         practice.stream = stream_of(stage, prepared.problems, allowed)
@@ -76,8 +78,8 @@ def practise(worker: Worker, config: type[GRPOConfig] | type[RLOOConfig], kind: 
     measured = Measured(worker, trainer, practice, prepared.heldout, stage.measure, is_sharded=practice.batch_size == 0)
     own = (
         MeasureCallback(measured, stage.measure.every),
-        MonitorCallback(worker, stage.monitors),
-        BorderCallback(trainer),
+        practice.monitor,
+        BorderCallback(trainer, practice.monitor),
     )
     for callback in own:
         trainer.add_callback(callback)
@@ -85,6 +87,14 @@ def practise(worker: Worker, config: type[GRPOConfig] | type[RLOOConfig], kind: 
     for when, numbers in (("before", before), ("after", after)):
         metrics |= {f"heldout/{name}/{when}/{key}": x for name, found in numbers.items() for key, x in found.items()}
     return finish(worker, trainer, prepared, metrics, seconds)
+
+
+def drop_rollouts(worker: Worker, trainer: Any) -> None:
+    """Those of steps that will be done again: all, where an earlier start was killed before its first checkpoint."""
+    checkpoint = last_checkpoint(worker.dir.checkpoints)
+    if worker.is_main:
+        trainer.practice.rollouts.drop_after(-1 if checkpoint is None else step_of(checkpoint))
+    trainer.accelerator.wait_for_everyone()
 
 
 def practice_stage(worker: Worker) -> PracticeStage:
@@ -196,7 +206,8 @@ def build_trainer(worker: Worker, args: Any, prepared: Prepared, kind: type[Any]
         top_p=args.top_p,
         resample=stage.sampling.resample,
         screen=stage.sampling.screen,
-        batch_size=args.generation_batch_size // args.world_size,
+        batch_size=min(stage.batch_size, args.generation_batch_size // args.world_size),
+        monitor=MonitorCallback(worker, stage),
     )
     # TRL's sampler only counts: a row per problem, but no generation batch that is short
     length = -(-max(len(prepared.allowed), 1) // num_prompts) * num_prompts
@@ -271,17 +282,25 @@ def filtered(worker: Worker, trainer: Trainer, prepared: Prepared, spec: FilterS
 
 
 class BorderCallback(TrainerCallback):
-    """Checkpoints are saved between generation batches, so that no half-used one is lost. To be added before the
-    callback that looks at `control.should_save`."""
+    """Between generation batches checkpoints are saved, and monitors end the stage: so no half-used one is lost. To be
+    added behind the monitor, and before the callback that looks at `control.should_save`."""
 
-    def __init__(self, trainer: Any) -> None:
-        self._trainer, self._owed = trainer, False
+    def __init__(self, trainer: Any, monitor: MonitorCallback) -> None:
+        self._trainer, self._monitor, self._owed = trainer, monitor, False
 
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        every = self._trainer.args.steps_per_generation * self._trainer.num_iterations
         wanted = control.should_save or self._owed
-        control.should_save = wanted and self._trainer._step % every == 0
+        control.should_save = wanted and self._at_border()
         self._owed = wanted and not control.should_save
+        self.on_log(args, state, control)
+
+    def on_log(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._monitor.stopped_by is not None and self._at_border():
+            control.should_training_stop = control.should_save = True
+
+    def _at_border(self) -> bool:
+        every: int = self._trainer.args.steps_per_generation * self._trainer.num_iterations
+        return bool(self._trainer._step % every == 0)
 
 
 def finish(worker: Worker, trainer: Any, prepared: Prepared, metrics: dict[str, float], seconds: float) -> Manifest:

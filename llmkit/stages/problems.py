@@ -87,8 +87,8 @@ def _prepare(worker: Worker, spec: ProblemsSpec, chat: bool) -> tuple[Scorer, Pr
         seed=SEED,
         data_stages=stages_read(worker),
         cache_dir=worker.dir.cache,
-        max_rejected=0.01,
-        dedup=True,
+        max_rejected=spec.max_rejected,
+        dedup=spec.dedup,
         rejected_file=rejected if worker.is_main else None,
         chat=chat,
     )
