@@ -119,3 +119,25 @@ class MonitorCallback(TrainerCallback):
             self.stopped_by = name
             said += f", which ends the stage before its {state.max_steps} steps"
         self._worker.warn(f"step {state.global_step}: {name} is {value:.3g}, {said}: {why}")
+
+
+class BorderCallback(TrainerCallback):
+    """Between generation batches checkpoints are saved, and monitors end the stage: so no half-used one is lost. To be
+    added behind the monitor, and before the callback that looks at `control.should_save`."""
+
+    def __init__(self, trainer: Any, monitor: MonitorCallback) -> None:
+        self._trainer, self._monitor, self._owed = trainer, monitor, False
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        wanted = control.should_save or self._owed
+        control.should_save = wanted and self._at_border()
+        self._owed = wanted and not control.should_save
+        self.on_log(args, state, control)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._monitor.stopped_by is not None and self._at_border():
+            control.should_training_stop = control.should_save = True
+
+    def _at_border(self) -> bool:
+        every: int = self._trainer.args.steps_per_generation * self._trainer.num_iterations
+        return bool(self._trainer._step % every == 0)

@@ -9,8 +9,7 @@ from typing import Any
 
 import datasets
 from accelerate import PartialState
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl, TrainerState
-from transformers import TrainingArguments as Arguments
+from transformers import PreTrainedTokenizerBase, Trainer
 from trl import GRPOConfig, RLOOConfig
 
 from llmkit.artifacts.files import sha256_of
@@ -30,7 +29,7 @@ from llmkit.stages.callbacks import last_checkpoint, step_of
 from llmkit.stages.common import Worker
 from llmkit.stages.heldout import is_sharded
 from llmkit.stages.measuring import MeasureCallback, Measured, curves
-from llmkit.stages.monitors import MonitorCallback
+from llmkit.stages.monitors import BorderCallback, MonitorCallback
 from llmkit.stages.practice import Practice, PracticeMixin
 from llmkit.stages.pretrain import input_tokenizer
 from llmkit.stages.problems import read_problems
@@ -279,28 +278,6 @@ def filtered(worker: Worker, trainer: Trainer, prepared: Prepared, spec: FilterS
         what = f"no problem is solved with a share from {low:g} to {high:g}: {hard} less often, {easy} more often"
         raise UserError(f"stage '{stage.name}': sampling.filter", what, "widen 'keep', or take other problems")
     return kept
-
-
-class BorderCallback(TrainerCallback):
-    """Between generation batches checkpoints are saved, and monitors end the stage: so no half-used one is lost. To be
-    added behind the monitor, and before the callback that looks at `control.should_save`."""
-
-    def __init__(self, trainer: Any, monitor: MonitorCallback) -> None:
-        self._trainer, self._monitor, self._owed = trainer, monitor, False
-
-    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        wanted = control.should_save or self._owed
-        control.should_save = wanted and self._at_border()
-        self._owed = wanted and not control.should_save
-        self.on_log(args, state, control)
-
-    def on_log(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self._monitor.stopped_by is not None and self._at_border():
-            control.should_training_stop = control.should_save = True
-
-    def _at_border(self) -> bool:
-        every: int = self._trainer.args.steps_per_generation * self._trainer.num_iterations
-        return bool(self._trainer._step % every == 0)
 
 
 def finish(worker: Worker, trainer: Any, prepared: Prepared, metrics: dict[str, float], seconds: float) -> Manifest:
