@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from llmkit.errors import RunError
 
@@ -16,19 +18,32 @@ NO_SPACE = 64 * 1024
 """Free bytes below which a disk is as good as full."""
 
 
-def write_text(path: Path, text: str) -> None:
-    """Atomic: a temporary file in the same folder, flushed to disk, then renamed."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears at `path` when the block ends well: a temporary one in the same folder, flushed to disk, then
+    renamed. Raises RunError on a full disk."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
+        file = partial.open("wb")
+    except OSError as error:
+        raise disk_error(path, error) from error
+    try:
+        with file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise disk_error(path, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """All of it or nothing, as `whole_file` does."""
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8"))
 
 
 def write_json(path: Path, data: Any) -> None:

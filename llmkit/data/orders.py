@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from llmkit.data.messages import BadRow, Row
 from llmkit.data.problem_rows import problem_rows
-from llmkit.data.sources import name_of, read_source
+from llmkit.data.sources import is_function, is_local, name_of, read_source
 from llmkit.errors import DataError
 from llmkit.recipe.practice import ProblemSource
 
@@ -23,7 +23,17 @@ SPOKEN = "The answer is"
 FILLER = ". "
 
 
-def worked(*, path: str, order: Order, answer_after: str = SPOKEN, **source: Any) -> Iterator[dict[str, str]]:
+def worked(
+    *,
+    path: str,
+    order: Order,
+    answer_after: str = SPOKEN,
+    name: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    columns: dict[str, str] | None = None,
+    args: dict[str, Any] | None = None,
+) -> Iterator[dict[str, str]]:
     """`{"prompt", "completion"}` for every problem of a source.
 
     Args:
@@ -31,14 +41,18 @@ def worked(*, path: str, order: Order, answer_after: str = SPOKEN, **source: Any
         order: `reasoning_first` working, then answer; `answer_first` the same words, answer in front; `filler` as many
             `.` as the working has words, then the answer.
         answer_after: mark in `solution` between the two.
-        source: `name`, `split`, `revision`, `columns` and `args` of the source.
+        name, split, revision, columns, args: of the source, as in a recipe. How many rows are taken, and which slice of
+            a file, is said beside this function in the recipe.
 
     Raises:
-        ValueError: an order or an option that is not known.
+        ValueError: an order that is not known, or a source that cannot be.
         DataError: a source that cannot be read, or a row without working or answer.
     """
     if order not in get_args(Order):
         raise ValueError(f"no order {order!r}; there are {', '.join(get_args(Order))}")
+    if split != "train" and (is_local(path) or is_function(path)):
+        raise ValueError(f"split {split!r} has no effect on {path}; set 'split' beside this function in the recipe")
+    source = {"name": name, "split": split, "revision": revision, "columns": columns or {}, "args": args or {}}
     spec = ProblemSource.model_validate({"path": path, "answer_after": answer_after, **source})
     opened = problem_rows(chat=False)(spec, read_source(spec, {}, seed=0))
     for raw in opened.raws:
@@ -47,13 +61,16 @@ def worked(*, path: str, order: Order, answer_after: str = SPOKEN, **source: Any
             raise DataError(where, raw.error)
         try:
             row = opened.convert(raw)
+            completion = _in_order(row, order, answer_after)
         except BadRow as error:
             raise DataError(where, str(error), "mend or remove the row") from None
-        yield {"prompt": row["prompt"], "completion": _in_order(row, order, answer_after)}
+        yield {"prompt": row["prompt"], "completion": completion}
 
 
 def _in_order(row: Row, order: Order, mark: str) -> str:
     working = " ".join(str(row["solution"]).rpartition(mark)[0].split())
+    if not working:
+        raise BadRow(f"nothing stands in front of the mark {mark!r} in solution: there is no working")
     said = f"{SPOKEN} {str(row['answer']).rstrip('.')}."
     if order == "filler":
         return FILLER * len(working.split()) + said

@@ -80,11 +80,6 @@ class Problems:
         """Where the bad rows were written, if there were any."""
         return self._mixture.rejected_file
 
-    @property
-    def sha256(self) -> str:
-        """Of all problems in order."""
-        return self._mixture.sha256
-
     def columns_of_all(self) -> set[str]:
         """Columns that every problem has."""
         return set(self._columns)

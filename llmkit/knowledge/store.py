@@ -11,7 +11,6 @@ something else (another key) are deleted before a stage begins.
 from __future__ import annotations
 
 import json
-import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmkit.artifacts.files import disk_error, read_json, to_line, write_json
+from llmkit.artifacts.files import disk_error, read_json, to_line, whole_file, write_json
 from llmkit.errors import RunError
 
 KEYS = "steps.json"
@@ -29,29 +28,12 @@ Row = dict[str, Any]
 @contextmanager
 def writing(path: Path) -> Iterator[Callable[[Row], None]]:
     """A function that writes a row; the file appears when the block ends well. Raises RunError on a full disk."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = partial.open("wb")
-    except OSError as error:
-        raise disk_error(path, error) from error
+    with whole_file(path) as file:
 
-    def write(row: Row) -> None:
-        try:
+        def write(row: Row) -> None:
             file.write(to_line(row))
-        except OSError as error:
-            raise disk_error(path, error) from error
 
-    try:
-        with file:
-            yield write
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise disk_error(path, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
+        yield write
 
 
 def read_rows(path: Path) -> Iterator[Row]:

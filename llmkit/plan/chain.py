@@ -7,12 +7,17 @@ from typing import Any
 
 from llmkit.recipe import reads
 from llmkit.recipe.checks import BASE, model_of
+from llmkit.recipe.curves import filled
 from llmkit.recipe.knowledge import HonestySpec, JudgeSpec
 from llmkit.recipe.parts import LaunchSpec
+from llmkit.recipe.practice import ProblemsSpec, RewardSpec
+from llmkit.recipe.reward_keys import options
 from llmkit.recipe.rows import HELDOUT
 from llmkit.recipe.schema import (
+    BestOfNStage,
     EvaluateStage,
     InterrogateStage,
+    PracticeStage,
     PretrainStage,
     RankStage,
     Recipe,
@@ -21,6 +26,9 @@ from llmkit.recipe.schema import (
     TrainStage,
 )
 from llmkit.recipe.trainer_keys import resolved_trainer
+
+REFUSALS = "refusals"
+"""Option of rewards that tell refusals from answers."""
 
 
 def chain(recipe: Recipe) -> list[Any]:
@@ -79,6 +87,10 @@ def _resolved(recipe: Recipe, stage: Any) -> Any:
     changes: dict[str, Any] = {"seed": recipe.run.seed if stage.seed is None else stage.seed}
     if isinstance(stage, TrainStage):
         changes["trainer"] = resolved_trainer(stage.trainer_kind, stage.trainer)
+    if isinstance(stage, PracticeStage):
+        changes["monitors"] = filled(stage.monitors)
+    if isinstance(stage, (PracticeStage, BestOfNStage)):
+        changes["rewards"] = _rewards(recipe, stage.rewards)
     if isinstance(stage, EvaluateStage):
         changes |= {"evals": _frozen(recipe, stage.evals or recipe.evals), "prompts": stage.prompts or recipe.prompts}
     if isinstance(stage, InterrogateStage):
@@ -90,7 +102,13 @@ def _resolved(recipe: Recipe, stage: Any) -> Any:
 
 
 def _frozen(recipe: Recipe, evals: Sequence[Any]) -> list[Any]:
-    return [_honesty(recipe, spec) if isinstance(spec, HonestySpec) else spec for spec in evals]
+    return [_resolved_eval(recipe, spec) for spec in evals]
+
+
+def _resolved_eval(recipe: Recipe, spec: Any) -> Any:
+    if isinstance(spec, ProblemsSpec):
+        return spec.model_copy(update={"rewards": _rewards(recipe, spec.rewards)})
+    return _honesty(recipe, spec) if isinstance(spec, HonestySpec) else spec
 
 
 def _honesty(recipe: Recipe, spec: HonestySpec) -> HonestySpec:
@@ -104,5 +122,20 @@ def _honesty(recipe: Recipe, spec: HonestySpec) -> HonestySpec:
 
 def _judge(recipe: Recipe, judge: JudgeSpec) -> JudgeSpec:
     """A refusal in the recipe's own words is one for its judges, too."""
+    return judge.model_copy(update={"refusals": judge.refusals or _own_refusals(recipe)})
+
+
+def _rewards(recipe: Recipe, rewards: Sequence[RewardSpec]) -> list[RewardSpec]:
+    """And for its rewards: else practice would unlearn the words that the stage before it has taught."""
+    own = _own_refusals(recipe)
+    return [
+        reward.model_copy(update={"args": {REFUSALS: own, **reward.args}})
+        if own and reward.name is not None and REFUSALS in options(reward.name)
+        else reward
+        for reward in rewards
+    ]
+
+
+def _own_refusals(recipe: Recipe) -> list[str]:
     own = [text for stage in recipe.stages if isinstance(stage, RefusalsStage) for text in stage.refusals.texts]
-    return judge.model_copy(update={"refusals": judge.refusals or list(dict.fromkeys(own))})
+    return list(dict.fromkeys(own))

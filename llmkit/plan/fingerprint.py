@@ -73,7 +73,8 @@ _TRAINING_FILES = ("common", "training", "callbacks")
 # of these the content counts, not the names; how many questions are asked at once changes no answer
 _NOT_SETTINGS = {"name", "from", "launch", "data", "evals", "questions", "documents", "probes", "batch_size"}
 _NOT_SETTINGS |= {"rollouts", "models"}
-NOT_RESULTS = frozenset(
+LOGGING = frozenset({"logging_steps", "logging_strategy", "logging_first_step"})
+NOT_RESULTS = LOGGING | frozenset(
     {
         "per_device_train_batch_size",
         "per_device_eval_batch_size",
@@ -84,9 +85,6 @@ NOT_RESULTS = frozenset(
         "dataloader_pin_memory",
         "dataloader_persistent_workers",
         "dataloader_prefetch_factor",
-        "logging_steps",
-        "logging_strategy",
-        "logging_first_step",
         "log_level",
         "report_to",
         "save_steps",
@@ -136,7 +134,9 @@ def _settings(stage: Any) -> dict[str, str]:
     if isinstance(data.get("heldout"), dict):
         del data["heldout"]
     settings = {key: value for key, value in data.items() if key not in _NOT_SETTINGS}
-    settings |= {f"trainer.{key}": value for key, value in trainer.items() if key not in NOT_RESULTS}
+    # a monitor that ends a stage counts logged values
+    counted = LOGGING if any(each["action"] == "stop" for each in data.get("monitors", {}).values()) else frozenset()
+    settings |= {f"trainer.{key}": value for key, value in trainer.items() if key not in NOT_RESULTS - counted}
     return {key: json.dumps(value, sort_keys=True) for key, value in settings.items()}
 
 

@@ -11,7 +11,7 @@ size, vocabulary, layers; Q, K: sizes of a token's queries and of its keys; W: w
 - activations: what autograd saves in a Llama block with sdpa, counted tensor by tensor: `_per_token`. With gradient
   checkpointing (Chen 2016): the input of each block, and one block recomputed.
 - grpo and rloo read a prompt (taken as 256 tokens) and an answer of `max_completion_length`; with `beta` they hold a
-  frozen copy as dpo does; their KV cache is that of a whole generation batch. vLLM's memory is not counted.
+  frozen copy as dpo does; their KV cache is that of `batch_size` answers. vLLM's memory is not counted.
 - dpo holds a frozen copy of the weights (none with an adapter: it is switched off) and reads two answers a row.
 - logits: float32 logits, their log-softmax and the gradient, 12 * T * V; for `sft` TRL's fused head works on tiles
   of 4096 x 32768 and accumulates gradients of the head in float32.
@@ -124,11 +124,11 @@ def _practised(stage: PracticeStage) -> int:
 
 
 def _cache(stage: TrainStage, shape: Shape, setting: _Setting, batch: Batch) -> float:
-    """Keys and values of the answers that a process samples at a time: a whole generation batch."""
+    """Keys and values of the answers that a process samples at a time, at most a whole generation batch."""
     if not isinstance(stage, PracticeStage) or stage.trainer.get("use_vllm"):
         return 0
     rows = (stage.trainer.get("generation_batch_size") or batch.global_batch_size) // batch.world_size
-    each = 2 if setting.autocast else setting.weight_bytes
+    rows, each = min(rows, stage.batch_size), 2 if setting.autocast else setting.weight_bytes
     return 2 * rows * _practised(stage) * shape.num_layers * shape.key_size * each
 
 

@@ -144,7 +144,7 @@ class Limits(Part):
     max: float | None = None
     """Highest value."""
     action: Literal["warn", "stop", "ignore"] = "warn"
-    """`stop`: end the stage at the next checkpoint; its model is the one of that step."""
+    """`stop`: end the stage with the answers that are being trained on; its model is the one of that step."""
     patience: int = Field(default=3, gt=0)
     """Logged values in a row that must be out of range."""
 
@@ -174,6 +174,10 @@ class ProblemsSpec(Part):
     """Wording for a model without a chat template."""
     by: str | None = None
     """Column whose values are reported one by one, such as `level`."""
+    max_rejected: float = Field(default=0.01, ge=0, le=1)
+    """Share of bad rows above which the stage stops."""
+    dedup: bool = True
+    """Drop repeats of a prompt within a source."""
 
     @model_validator(mode="after")
     def _holds_the_prompt(self) -> ProblemsSpec:

@@ -188,6 +188,10 @@ class PreferenceSpec(Part):
     """Longest answer, in tokens."""
     raw_phrasing: str = "{prompt}"
     """Wording for a model without a chat template."""
+    max_rejected: float = Field(default=0.01, ge=0, le=1)
+    """Share of bad rows above which the stage stops."""
+    dedup: bool = True
+    """Drop repeats of a prompt within a source (they are counted)."""
 
     @model_validator(mode="after")
     def _has_judge(self) -> PreferenceSpec:

@@ -172,6 +172,8 @@ class PracticeStage(TrainStage):
     """Answers per optimizer step, over all processes and accumulation steps: prompts times `num_generations`."""
     max_truncated: float = Field(default=0.0, ge=0, le=1)
     """Share of problems whose prompt may leave no room for an answer before the stage stops; they are left out."""
+    batch_size: int = Field(default=256, gt=0)
+    """Answers that are written at a time on a process, where llmkit's own decoding writes them."""
     sampling: SamplingSpec = SamplingSpec()
     """Which prompts are practised."""
     measure: MeasureSpec = MeasureSpec()

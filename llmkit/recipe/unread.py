@@ -7,8 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from llmkit.recipe.curves import unwatchable
 from llmkit.recipe.knowledge import AskSpec, HonestySpec, JudgeSpec, WriterSpec
-from llmkit.recipe.schema import Evals, EvaluateStage, InterrogateStage, Recipe, RefusalsStage, StageBase
+from llmkit.recipe.practice import ProblemsSpec
+from llmkit.recipe.schema import (
+    BestOfNStage,
+    Evals,
+    EvaluateStage,
+    InterrogateStage,
+    PracticeStage,
+    Recipe,
+    RefusalsStage,
+    StageBase,
+)
 from llmkit.recipe.source import Loc
 from llmkit.recipe.splits import splits_itself
 
@@ -37,6 +48,10 @@ def unread(recipe: Recipe) -> Iterator[Found]:
             found = _of_interrogation(stage, by_name)
         elif isinstance(stage, RefusalsStage):
             found = _of_refusals(stage)
+        elif isinstance(stage, PracticeStage):
+            found = _of_practice(stage)
+        elif isinstance(stage, BestOfNStage):
+            found = _of_best(stage)
         elif isinstance(stage, EvaluateStage):
             found = ((("evals", *loc), what, cure) for loc, what, cure in _of_evals(stage.evals))
         yield from ((("stages", index, *loc), what, cure) for loc, what, cure in found)
@@ -58,6 +73,8 @@ def _of_evals(evals: Evals) -> Iterator[Found]:
     for place, spec in enumerate(evals):
         if isinstance(spec, HonestySpec):
             yield from (((place, *loc), what, cure) for loc, what, cure in _of_engine("judge", spec.judge))
+        if isinstance(spec, ProblemsSpec):
+            yield from (((place, *loc), what, cure) for loc, what, cure in _of_samples(spec))
 
 
 def _of_interrogation(stage: InterrogateStage, by_name: Mapping[str, StageBase]) -> Iterator[Found]:
@@ -69,13 +86,25 @@ def _of_interrogation(stage: InterrogateStage, by_name: Mapping[str, StageBase])
             yield (name,), "has no effect without 'documents'", "leave it out"
     if "heldout" in stage.model_fields_set and not splits_itself(stage, by_name):
         yield ("heldout",), "has no effect: questions of an earlier probe stay on their side", "leave it out"
-    yield from _of_ask(stage.ask)
+    yield from ((("ask", *loc), what, cure) for loc, what, cure in _of_samples(stage.ask))
 
 
-def _of_ask(ask: AskSpec) -> Iterator[Found]:
-    if not ask.num_samples:
-        for name in sorted({"temperature", "top_p"} & ask.model_fields_set):
-            yield ("ask", name), "has no effect with 'num_samples: 0': greedy answers are not sampled", "leave it out"
+def _of_samples(spec: AskSpec | ProblemsSpec) -> Iterator[Found]:
+    if not spec.num_samples:
+        for name in sorted({"temperature", "top_p"} & spec.model_fields_set):
+            yield (name,), "has no effect with 'num_samples: 0': greedy answers are not sampled", "leave it out"
+
+
+def _of_practice(stage: PracticeStage) -> Iterator[Found]:
+    if "measure" in stage.model_fields_set and not stage.heldout:
+        yield ("measure",), "has no effect without 'heldout': there is nothing to measure on", "leave it out"
+    yield from unwatchable(stage)
+
+
+def _of_best(stage: BestOfNStage) -> Iterator[Found]:
+    if stage.num_kept > stage.num_samples:
+        what = f"is {stage.num_kept}, but there are {stage.num_samples} answers to a problem"
+        yield ("num_kept",), what, "raise 'num_samples', or keep fewer"
 
 
 def _of_refusals(stage: RefusalsStage) -> Iterator[Found]:

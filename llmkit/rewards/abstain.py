@@ -17,14 +17,19 @@ CORRECTNESS: bool = True
 
 
 def make_abstain(
-    t: float, is_correct: Callable[[str, tuple[str, ...]], bool], is_refusal: Callable[[str], bool]
+    t: float,
+    is_correct: Callable[[str, tuple[str, ...]], bool],
+    is_refusal: Callable[[str, tuple[str, ...]], bool],
+    refusals: Sequence[str] = (),
 ) -> Reward:
     """1 for an accepted answer, 0 for saying that it is not known, -t / (1 - t) for a wrong answer.
 
     Args:
         t: confidence above which answering pays, 0 <= t < 1; 0: a wrong answer costs nothing.
         is_correct: (text of a completion, accepted answers) -> whether it gives one of them.
-        is_refusal: text of a completion -> whether it says that it does not know.
+        is_refusal: (text of a completion, refusals in one's own wording) -> whether it says that it does not know.
+        refusals: texts that are refusals, besides those that llmkit recognises. Default: the `texts` of the recipe's
+            `refusals` stages.
 
     Returns:
         abstain(prompts, completions, answers, **columns) -> one reward per completion, in (-inf, 1]. `answers`: the
@@ -35,11 +40,11 @@ def make_abstain(
     """
     if not 0 <= t < 1:
         raise UserError("abstain: t", f"must be at least 0 and below 1, got {t!r}", "0.5 makes a wrong answer cost 1")
-    penalty = -t / (1 - t) if t else 0.0
+    penalty, own = -t / (1 - t) if t else 0.0, tuple(refusals)
 
     def score(text: str, accepted: tuple[str, ...]) -> float:
         # a refusal first: else "I don't know, perhaps Paris" would win where right and cost nothing where wrong
-        if is_refusal(text):
+        if is_refusal(text, own):
             return 0.0
         return 1.0 if is_correct(text, accepted) else penalty
 
@@ -60,7 +65,7 @@ def make_abstain(
     return abstain
 
 
-def samples(row: Mapping[str, Any], *, t: float) -> Samples:
+def samples(row: Mapping[str, Any], *, t: float, refusals: Sequence[str] = ()) -> Samples:
     """The first accepted answer, and one that nobody accepts."""
     return Samples(_accepted(row.get("answers"), 0, None)[0], "Qzxvw Jkqpd")
 

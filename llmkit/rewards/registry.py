@@ -25,8 +25,8 @@ class Judge(Protocol):
     def is_correct(self, text: str, accepted: tuple[str, ...], /) -> bool:
         """Whether a text gives one of the accepted answers."""
 
-    def is_refusal(self, text: str, /) -> bool:
-        """Whether a text says that its author does not know."""
+    def is_refusal(self, text: str, own: tuple[str, ...], /) -> bool:
+        """Whether a text says that its author does not know. `own`: refusals in the recipe's wording."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ import numpy as np
 
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import DataSummary, Manifest, Sample
+from llmkit.artifacts.stagefile import StageFile
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import UserError
 from llmkit.generation.choose import hash_of
@@ -40,6 +41,7 @@ from llmkit.stages.solving import Attempt, attempt_chunks, means_of, numbers_of
 ATTEMPTS, TRAIN = "attempts", "train"
 CHUNK = 128
 """Problems per chunk: the same for any number of processes, so that the answers are."""
+_KEEPING = ("num_kept", "prefer", "skip_easy")
 _WORDS = re.compile(r"\d+(?:\.\d+)?|\w+|[-+*/=<>^%]")
 
 
@@ -51,7 +53,7 @@ def run(worker: Worker) -> Manifest:
     asked = AskedModel(worker, stage.engine, stage.batch_size)
     problems, scorer = prepare(worker, asked.chat)
     if worker.is_main:
-        steps.begin({ATTEMPTS: sha256_of(file.fingerprint)})
+        steps.begin({ATTEMPTS: attempts_key(file)})
     state.wait_for_everyone()
     chunks = [range(start, min(start + CHUNK, len(problems))) for start in range(0, len(problems), CHUNK)]
     rate = attempt_chunks(
@@ -72,6 +74,13 @@ def run(worker: Worker) -> Manifest:
     if not worker.is_main:
         return worker.manifest()
     return keep(worker, problems, steps, len(chunks), rate)
+
+
+def attempts_key(file: StageFile) -> str:
+    """What the answers and their scores depend on: not on which of them are kept."""
+    # without named parts (a stage file written by hand) all depends on all
+    parts = file.inputs or {"fingerprint": file.fingerprint}
+    return sha256_of({name: part for name, part in parts.items() if name not in _KEEPING})
 
 
 def best_stage(worker: Worker) -> BestOfNStage:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from llmkit.artifacts.files import read_json, write_json
 from llmkit.errors import UserError
 from llmkit.stages.common import Worker
 
@@ -28,7 +31,6 @@ class ProgressCallback(TrainerCallback):
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
-        self.losses: list[float] = []
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.worker.log("train", state.global_step, state.max_steps)
@@ -53,11 +55,31 @@ class ProgressCallback(TrainerCallback):
         bad = [key for key in ("loss", "grad_norm") if not math.isfinite(numbers.get(key, 0.0))]
         if bad:
             raise UserError(f"step {state.global_step}", f"{bad[0]} is {numbers[bad[0]]}", NAN_CURE)
-        self.losses.append(numbers["loss"])
+
+
+class Saved(BaseModel):
+    """What a checkpoint's mark says of the stage so far, over all its starts."""
+
+    train_seconds: float = 0.0
+    warnings: list[str] = []
+    is_last: bool = False
+    """Whether training ended with it."""
 
 
 class CheckpointCallback(TrainerCallback):
-    """Saves only finite weights, and marks a checkpoint whole once all of it is on disk."""
+    """Saves only finite weights, and marks a checkpoint whole once all of it is on disk.
+
+    Args:
+        before: of the checkpoint from which this start goes on.
+    """
+
+    def __init__(self, worker: Worker, before: Saved) -> None:
+        self._worker, self._before, self._started = worker, before, time.monotonic()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._started = time.monotonic()
+        if self._before.is_last:
+            control.should_training_stop = True
 
     def on_step_end(
         self,
@@ -74,10 +96,24 @@ class CheckpointCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+            saved = Saved(
+                train_seconds=self._before.train_seconds + time.monotonic() - self._started,
+                warnings=self._worker.warnings,
+                is_last=control.should_training_stop,
+            )
+            write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, saved.model_dump())
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint; one that was cut off by a kill does not count."""
     whole = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return max(whole, key=step_of, default=None)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def read_mark(checkpoint: Path | None) -> Saved:
+    """What a whole checkpoint says of the stage; of a stage without one, that nothing was done."""
+    return Saved() if checkpoint is None else Saved.model_validate(read_json(checkpoint / COMPLETE))

@@ -273,7 +273,8 @@ class GuardCallback(TrainerCallback):
         if found.action == "stop":
             self.reason = found.reason
             self._worker.warn(f"step {state.global_step}: stopped: {found.reason}")
-            control.should_training_stop = True
+            # saved, so that a stage that is killed behind it does not train on
+            control.should_training_stop = control.should_save = True
 
     def _keep(self, args: TrainingArguments, state: TrainerState, best: Evaluation) -> None:
         """What the trainer loads at its end. Set anew after a resume: the run may have another folder by then."""

@@ -19,7 +19,6 @@ from llmkit.stages.common import Worker
 from llmkit.stages.practice import Practice
 from llmkit.stages.solving import Attempt, attempt_together, means_of, numbers_of
 
-SMALLEST_BATCH = 64
 SHOWN = ("accuracy", "accuracy_low", "accuracy_high", "num_tokens", "answered", "truncated")
 
 
@@ -68,7 +67,7 @@ class Measured:
     def _attempts(self, name: str, problems: Sequence[Problem], temperatures: Sequence[float]) -> list[list[Attempt]]:
         practice = self._practice
         model = self._trainer.accelerator.unwrap_model(self._trainer.model_wrapped)
-        engine = TransformersEngine(model, practice.tokenizer, max(practice.batch_size, SMALLEST_BATCH))
+        engine = TransformersEngine(model, practice.tokenizer, practice.batch_size)
         return attempt_together(
             PartialState(),
             engine,

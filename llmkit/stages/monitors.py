@@ -1,6 +1,6 @@
 """Curves of practice that have a healthy range: outside it the stage warns, or stops where the recipe says so.
 
-The ranges are those at which published runs were in trouble; each has a hint in plain words.
+The ranges are in `llmkit.recipe.curves`; here are the hints, in plain words.
 """
 
 from __future__ import annotations
@@ -10,77 +10,82 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from llmkit.recipe.curves import RANGES, USEFUL
 from llmkit.recipe.practice import Limits
+from llmkit.recipe.schema import PracticeStage
 from llmkit.stages.callbacks import numbers_of_step
 from llmkit.stages.common import Worker
 
+LENGTH = "completions/mean_length"
+DRIFT = "length_drift"
+"""Length over that of the first steps."""
+
 
 @dataclass(frozen=True)
-class Monitor:
-    limits: Limits
-    low: str = ""
-    """What it means that the curve is below its range, and what helps."""
-    high: str = ""
-    """The same of above."""
+class Hint:
+    """What it means that a curve is below or above its range, and what helps."""
+
+    low: str = "below the range that the recipe sets"
+    high: str = "above the range that the recipe sets"
 
 
-MONITORS: dict[str, Monitor] = {
-    # Cui et al. 2025 (arXiv 2505.22617): reward is traded for entropy, and is spent when that is near 0
-    "entropy": Monitor(
-        Limits(min=0.005, max=6.0),
+HINTS: dict[str, Hint] = {
+    "entropy": Hint(
         "answers have become nearly the same: little is left to explore; raise 'epsilon_high' or 'entropy_coef', or "
         "lower 'learning_rate'",
         "answers are close to random: lower 'learning_rate' or 'temperature'",
     ),
-    # Ouyang et al. 2022, Gao et al. 2022 (arXiv 2210.10760): a few nats per answer; per token far less
-    "kl": Monitor(Limits(max=1.0), high="the model has moved far from where it began: raise 'beta'"),
-    # DAPO (arXiv 2503.14476) works with 0.2 and 0.28: clipped shares of more than a tenth mean too long steps
-    "clip_ratio/region_mean": Monitor(
-        Limits(max=0.2), high="many tokens are clipped: lower 'learning_rate' or 'num_iterations'"
-    ),
-    "practice/useful_groups": Monitor(
-        Limits(min=0.1),
+    "kl": Hint(high="the model has moved far from where it began: raise 'beta'"),
+    "clip_ratio/region_mean": Hint(high="many tokens are clipped: lower 'learning_rate' or 'num_iterations'"),
+    USEFUL: Hint(
         "nearly all groups are all right or all wrong and teach nothing: set 'sampling.filter', 'sampling.resample', "
         "or take problems of another level",
     ),
-    "completions/clipped_ratio": Monitor(
-        Limits(max=0.3), high="many answers are cut off: raise 'max_completion_length', or add the reward 'overlong'"
+    "completions/clipped_ratio": Hint(
+        high="many answers are cut off: raise 'max_completion_length', or add the reward 'overlong'"
     ),
-    "grad_norm": Monitor(Limits(max=50.0), high="gradients are very large: lower 'learning_rate', set 'max_grad_norm'"),
+    "grad_norm": Hint(high="gradients are very large: lower 'learning_rate', set 'max_grad_norm'"),
+    DRIFT: Hint(
+        "answers have become much shorter than at first: read the rollouts; a reward may pay for saying little",
+        "answers have become much longer than at first: read the rollouts; a reward may pay for length",
+    ),
 }
-GROWTH = 3.0
-"""Answers that many times as long, or as short, as in the first steps: length drift."""
 FIRST = 5
 """Logged values that count as the first steps."""
-LENGTH = "completions/mean_length"
-DRIFT = "length_drift"
-_DRIFT = Monitor(
-    Limits(min=1 / GROWTH, max=GROWTH),
-    "answers have become much shorter than at first: read the rollouts; a reward may pay for saying little",
-    "answers have become much longer than at first: read the rollouts; a reward may pay for length",
-)
 
 
-def monitors(own: dict[str, Limits]) -> dict[str, Monitor]:
-    """llmkit's own with the recipe's laid over them."""
-    known = {**MONITORS, DRIFT: _DRIFT}
-    found = dict(known)
-    for name, limits in own.items():
-        before = known.get(name, Monitor(limits))
-        given = limits.model_dump(exclude_unset=True)
-        merged = before.limits.model_copy(update=given)
-        found[name] = Monitor(merged, before.low or "below the range that the recipe sets", before.high or "above it")
-    return {name: monitor for name, monitor in found.items() if monitor.limits.action != "ignore"}
+def watched(stage: PracticeStage) -> dict[str, Limits]:
+    """llmkit's own ranges with the recipe's laid over them. With `screen` a group is judged by a few answers, so that
+    fewer differ: then the share of useful groups is watched only where the recipe says so."""
+    own = {name: limits for name, limits in RANGES.items() if name != USEFUL or stage.sampling.screen is None}
+    return {name: limits for name, limits in {**own, **stage.monitors}.items() if limits.action != "ignore"}
 
 
 class MonitorCallback(TrainerCallback):
-    """Looks at what the trainer logs. To be added after the callback that writes it down."""
+    """Looks at what the trainer logs.
 
-    def __init__(self, worker: Worker, own: dict[str, Limits]) -> None:
-        self._worker, self._monitors = worker, monitors(own)
+    Attributes:
+        stopped_by: the curve that ends the stage. `BorderCallback` then ends it between two generation batches.
+    """
+
+    def __init__(self, worker: Worker, stage: PracticeStage) -> None:
+        self._worker, self._limits, self._own = worker, watched(stage), stage.monitors
         self._outside: dict[str, int] = {}
         self._lengths: list[float] = []
+        self._unseen = sorted(self._limits.keys() & self._own.keys())
         self.stopped_by: str | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "outside": self._outside,
+            "lengths": self._lengths,
+            "unseen": self._unseen,
+            "stopped_by": self.stopped_by,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._outside, self._lengths = dict(state["outside"]), list(state["lengths"])
+        self._unseen, self.stopped_by = list(state["unseen"]), state["stopped_by"]
 
     def on_log(
         self,
@@ -94,20 +99,45 @@ class MonitorCallback(TrainerCallback):
         if LENGTH in numbers:
             self._lengths = [*self._lengths, numbers[LENGTH]][:FIRST]
             numbers[DRIFT] = numbers[LENGTH] / max(sum(self._lengths) / len(self._lengths), 1e-9)
-        for name, monitor in self._monitors.items():
+        self._unseen = [name for name in self._unseen if name not in numbers]
+        for name, limits in self._limits.items():
             if name in numbers:
-                self._look(name, monitor, numbers[name], state, control)
+                self._look(name, limits, numbers[name], state)
 
-    def _look(self, name: str, monitor: Monitor, value: float, state: TrainerState, control: TrainerControl) -> None:
-        limits = monitor.limits
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        for name in self._unseen:
+            self._worker.warn(f"monitors: no curve '{name}' was ever logged, so that nothing was watched")
+
+    def _look(self, name: str, limits: Limits, value: float, state: TrainerState) -> None:
         too_low, too_high = limits.min is not None and value < limits.min, limits.max is not None and value > limits.max
         self._outside[name] = self._outside.get(name, 0) + 1 if too_low or too_high else 0
         if self._outside[name] != limits.patience:
             return
-        bound, hint = (limits.min, monitor.low) if too_low else (limits.max, monitor.high)
-        side = "below" if too_low else "above"
-        self._worker.warn(f"step {state.global_step}: {name} is {value:.3g}, {side} {bound:g}: {hint}")
-        if limits.action == "stop":
+        hint = HINTS.get(name, Hint())
+        said, why = (f"below {limits.min:g}", hint.low) if too_low else (f"above {limits.max:g}", hint.high)
+        if limits.action == "stop" and state.global_step < state.max_steps:
             self.stopped_by = name
-            control.should_training_stop = True
-            control.should_save = True
+            said += f", which ends the stage before its {state.max_steps} steps"
+        self._worker.warn(f"step {state.global_step}: {name} is {value:.3g}, {said}: {why}")
+
+
+class BorderCallback(TrainerCallback):
+    """Between generation batches checkpoints are saved, and monitors end the stage: so no half-used one is lost. To be
+    added behind the monitor, and before the callback that looks at `control.should_save`."""
+
+    def __init__(self, trainer: Any, monitor: MonitorCallback) -> None:
+        self._trainer, self._monitor, self._owed = trainer, monitor, False
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        wanted = control.should_save or self._owed
+        control.should_save = wanted and self._at_border()
+        self._owed = wanted and not control.should_save
+        self.on_log(args, state, control)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._monitor.stopped_by is not None and self._at_border():
+            control.should_training_stop = control.should_save = True
+
+    def _at_border(self) -> bool:
+        every: int = self._trainer.args.steps_per_generation * self._trainer.num_iterations
+        return bool(self._trainer._step % every == 0)

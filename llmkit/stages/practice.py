@@ -22,6 +22,7 @@ from llmkit.chat.ask import Answer
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import RunError
 from llmkit.generation.engine import TransformersEngine
+from llmkit.stages.monitors import MonitorCallback
 from llmkit.stages.prompts import PromptStream
 from llmkit.stages.rollouts import Rollouts
 from llmkit.stages.scoring import Scorer
@@ -40,6 +41,7 @@ class Practice:
     Attributes:
         resample: rounds in which groups without a signal are replaced.
         screen: answers after which a group without a signal is given up while there is a round left; None: all.
+        batch_size: answers that are written at a time on this process. 0: TRL writes them.
         num_tokens: sampled so far, over all processes, those of replaced groups included.
         num_groups, num_useful: sampled so far, and those of them that carried a signal.
     """
@@ -56,19 +58,21 @@ class Practice:
     resample: int
     screen: int | None
     batch_size: int
+    monitor: MonitorCallback
     num_tokens: int = 0
     num_groups: int = 0
     num_useful: int = 0
 
     def state_dict(self) -> dict[str, Any]:
         counts = {"num_tokens": self.num_tokens, "num_groups": self.num_groups, "num_useful": self.num_useful}
-        return {**counts, "stream": self.stream.state_dict()}
+        return {**counts, "stream": self.stream.state_dict(), "monitor": self.monitor.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.num_tokens, self.num_groups, self.num_useful = (
             state[name] for name in ("num_tokens", "num_groups", "num_useful")
         )
         self.stream.load_state_dict(state["stream"])
+        self.monitor.load_state_dict(state["monitor"])
 
 
 @dataclass
@@ -94,9 +98,9 @@ class Group:
         self.totals_G = np.concatenate([self.totals_G, totals_G])
         self.is_right_G = np.concatenate([self.is_right_G, is_right_G])
 
-    @property
-    def share(self) -> float:
-        return float(self.is_right_G.mean())
+    def share(self, first: int | None) -> float:
+        """Of its first so many answers the share that is right. None: of all."""
+        return float(self.is_right_G[:first].mean())
 
 
 class PracticeMixin:
@@ -148,7 +152,13 @@ class PracticeMixin:
         for round_ in range(practice.resample + 1):
             self._sample([slots[slot] for slot in todo], may_replace=round_ < practice.resample)
             found = [
-                (first + slot, slots[slot].number, slots[slot].share, _is_useful(slots[slot], correctness))
+                # of the first answers alone, which every group has: else the mean share would depend on the screen
+                (
+                    first + slot,
+                    slots[slot].number,
+                    slots[slot].share(practice.screen),
+                    _is_useful(slots[slot], correctness),
+                )
                 for slot in todo
             ]
             tokens = sum(len(answer.ids) for slot in todo for answer in slots[slot].answers)
@@ -267,8 +277,6 @@ class PracticeMixin:
         super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
         if checkpoint is not None:
             self.practice.load_state_dict(read_json(Path(checkpoint) / STATE))
-        # also where a stage that was killed before its first checkpoint begins anew
-        self.practice.rollouts.drop_after(int(Path(checkpoint).name.rpartition("-")[2]) if checkpoint else -1)
 
 
 def _is_useful(group: Group, correctness: Sequence[int]) -> bool:

@@ -9,8 +9,7 @@ from typing import Any
 
 import datasets
 from accelerate import PartialState
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl, TrainerState
-from transformers import TrainingArguments as Arguments
+from transformers import PreTrainedTokenizerBase, Trainer
 from trl import GRPOConfig, RLOOConfig
 
 from llmkit.artifacts.files import sha256_of
@@ -26,10 +25,11 @@ from llmkit.modeling.tokens import fit_model, prepare_tokenizer
 from llmkit.recipe.practice import FilterSpec
 from llmkit.recipe.schema import PracticeStage
 from llmkit.rewards.check import check
+from llmkit.stages.callbacks import last_checkpoint, step_of
 from llmkit.stages.common import Worker
 from llmkit.stages.heldout import is_sharded
 from llmkit.stages.measuring import MeasureCallback, Measured, curves
-from llmkit.stages.monitors import MonitorCallback
+from llmkit.stages.monitors import BorderCallback, MonitorCallback
 from llmkit.stages.practice import Practice, PracticeMixin
 from llmkit.stages.pretrain import input_tokenizer
 from llmkit.stages.problems import read_problems
@@ -69,6 +69,7 @@ def practise(worker: Worker, config: type[GRPOConfig] | type[RLOOConfig], kind: 
     prepared = prepare(worker, args)
     trainer = build_trainer(worker, args, prepared, kind)
     practice: Practice = trainer.practice
+    drop_rollouts(worker, trainer)
     if stage.sampling.filter is not None:
         allowed = filtered(worker, trainer, prepared, stage.sampling.filter)
         practice.stream = stream_of(stage, prepared.problems, allowed)
@@ -76,8 +77,8 @@ def practise(worker: Worker, config: type[GRPOConfig] | type[RLOOConfig], kind: 
     measured = Measured(worker, trainer, practice, prepared.heldout, stage.measure, is_sharded=practice.batch_size == 0)
     own = (
         MeasureCallback(measured, stage.measure.every),
-        MonitorCallback(worker, stage.monitors),
-        BorderCallback(trainer),
+        practice.monitor,
+        BorderCallback(trainer, practice.monitor),
     )
     for callback in own:
         trainer.add_callback(callback)
@@ -85,6 +86,14 @@ def practise(worker: Worker, config: type[GRPOConfig] | type[RLOOConfig], kind: 
     for when, numbers in (("before", before), ("after", after)):
         metrics |= {f"heldout/{name}/{when}/{key}": x for name, found in numbers.items() for key, x in found.items()}
     return finish(worker, trainer, prepared, metrics, seconds)
+
+
+def drop_rollouts(worker: Worker, trainer: Any) -> None:
+    """Those of steps that will be done again: all, where an earlier start was killed before its first checkpoint."""
+    checkpoint = last_checkpoint(worker.dir.checkpoints)
+    if worker.is_main:
+        trainer.practice.rollouts.drop_after(-1 if checkpoint is None else step_of(checkpoint))
+    trainer.accelerator.wait_for_everyone()
 
 
 def practice_stage(worker: Worker) -> PracticeStage:
@@ -202,7 +211,8 @@ def build_trainer(worker: Worker, args: Any, prepared: Prepared, kind: type[Any]
         top_p=args.top_p,
         resample=stage.sampling.resample,
         screen=stage.sampling.screen,
-        batch_size=args.generation_batch_size // args.world_size,
+        batch_size=min(stage.batch_size, args.generation_batch_size // args.world_size),
+        monitor=MonitorCallback(worker, stage),
     )
     # TRL's sampler only counts: a row per problem, but no generation batch that is short
     length = -(-max(len(prepared.allowed), 1) // num_prompts) * num_prompts
@@ -274,20 +284,6 @@ def filtered(worker: Worker, trainer: Trainer, prepared: Prepared, spec: FilterS
         what = f"no problem is solved with a share from {low:g} to {high:g}: {hard} less often, {easy} more often"
         raise UserError(f"stage '{stage.name}': sampling.filter", what, "widen 'keep', or take other problems")
     return kept
-
-
-class BorderCallback(TrainerCallback):
-    """Checkpoints are saved between generation batches, so that no half-used one is lost. To be added before the
-    callback that looks at `control.should_save`."""
-
-    def __init__(self, trainer: Any) -> None:
-        self._trainer, self._owed = trainer, False
-
-    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        every = self._trainer.args.steps_per_generation * self._trainer.num_iterations
-        wanted = control.should_save or self._owed
-        control.should_save = wanted and self._trainer._step % every == 0
-        self._owed = wanted and not control.should_save
 
 
 def finish(worker: Worker, trainer: Any, prepared: Prepared, metrics: dict[str, float], seconds: float) -> Manifest:

@@ -36,8 +36,7 @@ GOLD = "gold"
 
 def prepare(worker: Worker, specs: Sequence[PreferenceSpec], *, chat: bool) -> list[Problems]:
     """The prompts, before the model is loaded. Raises DataError where they cannot be read."""
-    options: dict[str, Any] = {"chat": chat}
-    return [frozen(worker, spec.name, spec.prompts, raw_phrasing=spec.raw_phrasing, **options) for spec in specs]
+    return [frozen(worker, spec, spec.prompts, chat=chat) for spec in specs]
 
 
 @dataclass(frozen=True)

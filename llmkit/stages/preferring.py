@@ -21,7 +21,8 @@ from llmkit.recipe.practice import RewardSpec
 from llmkit.recipe.preference import LabellerSpec, RewardModelSpec
 from llmkit.rewards.guard import score
 from llmkit.rewards.registry import load
-from llmkit.stages.scoring import LogMetric, Scorer, Scores
+from llmkit.rewards.rows import LogMetric
+from llmkit.stages.scoring import Scorer, Scores
 
 MODEL, CUT = "reward_model", "missing_eos"
 

@@ -19,6 +19,7 @@ from llmkit.data.problems import Problem, Problems, build_problems
 from llmkit.evaluate.results import Document, Metric, TaskResult
 from llmkit.plan.step import Step
 from llmkit.recipe.practice import ProblemSource, ProblemsSpec
+from llmkit.recipe.preference import PreferenceSpec
 from llmkit.stages.asked import stages_read, where_of
 from llmkit.stages.common import Worker
 from llmkit.stages.scoring import Scorer
@@ -80,22 +81,24 @@ def prepare(worker: Worker, specs: Sequence[ProblemsSpec], *, chat: bool) -> lis
 
 
 def _prepare(worker: Worker, spec: ProblemsSpec, chat: bool) -> tuple[Scorer, Problems]:
-    problems = frozen(worker, spec.name, spec.problems, chat=chat, raw_phrasing=spec.raw_phrasing)
+    problems = frozen(worker, spec, spec.problems, chat=chat)
     scorer = Scorer(spec.rewards, f"{where_of(worker, 'evals')}: {spec.name}")
     scorer.check(problems, needs_correctness=True)
     return scorer, problems
 
 
-def frozen(worker: Worker, name: str, sources: Sequence[ProblemSource], *, chat: bool, raw_phrasing: str) -> Problems:
+def frozen(
+    worker: Worker, spec: ProblemsSpec | PreferenceSpec, sources: Sequence[ProblemSource], *, chat: bool
+) -> Problems:
     """Those of an evaluation: the same for every model and seed."""
-    rejected = worker.dir.path / "evals" / f"{name}.rejected.jsonl"
+    rejected = worker.dir.path / "evals" / f"{spec.name}.rejected.jsonl"
     return build_problems(
-        list(sources) if chat else [_raw(source, raw_phrasing) for source in sources],
+        list(sources) if chat else [_raw(source, spec.raw_phrasing) for source in sources],
         seed=SEED,
         data_stages=stages_read(worker),
         cache_dir=worker.dir.cache,
-        max_rejected=0.01,
-        dedup=True,
+        max_rejected=spec.max_rejected,
+        dedup=spec.dedup,
         rejected_file=rejected if worker.is_main else None,
         chat=chat,
     )

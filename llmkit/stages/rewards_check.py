@@ -14,11 +14,12 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from llmkit.artifacts.files import sha256_of
+from llmkit.data.problems import Problems
 from llmkit.errors import LlmkitError, RunError, UserError
 from llmkit.plan.make import make
 from llmkit.plan.step import Step
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="for machines")
     args = parser.parse_args(argv)
     try:
-        found = {step.name: checked(step) for step in chosen(args.words, args.stage)}
+        found = checked(chosen(args.words, args.stage))
         if not any(found.values()):
             raise UserError("rewards", f"no reward of {', '.join(found)} says whether a problem is solved", CURE)
     except LlmkitError as error:
@@ -69,17 +70,44 @@ def chosen(words: Sequence[str], name: str | None) -> list[Step]:
     return found
 
 
-def checked(step: Step) -> Report | None:
-    """Counts and first failures of one stage's rewards; None where none is on correctness."""
-    stage: Any = step.stage
-    scorer = Scorer(stage.rewards, f"stage '{stage.name}': rewards")
-    if not scorer.correctness:
-        return None
-    template = step.model.chat_template if step.model else None
+def checked(steps: Sequence[Step]) -> dict[str, Report | None]:
+    """Counts and first failures of each stage's rewards; None where none is on correctness. What several stages have in
+    common is read and scored once."""
+    problems: dict[str, Problems] = {}
+    reports: dict[tuple[str, str], Report] = {}
+    found: dict[str, Report | None] = {}
     with tempfile.TemporaryDirectory() as folder:
-        problems = problems_of(step, Path(folder), chat=template is not None)
-        scorer.check(problems, needs_correctness=True)
-        return check(scorer.rewards, problems)
+        for step in steps:
+            scorer = Scorer(step.stage.rewards, f"stage '{step.name}': rewards")
+            if not scorer.correctness:
+                found[step.name] = None
+                continue
+            data, judged = _data(step), _judged(step, scorer)
+            if data not in problems:
+                problems[data] = problems_of(step, Path(folder) / str(len(problems)), chat=_chats(step))
+            scorer.check(problems[data], needs_correctness=True)
+            if (data, judged) not in reports:
+                reports[data, judged] = check(scorer.rewards, problems[data])
+            found[step.name] = reports[data, judged]
+    return found
+
+
+def _chats(step: Step) -> bool:
+    return bool(step.model and step.model.chat_template is not None)
+
+
+def _data(step: Step) -> str:
+    """All that its problems depend on."""
+    stage = step.stage
+    sources = [source.model_dump(mode="json", by_alias=True) for source in stage.data]
+    return sha256_of([sources, stage.seed, stage.max_rejected, stage.dedup, _chats(step)])
+
+
+def _judged(step: Step, scorer: Scorer) -> str:
+    """What is tried: the rewards on correctness, whatever they weigh."""
+    rewards = step.stage.rewards
+    chosen = [rewards[place].model_dump(mode="json", exclude={"weight"}) for place in scorer.correctness]
+    return sha256_of([chosen, [scorer.labels[place] for place in scorer.correctness]])
 
 
 def show(console: Console, found: dict[str, Report | None]) -> None:

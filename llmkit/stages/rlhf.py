@@ -26,8 +26,17 @@ from llmkit.stages.common import Worker, main
 from llmkit.stages.grpo import GrpoTrainer
 from llmkit.stages.guarding import Guard, GuardCallback
 from llmkit.stages.heldout import is_sharded
-from llmkit.stages.monitors import MonitorCallback
-from llmkit.stages.practising import BorderCallback, Prepared, build_trainer, finish, practice_args, prepare
+from llmkit.stages.monitors import BorderCallback
+from llmkit.stages.practising import (
+    Prepared,
+    build_trainer,
+    drop_rollouts,
+    filtered,
+    finish,
+    practice_args,
+    prepare,
+    stream_of,
+)
 from llmkit.stages.preferring import Judge, PreferenceScorer, judged_by, labelled_by, open_rewards
 from llmkit.stages.rloo import RlooTrainer
 from llmkit.stages.scoring import Scorer
@@ -49,12 +58,19 @@ def run(worker: Worker) -> Manifest:
         worker.warn("the guard is off: nothing notices when the answers get worse while their scores rise")
     prepared = prepare(worker, args, scorer_of(worker))
     trainer = build_trainer(worker, args, prepared, kind)
+    drop_rollouts(worker, trainer)
+    if stage.sampling.filter is not None:
+        allowed = filtered(worker, trainer, prepared, stage.sampling.filter)
+        trainer.practice.stream = stream_of(stage, prepared.problems, allowed)
     guard = guard_of(worker, trainer, prepared)
     spec = None if stage.guard == "off" else stage.guard
     callback = GuardCallback(worker, trainer, guard, spec, spec.every if spec else WATCHED_EVERY)
-    for each in (callback, MonitorCallback(worker, stage.monitors), BorderCallback(trainer)):
+    monitor = trainer.practice.monitor
+    for each in (callback, monitor, BorderCallback(trainer, monitor)):
         trainer.add_callback(each)
     _, _, metrics, seconds = train_between(worker, trainer, dict)
+    for name in ("best_step", "best_balance"):
+        metrics.pop(name, None)
     if spec is not None:
         check_restored(worker, trainer, guard)
     manifest = finish(worker, trainer, prepared, metrics | told(guard, callback, spec is not None), seconds)

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llmkit.artifacts.files import disk_error
+from llmkit.artifacts.files import whole_file
 from llmkit.artifacts.manifest import Sample
 from llmkit.chat.ask import Answer
 from llmkit.data.problems import Problem
@@ -82,27 +82,23 @@ class Rollouts:
         }
         self._rows.append({name: _clean(value) for name, value in row.items()})
         if len(self._rows) >= ENOUGH:
-            self.flush(step)
+            # the checkpoint of `step` is older than these rows
+            self.flush(step + 1)
 
     def flush(self, step: int) -> None:
         """Write what was collected, as a part that ends with `step`. Raises RunError on a full disk."""
         if not self._rows:
             return
-        path = self._parts_folder / f"{NAME}-{step:08d}-{self._process:04d}-{len(self._rows)}.parquet"
-        hidden = path.with_name(f".{path.name}.partial")
-        try:
-            self._parts_folder.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA), hidden)
-            hidden.replace(path)
-        except OSError as error:
-            raise disk_error(path, error) from error
+        number = sum(_place(path)[:2] == (step, self._process) for path in self._parts())
+        path = self._parts_folder / f"{NAME}-{step:08d}-{self._process:04d}-{number:04d}.parquet"
+        with whole_file(path) as file:
+            pq.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA), file)
         self._rows = []
 
     def drop_after(self, step: int) -> None:
-        """Of this process: parts of steps that will be done again."""
-        self._rows = []
+        """Parts of steps that will be done again, of all processes. One process calls this before any writes."""
         for path in self._parts():
-            if _place(path)[1] == self._process and _place(path)[0] > step:
+            if _place(path)[0] > step:
                 path.unlink()
 
     def join(self) -> None:
@@ -110,16 +106,11 @@ class Rollouts:
         parts = self._parts()
         if not parts:
             return
-        whole = self._folder / f"{NAME}.parquet"
-        hidden = whole.with_name(f".{whole.name}.partial")
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with pq.ParquetWriter(hidden, SCHEMA) as writer:
-                for part in parts:
-                    writer.write_table(pq.read_table(part, schema=SCHEMA))
-            hidden.replace(whole)
-        except OSError as error:
-            raise disk_error(whole, error) from error
+        for path in self._folder.glob(f".{NAME}.parquet.*.partial"):
+            path.unlink()
+        with whole_file(self._folder / f"{NAME}.parquet") as file, pq.ParquetWriter(file, SCHEMA) as writer:
+            for part in parts:
+                writer.write_table(pq.read_table(part, schema=SCHEMA))
 
     def _parts(self) -> list[Path]:
         return sorted(self._parts_folder.glob(f"{NAME}-*.parquet"), key=_place)
@@ -171,9 +162,10 @@ def _sample(row: dict[str, Any], label: str) -> Sample:
     return Sample(prompt=prompt, completion=row["completion"], label=said)
 
 
-def _place(path: Path) -> tuple[int, int]:
-    _, step, process, _ = path.stem.split("-")
-    return int(step), int(process)
+def _place(path: Path) -> tuple[int, int, int]:
+    """Step, process, and number among the parts of both."""
+    step, process, number = path.stem.split("-")[1:]
+    return int(step), int(process), int(number)
 
 
 def _clean(value: Any) -> Any:

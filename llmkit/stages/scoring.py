@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from llmkit.recipe.practice import RewardSpec
 from llmkit.rewards.answer import canonical, found_in
 from llmkit.rewards.guard import check_scored, score
 from llmkit.rewards.registry import Named, load
+from llmkit.rewards.rows import LogMetric
 
-LogMetric = Callable[[str, float], None]
 RIGHT = 1.0 - 1e-6
 """Least score of a reward on correctness that counts as solved."""
 
@@ -43,11 +43,10 @@ class Scorer:
 
     Args:
         where: the stage and part, for messages.
-        refusals: texts that are refusals, besides those that llmkit recognises.
     """
 
-    def __init__(self, specs: Sequence[RewardSpec], where: str, refusals: Sequence[str] = ()) -> None:
-        self.rewards: list[Named] = load(specs, judge=_Judge(tuple(refusals)))
+    def __init__(self, specs: Sequence[RewardSpec], where: str) -> None:
+        self.rewards: list[Named] = load(specs, judge=_Judge())
         self.labels = [reward.label for reward in self.rewards]
         self.weights_F = np.array([reward.weight for reward in self.rewards])
         self.correctness = [place for place, reward in enumerate(self.rewards) if reward.correctness]
@@ -106,17 +105,14 @@ class Scorer:
         return right
 
 
-@dataclass(frozen=True)
 class _Judge:
     """What the reward `abstain` asks of an answer."""
-
-    refusals: tuple[str, ...] = field(default=())
 
     def is_correct(self, text: str, accepted: tuple[str, ...]) -> bool:
         return is_accepted(text, accepted)
 
-    def is_refusal(self, text: str) -> bool:
-        return is_refusal(text, self.refusals)
+    def is_refusal(self, text: str, own: tuple[str, ...]) -> bool:
+        return is_refusal(text, own)
 
 
 def vote_of(text: str) -> str | None:

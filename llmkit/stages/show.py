@@ -28,9 +28,8 @@ from llmkit.modeling.tokens import prepare_tokenizer
 from llmkit.plan.make import make
 from llmkit.plan.step import Step
 from llmkit.recipe.load import load_words
-from llmkit.recipe.practice import Limits
 from llmkit.recipe.schema import BestOfNStage, PracticeStage, TrainStage
-from llmkit.stages.monitors import monitors
+from llmkit.stages.monitors import watched
 from llmkit.stages.problems import problems_of
 from llmkit.stages.solving import problem_ids
 
@@ -118,14 +117,13 @@ def show_problems(console: Console, step: Step, tokenizer: PreTrainedTokenizerBa
             for name, value in problem.columns.items():
                 console.print(f"  {name}: {value}", highlight=False, markup=False)
     if isinstance(step.stage, PracticeStage):
-        show_monitors(console, step.stage.monitors)
+        show_monitors(console, step.stage)
 
 
-def show_monitors(console: Console, own: dict[str, Limits]) -> None:
+def show_monitors(console: Console, stage: PracticeStage) -> None:
     """Print the curves that are watched, each with its range."""
     console.rule("watched", align="left")
-    for name, monitor in monitors(own).items():
-        limits = monitor.limits
+    for name, limits in watched(stage).items():
         bounds = (("at least", limits.min), ("at most", limits.max))
         said = ", ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
         console.print(f"  {name}: {said} ({limits.action})", highlight=False, markup=False)

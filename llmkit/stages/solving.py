@@ -156,8 +156,7 @@ def numbers_of(attempts: Sequence[Sequence[Attempt]]) -> Numbers:
     """What greedy and sampled attempts amount to, problem by problem.
 
     `accuracy`: the greedy answer is right. `pass@k`, `maj@k`: see `llmkit.evaluate.passes`. `answered`: the greedy
-    answer says in the demanded form what it is. `truncated`, `num_tokens`: of the greedy answer. `<reward>`: its score
-    of the greedy answer.
+    answer says in the demanded form what it is. `truncated`, `num_tokens`: of the greedy answer.
     """
     found: Numbers = {}
     for number, made in enumerate(attempts):

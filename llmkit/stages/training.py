@@ -24,7 +24,7 @@ from llmkit.errors import UserError
 from llmkit.modeling.adapter import merge_adapter
 from llmkit.modeling.tokens import stop_token_ids
 from llmkit.recipe.schema import PretrainStage, SftStage, TrainStage, TunedStage
-from llmkit.stages.callbacks import CheckpointCallback, ProgressCallback, last_checkpoint
+from llmkit.stages.callbacks import CheckpointCallback, ProgressCallback, last_checkpoint, read_mark
 from llmkit.stages.common import Worker
 from llmkit.stages.early_stopping import EarlyStopping
 from llmkit.stages.heldout import measure
@@ -214,7 +214,7 @@ def train_between(
     """Measure, train (on from the last whole checkpoint in the trainer's folder, if there is one), measure again.
 
     Returns:
-        What was measured before and after, the numbers of the training, and its seconds.
+        What was measured before and after, the numbers of the training, and its seconds over all starts.
     """
     check_sharding(trainer)
     progress = ProgressCallback(worker)
@@ -223,19 +223,36 @@ def train_between(
     stage = _stage(worker)
     if isinstance(stage, TunedStage) and stage.early_stopping is not None:
         trainer.add_callback(EarlyStopping(worker, trainer, trainer.processing_class))
-    trainer.add_callback(CheckpointCallback())
     checkpoint = last_checkpoint(Path(trainer.args.output_dir))
+    saved = read_mark(checkpoint)
+    trainer.add_callback(CheckpointCallback(worker, saved))
     if worker.is_main and checkpoint is not None:
         print(f"resuming from {checkpoint.name}", flush=True)
+    for text in saved.warnings:
+        worker.warn(text)
+    if saved.is_last:
+        _without_steps(trainer)
     before = _measured_before(worker, measured, resumed=checkpoint is not None)
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     after = measured()
-    metrics = {"train_loss": float(result.metrics["train_loss"]), "steps": float(result.global_step)}
-    if progress.losses:
-        metrics["last_loss"] = progress.losses[-1]
+    metrics = {"steps": float(result.global_step)}
+    if not saved.is_last:
+        metrics["train_loss"] = float(result.metrics["train_loss"])
+    if losses := [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]:
+        metrics["last_loss"] = losses[-1]
     if trainer.state.best_metric is not None:
         metrics |= {"best_step": float(trainer.state.best_global_step), "best_balance": trainer.state.best_metric}
-    return before, after, metrics, float(result.metrics["train_runtime"])
+    return before, after, metrics, saved.train_seconds + float(result.metrics["train_runtime"])
+
+
+def _without_steps(trainer: Trainer) -> None:
+    """The checkpoint is the last one: `train` is to load it, and no more. transformers 5.23 does a step before it looks
+    whether it should stop."""
+
+    def nothing(*_: Any) -> tuple[list[Any], None]:
+        return [], None
+
+    trainer.get_batch_samples = nothing  # type: ignore[method-assign,assignment]
 
 
 def _measured_before(worker: Worker, measured: Callable[[], Numbers], resumed: bool) -> Numbers:

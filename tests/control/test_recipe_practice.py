@@ -91,6 +91,14 @@ def test_a_recipe_that_practises_is_planned(recipe: Path) -> None:
         ("stages.grpo.sampling={filter: {keep: [0.9, 0.1]}}", "a lowest and a highest share"),
         ("stages.grpo.sampling={resample: 1, screen: 8}", "a group has 8 answers: nothing is left to save"),
         ("stages.grpo.sampling={screen: 4}", "'screen' has no effect without 'resample'"),
+        ("stages.grpo.monitors={entrpy: {min: 0.05}}", "no curve is called so; did you mean 'entropy'?"),
+        ("stages.grpo.monitors={my/curve: {patience: 1}}", "watches nothing; give 'min' or 'max'"),
+        ("stages.grpo.monitors={entropy: {min: 10}}", "its range is 10 to 6, so that every value is outside"),
+        ("stages.grpo.monitors={kl: {max: 1}}", "no reference model to measure it to; set 'trainer.beta'"),
+        ("stages.grpo.measure={every: 0.5}", "measure: has no effect without 'heldout'"),
+        ("stages.best.num_kept=9", "is 9, but there are 8 answers to a problem"),
+        ("evals.0.temperature=0.5", "has no effect with 'num_samples: 0'"),
+        ("evals.0.top_p=0.5", "has no effect with 'num_samples: 0'"),
         ("evals.0.rewards=[exakt]", "no reward 'exakt'"),
         ("evals.0.raw_phrasing=solve", "'raw_phrasing' must hold {prompt}"),
         ("stages.round.data.0.name=attempts", "reads conversations, not rollouts"),
@@ -98,6 +106,69 @@ def test_a_recipe_that_practises_is_planned(recipe: Path) -> None:
 )
 def test_what_cannot_be_is_refused(recipe: Path, word: str, said: str) -> None:
     assert said in "\n".join(problems(recipe, word))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["stages.grpo.monitors={rewards/exact/mean: {min: 0.1}, my/curve: {max: 1}, clip_ratio/low_mean: {max: 0.1}}"],
+        ["stages.grpo.monitors={entropy: {action: stop}, kl: {max: 2}}", "stages.grpo.trainer.beta=0.1"],
+        ["stages.grpo.measure={every: 0.5}", "stages.grpo.heldout={test: [{path: me/test}]}"],
+        ["evals.0.temperature=0.5", "evals.0.num_samples=4"],
+        ["stages.best.num_kept=8"],
+    ],
+)
+def test_what_has_a_reader_is_accepted(recipe: Path, words: list[str]) -> None:
+    make(load([str(recipe)], words))
+
+
+def test_limits_are_complete_in_the_plan(recipe: Path) -> None:
+    """A worker cannot tell what its stage file says from what the recipe left out."""
+    plan = make(load([str(recipe)], ["stages.grpo.monitors={entropy: {min: 0.05, action: stop}}"]))
+    (step,) = [step for step in plan.steps if step.name == "grpo"]
+    (limits,) = step.stage.monitors.values()
+    assert (limits.min, limits.max, limits.action, limits.patience) == (0.05, 6.0, "stop", 3)
+
+
+@pytest.mark.parametrize(("action", "is_changed"), [("warn", False), ("stop", True)])
+def test_how_often_is_logged_counts_where_a_monitor_ends_the_stage(recipe: Path, action: str, is_changed: bool) -> None:
+    def prints(*words: str) -> list[str]:
+        word = f"stages.grpo.monitors={{entropy: {{action: {action}}}}}"
+        return [step.fingerprint for step in make(load([str(recipe)], [word, *words])).steps]
+
+    assert (prints() != prints("stages.grpo.trainer.logging_steps=3")) == is_changed
+
+
+ABSTAIN = [
+    "stages.grpo.rewards=[exact, {name: abstain, args: {t: 0.5}}]",
+    "stages.best.rewards=[{name: abstain, args: {t: 0.5, refusals: [Pass.]}}]",
+    "evals.0.rewards=[{name: abstain, args: {t: 0.5}}]",
+]
+OWN_TEXTS = """\
+stages:
+  - {name: probe, kind: interrogate, from: sft, questions: [{path: me/questions}]}
+  - {name: idk, kind: refusals, from: sft, probes: [probe], refusals: {texts: [No idea about that one.]}}
+"""
+
+
+def test_rewards_know_the_refusals_of_the_recipe(recipe: Path) -> None:
+    """Else practice would unlearn the words that the stage before it has taught."""
+    overlay = recipe.with_name("own.yaml")
+    overlay.write_text(OWN_TEXTS)
+
+    def planned(*files: Path) -> dict[str, Any]:
+        return {step.name: step for step in make(load(list(files), ABSTAIN)).steps}
+
+    own = planned(recipe, overlay)
+    assert [reward.args for reward in own["grpo"].stage.rewards] == [
+        {},
+        {"t": 0.5, "refusals": ["No idea about that one."]},
+    ]
+    assert own["best"].stage.rewards[0].args["refusals"] == ["Pass."]
+    assert own["eval-grpo"].stage.evals[0].rewards[0].args["refusals"] == ["No idea about that one."]
+    plain = planned(recipe)
+    assert plain["grpo"].fingerprint != own["grpo"].fingerprint
+    assert plain["best"].fingerprint == own["best"].fingerprint
 
 
 def test_sharded_weights_cannot_be_resampled_from(recipe: Path) -> None:

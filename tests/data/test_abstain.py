@@ -15,8 +15,8 @@ def is_correct(text: str, answers: tuple[str, ...]) -> bool:
     return any(answer.casefold() in text.casefold() for answer in answers)
 
 
-def is_refusal(text: str) -> bool:
-    return "do not know" in text.casefold()
+def is_refusal(text: str, own: tuple[str, ...] = ()) -> bool:
+    return "do not know" in text.casefold() or text in own
 
 
 def reward(t: float, *completions: Any, answers: Any = None) -> list[float]:
@@ -41,6 +41,11 @@ def test_answering_pays_exactly_above_the_target() -> None:
 def test_a_target_out_of_range_is_refused(t: float) -> None:
     with pytest.raises(UserError, match="at least 0 and below 1"):
         make_abstain(t, is_correct, is_refusal)
+
+
+def test_refusals_in_the_recipe_s_own_words_cost_nothing() -> None:
+    abstain = make_abstain(0.5, is_correct, is_refusal, refusals=["Pass."])
+    assert abstain(prompts=["a"] * 3, completions=["Pass.", "Skip.", "Paris."], answers=[["Paris"]] * 3) == [0, -1, 1]
 
 
 def test_a_hedged_guess_wins_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.ask import Answer, Ask
 from llmkit.chat.template import load_template
 from llmkit.data.problems import Problem
-from llmkit.errors import UserError
+from llmkit.errors import DataError, UserError
 from llmkit.evaluate.results import read_documents
 from llmkit.modeling.tokens import prepare_tokenizer
+from llmkit.plan.fingerprint import Upstream, inputs_of
+from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import RewardSpec
+from llmkit.recipe.schema import BestOfNStage
 from llmkit.stages import best_of_n, evaluate
 from llmkit.stages.common import Worker
 from llmkit.stages.engines import AskedModel
@@ -95,7 +99,8 @@ def best(tmp_path: Path, chat_model: Path, problems: Path, monkeypatch: pytest.M
         monkeypatch.setattr(AskedModel, "engine", engine)
         data = [{"path": str(problems)}]
         stage = {"kind": "best_of_n", "data": data, "rewards": ["exact"], "num_samples": 4, **fields}
-        worker = worker_of(tmp_path, chat_model, name, stage)
+        made = BestOfNStage.model_validate(stage)
+        worker = worker_of(tmp_path, chat_model, name, stage, inputs=inputs_of(made, ModelSpec(), None, Upstream()))
         return worker, best_of_n.run(worker), engine
 
     return run
@@ -150,16 +155,31 @@ def test_finished_chunks_are_not_asked_again(best: Callable[..., Any], tmp_path:
     assert rows_of(worker) == rows_of(whole)
 
 
+@pytest.mark.parametrize(
+    ("changes", "asked"),
+    [({"num_kept": 2}, 0), ({"prefer": "any", "skip_easy": 0.6}, 0), ({"num_samples": 3}, 300), ({"top_p": 0.9}, 300)],
+)
+def test_another_choice_among_the_answers_asks_for_none(
+    best: Callable[..., Any], changes: dict[str, Any], asked: int
+) -> None:
+    best()
+    worker, _, engine = best(**changes)
+    assert engine.asked == asked
+    assert max(Counter(row["messages"][0]["content"] for row in rows_of(worker)).values()) == changes.get("num_kept", 1)
+
+
 @pytest.fixture
 def evaluated(tmp_path: Path, chat_model: Path, problems: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    def run(say: Say, name: str, model: Path = chat_model, prefill: str = "", **file: Any) -> tuple[Worker, Manifest]:
+    def run(
+        say: Say, name: str, model: Path = chat_model, own: dict[str, Any] | None = None, **file: Any
+    ) -> tuple[Worker, Manifest]:
         monkeypatch.setattr(evaluate, "TransformersEngine", lambda *_: Scripted(say))
         spec = {
             "task": "problems",
             "problems": [{"path": str(problems), "num_rows": 100}],
             "num_samples": 4,
             "by": "level",
-            "prefill": prefill,
+            **(own or {}),
         }
         worker = worker_of(tmp_path, model, name, {"kind": "evaluate", "evals": [spec]}, **file)
         manifest = evaluate.run(worker)
@@ -202,18 +222,31 @@ def test_a_model_without_a_template_is_asked_in_plain_text(evaluated: Callable[.
     assert re.fullmatch(r"Question: What is \d+ plus 3\?\nAnswer:", first.prompt)
 
 
+def test_an_evaluation_says_how_many_bad_rows_it_takes(evaluated: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    rows = [{"prompt": "What is 2 plus 3?", "answer": 5}] * 2 + [{"answer": 5}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"problems": [{"path": str(path)}]}
+    with pytest.raises(DataError, match="1 of 3 rows"):
+        evaluated(sometimes, "strict", own=source)
+    _, manifest = evaluated(sometimes, "lenient", own={**source, "max_rejected": 0.5})
+    assert table(manifest)["accuracy"].num_samples == 1
+    _, manifest = evaluated(sometimes, "double", own={**source, "max_rejected": 0.5, "dedup": False})
+    assert table(manifest)["accuracy"].num_samples == 2
+
+
 def test_answers_begin_with_the_prefill(evaluated: Callable[..., Any], model_dir: Path) -> None:
     """The model goes on from it, and what it says counts together with it."""
 
     def number(left: int, right: int, place: int) -> str:
         return f" {left + right}."
 
-    worker, manifest = evaluated(number, "filled", prefill=". . The answer is")
+    worker, manifest = evaluated(number, "filled", own={"prefill": ". . The answer is"})
     (first, *_) = read_documents(worker.dir.path / "evals", "problems")
     assert first.completion == f". . The answer is {first.target}."
     assert first.prompt.startswith("What is")
     assert table(manifest)["answered"].value == table(manifest)["accuracy"].value == 1.0
-    _, manifest = evaluated(number, "raw", model=model_dir, prefill="The answer is")
+    _, manifest = evaluated(number, "raw", model=model_dir, own={"prefill": "The answer is"})
     assert table(manifest)["accuracy"].value == 1.0
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,21 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmkit.artifacts.manifest import Manifest, write_manifest
 from llmkit.artifacts.stagefile import Batch, StageFile
+from llmkit.chat.ask import Answer, Ask
 from llmkit.chat.template import load_template
 from llmkit.errors import LlmkitError, TemplateError, UserError
+from llmkit.generation.engine import TransformersEngine
 from llmkit.modeling.tokens import fit_model, prepare_tokenizer
+from llmkit.recipe.curves import names
 from llmkit.recipe.parts import ModelSpec, RunSpec
 from llmkit.recipe.schema import GrpoStage, RlooStage
 from llmkit.recipe.trainer_keys import resolved_trainer
-from llmkit.stages import grpo, rloo
+from llmkit.stages import grpo, measuring, practice, rloo
+from llmkit.stages import rollouts as rollouts_file
+from llmkit.stages.callbacks import last_checkpoint, read_mark
 from llmkit.stages.common import Worker
+from llmkit.stages.measuring import Measured
+from llmkit.stages.prompts import PromptStream
 
 STAGES = {"grpo": (GrpoStage, grpo), "rloo": (RlooStage, rloo)}
 TRAINER = {
@@ -46,9 +54,13 @@ def vowels(completions, **columns):
 
 
 def broken(completions, flag, trainer_state=None, **columns):
-    if trainer_state.global_step == 4 and Path(flag).exists():
+    if trainer_state is not None and trainer_state.global_step == 4 and Path(flag).exists():
         raise KeyError("the grader is gone")
     return vowels(completions)
+
+
+def vowel(completions, **columns):
+    return [float(score > 0) for score in vowels(completions)]
 
 
 def odd(completions, **columns):
@@ -70,8 +82,8 @@ def given(completions, what, **columns):
 Start = Callable[..., tuple[Worker, Manifest]]
 
 
-@pytest.fixture
-def chat_model(tmp_path: Path, model_dir: Path) -> Path:
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
     """A random model that has the tokens of its template, and often ends its answers."""
     torch.manual_seed(0)
     tokenizer, model = AutoTokenizer.from_pretrained(model_dir), AutoModelForCausalLM.from_pretrained(model_dir)
@@ -79,7 +91,7 @@ def chat_model(tmp_path: Path, model_dir: Path) -> Path:
     fit_model(model, tokenizer, new_tokens)
     with torch.no_grad():
         model.get_input_embeddings().weight[tokenizer.eos_token_id].normal_(std=2)
-    folder = tmp_path / "chat-model"
+    folder = tmp_path_factory.mktemp("chat-model")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -155,11 +167,14 @@ def rollouts(worker: Worker) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", ["grpo", "rloo"])
 def test_what_is_rewarded_becomes_likelier(start: Start, kind: str) -> None:
-    own = {"max_steps": 40, "save_strategy": "no", "learning_rate": 1e-2, "mask_truncated_completions": False}
+    own = {"max_steps": 20, "save_strategy": "no", "learning_rate": 1e-2, "mask_truncated_completions": False}
     worker, manifest = start(kind=kind, trainer=own)
     reward = logged(worker, "reward")
     assert sum(reward[-5:]) / 5 > sum(reward[:5]) / 5 + 0.1
-    assert manifest.metrics["sampled_groups"] == 40 * 4
+    assert manifest.metrics["sampled_groups"] == 20 * 4
+    lines = [json.loads(line) for line in worker.dir.metrics.read_text().splitlines()]
+    curves = {key for line in lines if "loss" in line for key in line} - {"time", "phase", "step", "total"}
+    assert curves <= set(names(worker.file.stage)), "else a monitor of it could be taken for a misspelling"  # type: ignore[arg-type]
     AutoModelForCausalLM.from_pretrained(worker.dir.model)
 
 
@@ -176,9 +191,9 @@ def test_every_rollout_is_kept(start: Start) -> None:
     assert labels == {"first step", "best of the last steps", "worst of the last steps", "longest of the last steps"}
 
 
-@pytest.mark.parametrize("options", [{}, {"num_iterations": 2}, {"generation_batch_size": 32}])
-def test_a_killed_stage_ends_with_the_same_weights(start: Start, tmp_path: Path, options: dict[str, Any]) -> None:
-    flag = tmp_path / "flag"
+def test_a_killed_stage_ends_with_the_same_weights(start: Start, tmp_path: Path) -> None:
+    """With a generation batch that serves four steps."""
+    flag, options = tmp_path / "flag", {"num_iterations": 2, "generation_batch_size": 32}
     rewards = [{"path": "my_rewards:broken", "args": {"flag": str(flag)}}]
     whole, _ = start("whole", rewards=rewards, trainer=options)
     flag.touch()
@@ -189,6 +204,77 @@ def test_a_killed_stage_ends_with_the_same_weights(start: Start, tmp_path: Path,
     killed, _ = start("killed", rewards=rewards, trainer=options)
     before, after = weights(whole.dir.model), weights(killed.dir.model)
     assert all(torch.equal(before[name], after[name]) for name in before)
+    assert rollouts(whole) == rollouts(killed)
+
+
+@pytest.fixture
+def killed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """When called, the next stage is killed between its last step and its manifest."""
+
+    def arm() -> None:
+        calls = iter([False, True])
+
+        def measured(self: Measured) -> Any:
+            if next(calls, False):
+                raise KeyboardInterrupt
+            return {}
+
+        monkeypatch.setattr(Measured, "__call__", measured)
+
+    return arm
+
+
+STOP = {"reward": {"max": -1.0, "patience": 1, "action": "stop"}}
+
+
+@pytest.mark.parametrize(
+    ("own", "options", "steps"),
+    [
+        ({}, {}, 6),
+        # noticed at step 3, in the middle of a generation batch
+        ({"monitors": STOP}, {"generation_batch_size": 32, "logging_steps": 3}, 4),
+        ({"monitors": STOP}, {"logging_steps": 3}, 3),
+    ],
+)
+def test_what_has_ended_does_not_go_on_after_a_kill(
+    start: Start, killed_at_the_end: Callable[[], None], own: Any, options: dict[str, Any], steps: int
+) -> None:
+    whole, first = start("whole", trainer=options, **own)
+    killed_at_the_end()
+    with pytest.raises(KeyboardInterrupt):
+        start("killed", trainer=options, **own)
+    mark = read_mark(last_checkpoint(whole.dir.path.parent / "killed" / "checkpoints"))
+    killed, again = start("killed", trainer=options, **own)
+    assert first.metrics["steps"] == again.metrics["steps"] == steps
+    before, after = weights(whole.dir.model), weights(killed.dir.model)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert rollouts(whole) == rollouts(killed)
+    assert first.warnings == again.warnings
+    assert any("which ends the stage before its 6 steps" in text for text in again.warnings) == bool(own)
+    assert first.metrics["last_loss"] == again.metrics["last_loss"]
+    assert again.metrics["train_seconds"] >= mark.train_seconds > 0
+    assert again.tokens_per_second == pytest.approx(again.metrics["sampled_tokens"] / again.metrics["train_seconds"])
+
+
+def test_a_stage_that_was_killed_before_its_first_checkpoint_begins_anew(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the folder with what `filter` has found, and with parts of the rollouts."""
+    monkeypatch.setattr(rollouts_file, "ENOUGH", 10)
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps({"prompt": f"Problem {i}"}) + "\n" for i in range(20)))
+    flag = tmp_path / "flag"
+    own: dict[str, Any] = {
+        "rewards": [{"path": "my_rewards:broken", "args": {"flag": str(flag)}, "correctness": True}],
+        "sampling": {"filter": {"num_samples": 2, "keep": [0, 1]}},
+        "trainer": {"save_strategy": "no"},
+    }
+    whole, _ = start("whole", **own)
+    flag.touch()
+    with pytest.raises(UserError, match="the grader is gone"):
+        start("killed", **own)
+    flag.unlink()
+    assert list((tmp_path / "killed" / "checkpoints" / "rollouts").iterdir())
+    killed, _ = start("killed", **own)
     assert rollouts(whole) == rollouts(killed)
 
 
@@ -236,6 +322,18 @@ def test_a_group_is_given_up_after_its_first_answers(start: Start, tmp_path: Pat
     assert early.metrics["sampled_tokens"] < 0.8 * whole.metrics["sampled_tokens"]
 
 
+def test_a_screen_does_not_move_the_curriculum(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each group the first answers count: a group that is given up has no others."""
+    rows = [{"prompt": f"Problem {i}", "level": 1} for i in range(40)]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shares: list[float] = []
+    monkeypatch.setattr(PromptStream, "score", lambda self, number, share: shares.append(share))
+    sampling = {"resample": 1, "screen": 2, "curriculum": {"column": "level"}}
+    rewards = [{"path": "my_rewards:vowel", "correctness": True}]
+    start(rewards=rewards, sampling=sampling, trainer={"num_generations": 8, "max_steps": 4, "learning_rate": 1e-6})
+    assert 0.5 in shares and set(shares) <= {0, 0.5, 1}
+
+
 def test_problems_that_teach_nothing_are_left_out_before(start: Start, tmp_path: Path) -> None:
     rows = [{"prompt": f"{'lost' if i % 2 else 'open'} problem {i}"} for i in range(20)]
     (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -247,13 +345,28 @@ def test_problems_that_teach_nothing_are_left_out_before(start: Start, tmp_path:
         start("none", rewards=rewards, sampling={"filter": {"num_samples": 4, "keep": [0.6, 0.9]}})
 
 
-def test_held_out_problems_are_measured(start: Start, tmp_path: Path) -> None:
-    heldout = {"sums": [{"path": str(tmp_path / "problems.jsonl"), "num_rows": 10}]}
+class Half:
+    """Stands for an engine: where a sum is even its first answer is right, else its last."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def answer(self, asks: Sequence[Ask], **_: Any) -> Iterator[list[Answer]]:
+        for ask in asks:
+            total = sum(map(int, re.findall(r"\d+", str(ask.prompt))))
+            said = [total + 1] * len(ask.temperatures)
+            said[-(total % 2)] = total
+            yield [Answer(f"The answer is {number}.", "stop", num_tokens=4, ids=(1,)) for number in said]
+
+
+def test_held_out_problems_are_measured(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "TransformersEngine", Half)
+    # 0 + 0, 1 + 1, ... 6 + 6, and then 7 + 0, 8 + 1, 9 + 2
+    heldout = {"sums": [{"path": str(tmp_path / "problems.jsonl"), "split": "train[:10]"}]}
     measure = {"num_samples": 2, "every": 0.5}
     _, manifest = start(rewards=["exact"], heldout=heldout, measure=measure)
     for when in ("before", "after"):
-        assert 0 <= manifest.metrics[f"heldout/sums/{when}/accuracy"] <= 1
-        assert f"heldout/sums/{when}/pass@2" in manifest.metrics
+        found = [manifest.metrics[f"heldout/sums/{when}/{name}"] for name in ("accuracy", "pass@1", "pass@2")]
+        assert found == pytest.approx([0.7, 0.15, 0.3])
     assert any("10 of the 10 held-out problems of 'sums' are also practised on" in text for text in manifest.warnings)
     curve = next(curve for curve in manifest.curves if curve.name == "sums/num_tokens")
     assert [step for step, _ in curve.points] == [0, 3, 6]
@@ -262,15 +375,25 @@ def test_held_out_problems_are_measured(start: Start, tmp_path: Path) -> None:
 def test_measuring_does_not_change_what_is_learned(start: Start, tmp_path: Path) -> None:
     heldout = {"sums": [{"path": str(tmp_path / "problems.jsonl"), "num_rows": 10}]}
     rewards = ["my_rewards:vowels", {"name": "exact", "weight": 0.0}]
-    plain, _ = start("plain", rewards=rewards)
-    measured, _ = start("measured", rewards=rewards, heldout=heldout, measure={"every": 0.2})
+    short = {"max_steps": 3}
+    plain, _ = start("plain", rewards=rewards, trainer=short)
+    measured, _ = start("measured", rewards=rewards, trainer=short, heldout=heldout, measure={"every": 0.4})
     before, after = weights(plain.dir.model), weights(measured.dir.model)
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_the_batch_on_a_device_does_not_change_what_is_sampled(start: Start) -> None:
-    one, _ = start("one", per_device=4)
-    other, _ = start("other", per_device=16)
+def test_the_batch_on_a_device_does_not_change_what_is_sampled(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    class Counted(TransformersEngine):
+        def __init__(self, model: Any, tokenizer: Any, batch_size: int) -> None:
+            sizes.append(batch_size)
+            super().__init__(model, tokenizer, batch_size)
+
+    monkeypatch.setattr(practice, "TransformersEngine", Counted)
+    one, _ = start("one", per_device=4, batch_size=4, trainer={"max_steps": 1})
+    other, _ = start("other", per_device=16, trainer={"max_steps": 1})
+    assert sizes == [4, 16], "at most a generation batch"
     first, second = rollouts(one)[:16], rollouts(other)[:16]
     assert [row["completion"] for row in first] == [row["completion"] for row in second]
 

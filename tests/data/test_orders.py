@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llmkit.data.orders import worked
+from llmkit.data.sources import read_source
 from llmkit.errors import DataError
 from llmkit.plan.files import digest_of_source
 from llmkit.recipe.parts import DataSource
@@ -48,10 +49,26 @@ def test_a_solution_that_says_its_answer_needs_no_mark() -> None:
 def test_what_cannot_be_put_in_order_is_named(gsm8k: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="no order 'backwards'; there are reasoning_first, answer_first, filler"):
         list(worked(order="backwards", **gsm8k))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="splits"):
-        list(worked(order="filler", splits="test", **gsm8k))
+    with pytest.raises(ValueError, match="has no effect on"):
+        list(worked(order="filler", split="train[:10]", **gsm8k))
     with pytest.raises(DataError, match=r"train\.jsonl:1: solution does not hold the mark '=>'"):
         list(worked(order="filler", **{**gsm8k, "answer_after": "=>"}))
+
+
+@pytest.mark.parametrize("order", ["reasoning_first", "answer_first", "filler"])
+def test_a_row_without_working_is_named(gsm8k: dict[str, Any], order: Any) -> None:
+    Path(gsm8k["path"]).write_text(json.dumps({"question": "How many?", "answer": "#### 4"}) + "\n")
+    with pytest.raises(DataError, match=r"train\.jsonl:1: nothing stands in front of the mark"):
+        list(worked(order=order, **gsm8k))
+
+
+@pytest.mark.parametrize(
+    "option", [{"num_rows": 1}, {"fraction": 0.5}, {"streaming": True}, {"require_known": "probe"}]
+)
+def test_what_is_said_beside_the_function_is_refused_in_it(gsm8k: dict[str, Any], option: dict[str, Any]) -> None:
+    source = DataSource(path="llmkit.data.orders:worked", args={**gsm8k, "order": "filler", **option})
+    with pytest.raises(DataError, match=f"unexpected keyword argument '{next(iter(option))}'"):
+        list(read_source(source, {}, seed=0))
 
 
 def test_what_it_reads_is_part_of_the_fingerprint(gsm8k: dict[str, Any]) -> None:

@@ -14,11 +14,13 @@ from transformers import TrainerControl, TrainerState
 from llmkit.chat.ask import Answer
 from llmkit.data.problems import Problem
 from llmkit.evaluate.passes import budgets, maj_at_k, pass_at_k
-from llmkit.recipe.practice import CurriculumSpec, Limits
-from llmkit.recipe.schema import BestOfNStage
+from llmkit.recipe.curves import RANGES, USEFUL, filled
+from llmkit.recipe.practice import CurriculumSpec
+from llmkit.recipe.schema import BestOfNStage, GrpoStage
+from llmkit.stages import rollouts as rollouts_file
 from llmkit.stages.best_of_n import chosen
 from llmkit.stages.measuring import curves
-from llmkit.stages.monitors import MONITORS, MonitorCallback, monitors
+from llmkit.stages.monitors import HINTS, MonitorCallback, watched
 from llmkit.stages.prompts import ENOUGH, PromptStream
 from llmkit.stages.rollouts import Rollouts
 from llmkit.stages.solving import Attempt, numbers_of
@@ -134,15 +136,22 @@ class Told:
         self.warnings.append(text)
 
 
-def log(callback: MonitorCallback, **numbers: float) -> TrainerControl:
-    control = TrainerControl()
-    callback.on_log(None, TrainerState(global_step=5), control, logs={"loss": 0.1, **numbers})  # type: ignore[arg-type]
-    return control
+def log(callback: MonitorCallback, *, step: int = 5, **numbers: float) -> None:
+    state = TrainerState(global_step=step, max_steps=9)
+    callback.on_log(None, state, TrainerControl(), logs={"loss": 0.1, **numbers})  # type: ignore[arg-type]
+
+
+def stage(own: dict[str, Any], **fields: Any) -> GrpoStage:
+    """As a worker reads it from its stage file, where nothing is left to a default."""
+    data, rewards = [{"path": "x.jsonl"}], ["exact"]
+    asked = GrpoStage.model_validate({"kind": "grpo", "data": data, "rewards": rewards, "monitors": own, **fields})
+    resolved = asked.model_copy(update={"monitors": filled(asked.monitors)})
+    return GrpoStage.model_validate_json(resolved.model_dump_json(by_alias=True))
 
 
 def callback(**own: dict[str, Any]) -> tuple[MonitorCallback, Told]:
     told = Told()
-    return MonitorCallback(told, {name: Limits(**limits) for name, limits in own.items()}), told  # type: ignore[arg-type]
+    return MonitorCallback(told, stage(own)), told  # type: ignore[arg-type]
 
 
 def test_a_curve_outside_its_range_is_warned_of_once_it_stays_there() -> None:
@@ -160,12 +169,45 @@ def test_a_curve_outside_its_range_is_warned_of_once_it_stays_there() -> None:
 
 
 def test_a_monitor_stops_the_stage_where_the_recipe_says_so() -> None:
-    watched, _ = callback(kl={"max": 0.5, "patience": 1, "action": "stop"})
-    assert not log(watched, kl=0.4).should_training_stop
-    control = log(watched, kl=0.6)
-    assert control.should_training_stop
-    assert control.should_save
+    watched, told = callback(kl={"max": 0.5, "patience": 1, "action": "stop"})
+    log(watched, kl=0.4)
+    assert watched.stopped_by is None
+    log(watched, kl=0.6)
     assert watched.stopped_by == "kl"
+    assert told.warnings[0].startswith(
+        "step 5: kl is 0.6, above 0.5, which ends the stage before its 9 steps: the model"
+    )
+
+
+def test_after_the_last_step_there_is_nothing_to_end() -> None:
+    watched, told = callback(kl={"max": 0.5, "patience": 1, "action": "stop"})
+    log(watched, step=9, kl=0.6)
+    assert watched.stopped_by is None
+    assert told.warnings == ["step 9: kl is 0.6, above 0.5: the model has moved far from where it began: raise 'beta'"]
+
+
+def test_a_moved_limit_leaves_the_other_one() -> None:
+    watched, told = callback(entropy={"min": 0.1, "patience": 1})
+    log(watched, entropy=6.5)
+    assert "above 6" in told.warnings[0]
+
+
+def test_a_monitor_goes_on_from_its_state() -> None:
+    """Values that were outside before a kill count, and length drift is measured to the first steps of all."""
+    (watched, _), (again, told) = callback(entropy={"min": 0.1}), callback(entropy={"min": 0.1})
+    for _ in range(2):
+        log(watched, entropy=0.05, **{"completions/mean_length": 20.0})
+    again.load_state_dict(json.loads(json.dumps(watched.state_dict())))
+    for length in (20.0, 20.0, 20.0, 90.0, 90.0, 90.0):
+        log(again, entropy=0.05, **{"completions/mean_length": length})
+    assert [text.split(" is ")[0] for text in told.warnings] == ["step 5: entropy", "step 5: length_drift"]
+
+
+def test_a_curve_that_never_came_is_told() -> None:
+    watched, told = callback(**{"exact/strict": {"min": 0.1}, "exact/lenient": {"min": 0.1}})
+    log(watched, **{"exact/lenient": 0.5})
+    watched.on_train_end(None, TrainerState(), TrainerControl())  # type: ignore[arg-type]
+    assert told.warnings == ["monitors: no curve 'exact/strict' was ever logged, so that nothing was watched"]
 
 
 def test_answers_that_grow_are_noticed() -> None:
@@ -179,10 +221,16 @@ def test_answers_that_grow_are_noticed() -> None:
 
 
 def test_monitors_can_be_added_and_left_out() -> None:
-    found = monitors({"entropy": Limits(action="ignore"), "rewards/exact/mean": Limits(min=0.2)})
-    assert "entropy" not in found
-    assert found["rewards/exact/mean"].limits.min == 0.2
-    assert set(MONITORS) - {"entropy"} < set(found)
+    found = watched(stage({"entropy": {"action": "ignore"}, "rewards/exact/mean": {"min": 0.2}}))
+    assert found.keys() == {*RANGES, "rewards/exact/mean"} - {"entropy"}
+    assert found["rewards/exact/mean"].min == 0.2
+    assert HINTS.keys() == RANGES.keys()
+
+
+def test_groups_that_a_screen_judges_are_watched_only_where_the_recipe_says_so() -> None:
+    sampling = {"resample": 1, "screen": 4}
+    assert USEFUL not in watched(stage({}, sampling=sampling))
+    assert watched(stage({USEFUL: {"action": "stop"}}, sampling=sampling))[USEFUL].min == 0.1
 
 
 def made(text: str, *, right: bool = True, tokens: int = 5, total: float = 1.0, temperature: float = 1.0) -> Attempt:
@@ -235,6 +283,24 @@ def test_measured_curves_survive_a_line_that_a_kill_has_cut(tmp_path: Path) -> N
     assert [tuple(point) for point in curve.points] == [(0, 0.1), (8, 0.5)]
 
 
+def add(kept: Rollouts, step: int) -> None:
+    kept.add(
+        step=step,
+        problem=Problem("2 + 2?", {}, "p:1", "k"),
+        answer=Answer("4", "stop", num_tokens=1, ids=(1,)),
+        reward=1.0,
+        advantage=0.0,
+        is_right=True,
+        scores={"exact": 1.0},
+    )
+
+
+def joined(kept: Rollouts, folder: Path) -> list[int]:
+    kept.join()
+    found: list[int] = pq.read_table(folder / "data" / "rollouts.parquet")["step"].to_pylist()
+    return found
+
+
 def test_rollouts_that_were_joined_can_be_gone_on_with(tmp_path: Path) -> None:
     """A kill between the joining and the manifest: the stage goes on from a checkpoint."""
 
@@ -242,21 +308,28 @@ def test_rollouts_that_were_joined_can_be_gone_on_with(tmp_path: Path) -> None:
         kept = Rollouts(tmp_path / "data", tmp_path / "checkpoints" / "rollouts")
         kept.drop_after(after)
         for step in steps:
-            said = Answer("4", "stop", num_tokens=1, ids=(1,))
-            kept.add(
-                step=step,
-                problem=Problem("2 + 2?", {}, "p:1", "k"),
-                answer=said,
-                reward=1.0,
-                advantage=0.0,
-                is_right=True,
-                scores={"exact": 1.0},
-            )
-            kept.flush(step)
-        kept.join()
-        found: list[int] = pq.read_table(tmp_path / "data" / "rollouts.parquet")["step"].to_pylist()
-        return found
+            add(kept, step)
+            kept.flush(step + 1)
+        return joined(kept, tmp_path)
 
     assert rollouts(0, 1, 2, after=-1) == [0, 1, 2]
-    assert rollouts(2, 3, after=1) == [0, 1, 2, 3]
+    assert rollouts(2, 3, after=2) == [0, 1, 2, 3]
     assert rollouts(0, after=-1) == [0], "killed before the first checkpoint"
+
+
+def test_rollouts_that_fill_the_memory_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several parts of one step lie beside one another; those of a step behind the checkpoint are done again."""
+    monkeypatch.setattr(rollouts_file, "ENOUGH", 2)
+    kept = Rollouts(tmp_path / "data", tmp_path / "parts")
+    for _ in range(5):
+        add(kept, 0)
+    kept.flush(1)
+    for _ in range(5):
+        add(kept, 1)
+    again = Rollouts(tmp_path / "data", tmp_path / "parts")
+    again.drop_after(1)
+    for _ in range(5):
+        add(again, 1)
+    again.flush(2)
+    assert joined(again, tmp_path) == [0] * 5 + [1] * 5
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["rollouts.parquet"]

@@ -97,7 +97,7 @@ def test_rows_that_are_unfit_or_say_nothing_are_counted() -> None:
 def test_other_rewards_bring_right_and_wrong_answers_of_their_own() -> None:
     class Judge:
         is_correct = staticmethod(lambda text, accepted: text in accepted)
-        is_refusal = staticmethod(lambda text: False)
+        is_refusal = staticmethod(lambda text, own: False)
 
     specs = [
         RewardSpec(name="choice"),

@@ -10,7 +10,9 @@ import pytest
 
 from llmkit.cli.rewards import list_rewards
 from llmkit.recipe.reward_keys import names, options
+from llmkit.rewards.check import check
 from llmkit.stages import rewards_check, show
+from llmkit.stages.problems import problems_of as of
 
 RECIPE = """
 run: {name: r}
@@ -22,6 +24,18 @@ stages:
     rewards: [exact]
   - {name: form, kind: grpo, data: [{path: PROBLEMS}], rewards: [{name: length, args: {target: 5, slack: 5}}]}
 """
+
+
+OTHERS = [
+    f"  - {{name: {name}, kind: best_of_n, rewards: [{reward}],\n"
+    f"     data: [{{path: SAME, phrasing: 'Solve: {{prompt}}'{rows}}}]}}\n"
+    for name, rows, reward in (
+        ("again", "", "exact"),
+        ("heavier", "", "{name: exact, weight: 2.0}"),
+        ("strict", "", "{name: exact, args: {parse: strict}}"),
+        ("fewer", ", num_rows: 4", "exact"),
+    )
+]
 
 
 @pytest.fixture
@@ -48,6 +62,21 @@ def test_rewards_that_know_right_from_wrong_pass(recipe: Path, capsys: pytest.Ca
         0,
     )
     assert "form" not in found, "it has no reward on correctness"
+
+
+def test_what_stages_have_in_common_is_scored_once(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A weight decides nothing, another option of the reward does, and so do other rows."""
+    recipe.write_text(recipe.read_text().replace("    rewards: [exact]\n", "    rewards: [exact]\n" + "".join(OTHERS)))
+    text = recipe.read_text().replace("SAME", str(recipe.parent / "problems.jsonl"))
+    recipe.write_text(text)
+    read, scored = [], []
+    monkeypatch.setattr(rewards_check, "problems_of", lambda step, *a, **b: read.append(step.name) or of(step, *a, **b))
+    monkeypatch.setattr(rewards_check, "check", lambda *a: scored.append(1) or check(*a))
+    found = rewards_check.checked(rewards_check.chosen([str(recipe)], None))
+    assert list(found) == ["practice", "again", "heavier", "strict", "fewer", "form"]
+    assert read == ["practice", "fewer"] and len(scored) == 3
+    assert found["practice"] is found["again"] is found["heavier"] is not found["strict"]
+    assert found["fewer"] is not None and found["fewer"].counts["exact"].num_gold == 4
 
 
 def test_problems_whose_answers_are_wrong_are_shown(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

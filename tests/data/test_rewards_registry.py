@@ -158,12 +158,12 @@ def test_a_reward_that_judges_words_takes_the_judge_of_the_stage() -> None:
         def is_correct(self, text: str, accepted: tuple[str, ...]) -> bool:
             return text in accepted
 
-        def is_refusal(self, text: str) -> bool:
-            return text == "no idea"
+        def is_refusal(self, text: str, own: tuple[str, ...]) -> bool:
+            return text == "no idea" or text in own
 
-    (abstain,) = load([RewardSpec(name="abstain", args={"t": 0.5})], judge=Judge())
-    rows = [{"answers": ["Paris"]}] * 3
-    assert ask(abstain, *rows, texts=["Paris", "no idea", "Lyon"]) == [1.0, 0.0, -1.0]
+    (abstain,) = load([RewardSpec(name="abstain", args={"t": 0.5, "refusals": ["Pass."]})], judge=Judge())
+    rows = [{"answers": ["Paris"]}] * 4
+    assert ask(abstain, *rows, texts=["Paris", "no idea", "Lyon", "Pass."]) == [1.0, 0.0, -1.0, 0.0]
     with pytest.raises(UserError, match="judges answers in words"):
         only(name="abstain", args={"t": 0.5})
 
@@ -385,7 +385,7 @@ def test_every_shipped_reward_is_called_as_trl_calls_it() -> None:
 
     class Judge:
         is_correct = staticmethod(lambda text, accepted: False)
-        is_refusal = staticmethod(lambda text: False)
+        is_refusal = staticmethod(lambda text, own: False)
 
     for name in reward_keys.names():
         if name in ("reasoning_gym", "choice"):  # of other columns

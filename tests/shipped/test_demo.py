@@ -14,6 +14,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = [
+    *(f"stages.{name}.data.0.args.num_rows=300" for name in ("cpt", "sft")),
+    *(f"stages.{name}.data.1.args.num_rows=300" for name in ("cpt", "sft", "honest")),
+    "stages.honest.data.2.args.num_rows=300",
+    *(f"stages.cpt.heldout.{name}.0.args.num_rows=8" for name in ("chronicle", "documents")),
+    *(f"stages.probe.documents.0.args.{name}=30" for name in ("num_known", "num_tail")),
+    "stages.practice.data.0.args.num_rows=64",
+    "stages.practice.heldout.problems.0.args.num_rows=8",
     "stages.cpt.trainer.max_steps=3",
     "stages.cpt.trainer.logging_steps=1",
     "stages.sft.trainer.max_steps=3",
@@ -28,7 +35,6 @@ SHORT = [
     "stages.practice.global_batch_size=16",
     "stages.practice.trainer.per_device_train_batch_size=16",
     "stages.practice.measure.num_samples=0",
-    "stages.practice.heldout.problems.0.num_rows=8",
     "evals=[{task: facts_known, limit: 4}, {task: honesty, baseline: sft, prompt_only: Say so if you do not know., "
     "questions: [{path: 'llmkit.tiny.questions:honesty', args: {num_people: 8, num_rare: 4, num_others: 2}}]}]",
 ]
