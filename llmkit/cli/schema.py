@@ -18,7 +18,7 @@ _STAGES = {
     "reward": "RewardStage",
     "rlhf_grpo": "RlhfStage",
 }
-_OWN = {"enum": ["honesty", "problems"]}
+_OWN = {"enum": ["honesty", "problems", "preference"]}
 
 
 def schema() -> dict[str, Any]:
@@ -33,17 +33,42 @@ def schema() -> dict[str, Any]:
     for part in (definitions[name] for name in ("GrpoStage", "RlooStage", "RlhfStage", "BestOfNStage", "ProblemsSpec")):
         # a name alone is short for `{name: ...}`, or with a colon for `{path: ...}`
         part["properties"]["rewards"]["items"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/RewardSpec"}]}
+    for (part, field), short in _SHORT.items():
+        _allow(definitions[part]["properties"][field], short)
+    _allow(definitions["RewardModelSpec"]["properties"]["from"], {"type": "string"})
     gate = definitions["TrainSource"]["properties"]["require_known"]
     gate["anyOf"].append({"type": "string"})  # `require_known: probe` is short for `{probe: probe}`
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "llmkit recipe"}
     return {**head, **{key: value for key, value in made.items() if key not in head}}
 
 
+# What stands for a whole part: `reward_model: rm`, `degenerate: 0.1`, `guard: off` (which YAML 1.1 reads as false).
+_NAME: dict[str, Any] = {"type": "string"}
+_SHORT: dict[tuple[str, str], dict[str, Any]] = {
+    ("RankStage", "labeller"): _NAME,
+    ("RewardStage", "degenerate"): {"type": "number"},
+    ("RlhfStage", "reward_model"): _NAME,
+    ("RlhfStage", "guard"): {"type": ["string", "boolean"]},
+    ("RlhfStage", "measured_by"): _NAME,
+    ("GuardSpec", "labeller"): _NAME,
+    ("PreferenceSpec", "labeller"): _NAME,
+    ("PreferenceSpec", "reward_model"): _NAME,
+}
+
+
+def _allow(field: dict[str, Any], short: dict[str, Any]) -> None:
+    """One more form of a field."""
+    if "anyOf" in field:
+        field["anyOf"].append(short)
+        return
+    forms = {key: field.pop(key) for key in ("$ref", "type", "items", "minItems") if key in field}
+    field["anyOf"] = [forms, short]
+
+
 def _evaluation() -> dict[str, Any]:
-    """`honesty` and `problems` have their own fields, which a name alone does not give; of every other task the name is
-    enough."""
+    """llmkit's own tasks have fields that a name alone does not give; of every other task the name is enough."""
     other = {"$ref": "#/$defs/EvalSpec", "not": {"properties": {"task": _OWN}}}
-    own = [{"$ref": "#/$defs/HonestySpec"}, {"$ref": "#/$defs/ProblemsSpec"}]
+    own = [{"$ref": f"#/$defs/{name}"} for name in ("HonestySpec", "ProblemsSpec", "PreferenceSpec")]
     return {"anyOf": [{"type": "string", "not": _OWN}, other, *own]}
 
 

@@ -24,20 +24,21 @@ from llmkit.preference.rankings import standing
 from llmkit.preference.rollouts import FILE as ROLLOUTS
 from llmkit.preference.rollouts import read_rollouts
 from llmkit.preference.store import read_events
-from llmkit.stages.command import exit_code
+from llmkit.stages.command import as_command
 
 FILE = "arena.json"
 GOLD = "gold"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@as_command
+def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
     parser = argparse.ArgumentParser(prog="llmkit arena", description="Rate the models of a run against one another.")
     parser.add_argument("run", help="run folder")
     parser.add_argument("--by", help="evaluation 'preference' or 'rank' stage whose comparisons count (default: all)")
     parser.add_argument("--json", action="store_true", help="for machines")
     args = parser.parse_args(argv)
-    return exit_code(lambda: show(open_run(args.run), args.by, as_json=args.json))
+    show(open_run(args.run), args.by, as_json=args.json)
 
 
 def show(run: RunDir, by: str | None, *, as_json: bool) -> None:

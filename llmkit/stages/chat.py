@@ -22,9 +22,10 @@ from transformers.utils import logging as transformers_logging
 
 from llmkit.artifacts.manifest import FILE, Manifest, is_control
 from llmkit.artifacts.rundir import RunDir, StageDir
-from llmkit.errors import LlmkitError, RunError, UserError
+from llmkit.errors import RunError, UserError
 from llmkit.generation.conversation import Conversation, Settings
 from llmkit.modeling.load import load_config, load_model, load_tokenizer
+from llmkit.stages.command import as_command
 
 HELP = """\
 /system TEXT   set the system prompt (alone: remove it) and begin anew
@@ -37,22 +38,16 @@ COMMANDS = ("/system", "/reset", "/set", "/raw", "/help", "/exit")
 _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@as_command
+def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
     args = _parser().parse_args(argv)
     console = Console(stderr=args.prompt is not None, highlight=False, soft_wrap=True)
-    try:
-        conversation = start(args, console)
-        if args.prompt is not None:
-            say(conversation, args.prompt)
-        else:
-            converse(conversation, console)
-    except LlmkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    conversation = start(args, console)
+    if args.prompt is not None:
+        say(conversation, args.prompt)
+    else:
+        converse(conversation, console)
 
 
 def _parser() -> argparse.ArgumentParser:

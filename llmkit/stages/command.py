@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
 
 from llmkit.errors import LlmkitError
 
+Given = ParamSpec("Given")
 
-def exit_code(command: Callable[[], int | None]) -> int:
-    """Runs a command. 2 and one line for what the user can mend, 130 after Ctrl-C, else what it returns, or 0."""
-    try:
-        return command() or 0
-    except LlmkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+
+def as_command(main: Callable[Given, int | None]) -> Callable[Given, int]:
+    """The exit code of a command: 2 and one line for what the user can mend, 130 after Ctrl-C, else what it returns."""
+
+    @wraps(main)
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> int:
+        try:
+            return main(*args, **kwargs) or 0
+        except LlmkitError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            return 130
+
+    return run

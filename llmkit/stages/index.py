@@ -12,33 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from llmkit.data.sources import read_local
-from llmkit.errors import DataError, LlmkitError
+from llmkit.errors import DataError
+from llmkit.stages.command import as_command
 from llmkit.tools.index import Document, build_index
 
 _TITLES = ("# ", "= ")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@as_command
+def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
     args = _parser().parse_args(argv)
     columns = (args.text_column, args.title_column, args.id_column)
-    try:
-        manifest = build_index(
-            _documents(args.documents, *columns),
-            Path(args.out).expanduser(),
-            passage_chars=args.passage_chars,
-            overlap=args.overlap,
-            sources=args.documents,
-        )
-    except LlmkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    manifest = build_index(
+        _documents(args.documents, *columns),
+        Path(args.out).expanduser(),
+        passage_chars=args.passage_chars,
+        overlap=args.overlap,
+        sources=args.documents,
+    )
     counts = f"{manifest.num_passages:,} passages of {manifest.num_documents:,} documents"
     print(f"{args.out}: {counts}, digest {manifest.digest[:16]}")
     print(f"in a recipe: tools: [{{name: search, index: {args.out}}}]")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,35 +17,30 @@ from rich.console import Console
 from rich.table import Table
 
 from llmkit.artifacts.shipped import shipped
-from llmkit.errors import LlmkitError, UserError
+from llmkit.errors import UserError
 from llmkit.knowledge.judge import PROMPT, Judge, open_judge
 from llmkit.knowledge.records import Verdict
 from llmkit.recipe.knowledge import JudgeSpec
 from llmkit.recipe.unread import unread_by_engine
+from llmkit.stages.command import as_command
 from llmkit.stages.labelled import LABELS, Result, check, read_labelled
 
 SHOWN = 40
 """Misjudged rows that are printed; `--json` has all."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@as_command
+def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
     args = _parser().parse_args(argv)
-    try:
-        spec = spec_of(args)
-        rows = read_labelled(Path(args.file).expanduser())
-        result = check(open_the_judge(spec, args.model), rows)
-        if args.json:
-            print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
-        check_decided(args.judge, result)
-    except LlmkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    spec = spec_of(args)
+    rows = read_labelled(Path(args.file).expanduser())
+    result = check(open_the_judge(spec, args.model), rows)
+    if args.json:
+        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+    check_decided(args.judge, result)
     if not args.json:
         show(Console(soft_wrap=False, highlight=False), result)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,28 +14,23 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from llmkit.artifacts.files import to_line, write_text
-from llmkit.errors import DataError, LlmkitError, RunError, UserError
+from llmkit.errors import DataError, RunError, UserError
 from llmkit.preference.pairs import Pairs, pairs_of
 from llmkit.preference.rankings import clean_name, standing
 from llmkit.preference.rollouts import find_rollouts, read_rollouts
 from llmkit.preference.session import Session
 from llmkit.preference.store import FILE, open_store, read_events
+from llmkit.stages.command import as_command
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@as_command
+def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if words[:1] == ["export"]:
-            export(_export_parser().parse_args(words[1:]))
-        else:
-            rank(_parser().parse_args(words))
-    except LlmkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    if words[:1] == ["export"]:
+        export(_export_parser().parse_args(words[1:]))
+    else:
+        rank(_parser().parse_args(words))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,12 +20,13 @@ from rich.table import Table
 
 from llmkit.artifacts.files import sha256_of
 from llmkit.data.problems import Problems
-from llmkit.errors import LlmkitError, RunError, UserError
+from llmkit.errors import RunError, UserError
 from llmkit.plan.make import make
 from llmkit.plan.step import Step
 from llmkit.recipe.load import load_words
 from llmkit.recipe.schema import BestOfNStage, PracticeStage
 from llmkit.rewards.check import Report, check
+from llmkit.stages.command import as_command
 from llmkit.stages.problems import problems_of
 from llmkit.stages.scoring import Scorer
 
@@ -34,6 +35,7 @@ SHOWN = 5
 """Failures that are printed; `--json` has all that were kept."""
 
 
+@as_command
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 2 where a reward fails, and for what the user can mend."""
     parser = argparse.ArgumentParser(prog="llmkit rewards check", description="Score gold and corrupted solutions.")
@@ -41,15 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stage", help="one stage that practises (default: all)")
     parser.add_argument("--json", action="store_true", help="for machines")
     args = parser.parse_args(argv)
-    try:
-        found = checked(chosen(args.words, args.stage))
-        if not any(found.values()):
-            raise UserError("rewards", f"no reward of {', '.join(found)} says whether a problem is solved", CURE)
-    except LlmkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    found = checked(chosen(args.words, args.stage))
+    if not any(found.values()):
+        raise UserError("rewards", f"no reward of {', '.join(found)} says whether a problem is solved", CURE)
     if args.json:
         print(
             json.dumps({name: asdict(report) for name, report in found.items() if report}, indent=2, ensure_ascii=False)

@@ -22,13 +22,14 @@ from llmkit.data.build import ACCEPTS
 from llmkit.data.mixture import mix
 from llmkit.data.show import cut_table, show_rows
 from llmkit.data.tokens import settings_of
-from llmkit.errors import LlmkitError, ModelError, RunError
+from llmkit.errors import ModelError, RunError
 from llmkit.modeling.load import load_tokenizer
 from llmkit.modeling.tokens import prepare_tokenizer
 from llmkit.plan.make import make
 from llmkit.plan.step import Step
 from llmkit.recipe.load import load_words
 from llmkit.recipe.schema import BestOfNStage, PracticeStage, TrainStage
+from llmkit.stages.command import as_command
 from llmkit.stages.monitors import watched
 from llmkit.stages.problems import problems_of
 from llmkit.stages.solving import problem_ids
@@ -37,7 +38,8 @@ from llmkit.stages.solving import problem_ids
 SAMPLE = 1000
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@as_command
+def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
     parser = argparse.ArgumentParser(prog="llmkit show", description="Rows as the trainer sees them, text as tokens.")
     parser.add_argument("--recipe", nargs="+", default=[], help="recipe, overlays and key=value words")
@@ -52,15 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (args.tokens is None) == (not words) or (args.tokens is None) != (args.model is None):
         parser.error("give a recipe, or --tokens TEXT with --model MODEL")
     console = Console(soft_wrap=True)
-    try:
-        if args.tokens is not None:
-            show_tokens(console, args.tokens, args.model)
-        else:
-            show_recipe(console, words, args.stage, args.rows, args.ids)
-    except LlmkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    if args.tokens is not None:
+        show_tokens(console, args.tokens, args.model)
+    else:
+        show_recipe(console, words, args.stage, args.rows, args.ids)
 
 
 def show_tokens(console: Console, text: str, model: str) -> None:
