@@ -1,0 +1,138 @@
+"""Recipes with rollouts, rankings, reward models and practice against them: what is refused, and what follows what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmkit.errors import RecipeError
+from llmkit.plan.make import make
+from llmkit.recipe.load import load
+
+RECIPE = """\
+run: {name: test, output_dir: runs, seed: 1}
+model: {name_or_path: "llmkit.tiny:base", chat_template: chatml}
+stages:
+  - {name: sft, kind: sft, data: [{path: chats.jsonl}]}
+  - {name: answers, kind: rollout, from: sft, data: [{path: prompts.jsonl}]}
+  - {name: ranks, kind: rank, from: sft, rollouts: answers, by: labeller, labeller: "llmkit.tiny.taste:taste"}
+  - {name: rm, kind: reward, from: sft, data: [{from: ranks}]}
+  - {name: gold, kind: reward, from: sft, data: [{path: pairs.jsonl}], seed: 9}
+  - name: rlhf
+    kind: rlhf
+    from: sft
+    data: [{path: prompts.jsonl}]
+    heldout: {prompts: [{path: heldout.jsonl}]}
+    reward_model: rm
+    guard: gold
+    global_batch_size: 16
+    trainer: {num_generations: 8}
+evals:
+  - task: preference
+    prompts: [{path: heldout.jsonl}]
+    labeller: "llmkit.tiny.taste:taste"
+    reward_model: rm
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("chats", "prompts", "heldout", "pairs"):
+        (tmp_path / f"{name}.jsonl").write_text('{"prompt": "a"}\n')
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def said(recipe: Path, *words: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        make(load([str(recipe)], list(words)))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("stages.answers.models=[rm]", "'rm' is not an earlier stage"),
+        ("stages.answers.models=[sft]", "'sft' answers already"),
+        ("stages.ranks.rollouts=sft", "'sft' is no 'rollout' stage"),
+        ("stages.ranks.min_ranked=0.5", "has no effect with 'by: labeller'"),
+        ("stages.ranks.batch_size=5", "has no effect with 'by: labeller'"),
+        ("stages.ranks.by=human", "'labeller' only fits 'by: labeller'"),
+        ("stages.ranks.labeller=null", "'by: labeller' needs 'labeller'"),
+        ("stages.ranks.labeller={path: taste}", "package.module:function"),
+        ("stages.ranks.labeller={path: 'a:b', num_raters: 3}", "'num_raters' has no effect without 'noise'"),
+        ("stages.rm.peft={merge: false}", "read whole by the stages that use it"),
+        ("stages.rm.learning_curve=[0.5, 0.5]", "holds a share twice"),
+        ("stages.rm.loss={type: plackett_luce, margin: 1.0}", "'margin' has no effect with 'type: plackett_luce'"),
+        ("stages.rm.loss={top: 2}", "'top' has no effect with 'type: pairwise'"),
+        ("stages.rm.trainer={label_smoothing_factor: 0.1}", "loss.label_smoothing"),
+        ("stages.rm.data=[{from: sft}]", "'sft' leaves no rows"),
+        ("stages.rm.data=[{from: answers}]", "reads rankings, not rollouts"),
+        ("stages.rm.data=[{from: ranks, name: rankings}]", "reads rankings, not decisions"),
+        ("stages.rlhf.reward_model=sft", "'sft' is no 'reward' stage"),
+        ("stages.rlhf.guard=rm", "'rm' is what the policy is trained on"),
+        ("stages.rlhf.guard={}", "exactly one of 'gold' and 'labeller'"),
+        ("stages.gold.data=[{from: ranks}]", "trained on the same rankings as 'rm'"),
+        ("stages.rlhf.heldout={}", "the guard looks at held-out prompts"),
+        ("stages.rlhf.sampling={resample: 2}", "which a reward model does not say"),
+        ("stages.rlhf.measure={num_samples: 4}", "has no effect in an 'rlhf' stage"),
+        ("stages.rlhf.reward_model={from: rm, uncertainty: 0.5}", "has no effect with 'combine: min'"),
+        ("stages.rlhf.global_batch_size=12", "no whole number of groups of 8"),
+        ("stages.rlhf.trainer.num_generation=4", "did you mean 'num_generations'?"),
+        ("evals.0.reward_model=sft", "'sft' is no 'reward' stage"),
+        ("evals.0.gold=gold", "exactly one of 'labeller' and 'gold'"),
+        ("evals.0.best_of_n=[64]", "needs 'num_samples: 64'"),
+        ("evals.0.baseline=ranks", "'ranks' makes no model"),
+    ],
+)
+def test_what_is_refused(recipe: Path, word: str, expected: str) -> None:
+    assert expected in said(recipe, word)
+
+
+def test_an_evaluation_waits_for_its_reward_model_and_has_a_baseline_then(recipe: Path) -> None:
+    steps = {step.name: step for step in make(load([str(recipe)])).steps}
+    assert list(steps) == ["sft", "answers", "ranks", "rm", "eval-rm", "gold", "rlhf", "eval-rlhf"]
+    assert steps["eval-rm"].parent == "sft"
+    assert steps["eval-rlhf"].baselines == {"sft": str(steps["eval-rm"].stage_dir.path)}
+    assert steps["eval-rlhf"].data_stages == {"rm": str(steps["rm"].stage_dir.path)}
+
+
+def test_a_reward_model_is_no_policy(recipe: Path) -> None:
+    text = recipe.read_text().replace(
+        "name: rlhf\n    kind: rlhf\n    from: sft", "name: rlhf\n    kind: rlhf\n    from: rm"
+    )
+    recipe.write_text(text)
+    steps = {step.name: step for step in make(load([str(recipe)])).steps}
+    assert steps["rlhf"].parent == "sft"
+
+
+@pytest.mark.parametrize("guard", ["off", "false", "{gold: gold}", "{labeller: 'llmkit.tiny.taste:taste'}"])
+def test_ways_to_write_a_guard(recipe: Path, guard: str) -> None:
+    steps = {step.name: step for step in make(load([str(recipe)], [f"stages.rlhf.guard={guard}"])).steps}
+    found = steps["rlhf"].stage.guard
+    assert (found == "off") == (guard in ("off", "false"))
+    assert ("gold" in steps["rlhf"].data_stages) == (guard == "{gold: gold}")
+
+
+def test_rankings_of_people_are_part_of_the_fingerprint(recipe: Path, tmp_path: Path) -> None:
+    words = ("stages.ranks.by=human", "stages.ranks.labeller=null")
+
+    def fingerprints() -> tuple[str, str]:
+        steps = {step.name: step for step in make(load([str(recipe)], list(words))).steps}
+        return steps["ranks"].fingerprint, steps["rm"].fingerprint
+
+    before = fingerprints()
+    folder = tmp_path / "runs" / "test" / "rankings" / "ranks"
+    folder.mkdir(parents=True)
+    (folder / "rankings.jsonl").write_text("{}\n")
+    after = fingerprints()
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+def test_the_algorithm_decides_which_options_there_are(recipe: Path) -> None:
+    assert "unknown option" in said(recipe, "stages.rlhf.algorithm=rloo", "stages.rlhf.trainer.scale_rewards=none")
+    assert make(load([str(recipe)], ["stages.rlhf.trainer.scale_rewards=none"]))
