@@ -27,12 +27,17 @@ from llmkit.stages.scoring import Scorer, Scores
 MODEL, CUT = "reward_model", "missing_eos"
 
 
-def open_rewards(folder: Path, *, device: Any, dtype: str = "float32") -> RewardModels:
+def open_rewards(folder: Path, *, device: Any) -> RewardModels:
     """The reward model that a stage left. Raises RunError where it left none."""
-    manifest = read_manifest(folder)
+    return load_rewards(open_folder(folder), device=device)
+
+
+def open_folder(stage: Path) -> Path:
+    """Where a stage's reward model lies. Raises RunError where it left none."""
+    manifest = read_manifest(stage)
     if manifest is None or manifest.kind != "reward" or manifest.model_dir is None:
-        raise RunError(str(folder), "holds no reward model", "name a 'reward' stage that has finished")
-    return load_rewards(folder / manifest.model_dir, device=device, dtype=dtype)
+        raise RunError(str(stage), "holds no reward model", "name a 'reward' stage that has finished")
+    return stage / manifest.model_dir
 
 
 class Judge(Protocol):

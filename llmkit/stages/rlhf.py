@@ -8,6 +8,7 @@ scores the answers, and who watches.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from trl import GRPOConfig, RLOOConfig
 
 from llmkit.artifacts.manifest import Manifest
 from llmkit.data.problems import Problem
+from llmkit.data.rankings import place_of
 from llmkit.errors import UserError
 from llmkit.modeling.load import load_spec
+from llmkit.modeling.reward_model import PROMPTS
 from llmkit.preference.watch import fit
+from llmkit.recipe import reads
 from llmkit.recipe.schema import RlhfStage
 from llmkit.stages.common import Worker, main
 from llmkit.stages.grpo import GrpoTrainer
@@ -37,7 +41,7 @@ from llmkit.stages.practising import (
     prepare,
     stream_of,
 )
-from llmkit.stages.preferring import Judge, PreferenceScorer, judged_by, labelled_by, open_rewards
+from llmkit.stages.preferring import Judge, PreferenceScorer, judged_by, labelled_by, open_folder, open_rewards
 from llmkit.stages.rloo import RlooTrainer
 from llmkit.stages.scoring import Scorer
 from llmkit.stages.training import train_between
@@ -109,11 +113,21 @@ def guard_of(worker: Worker, trainer: Any, prepared: Prepared) -> Guard:
     prompts: list[Problem] = [problem for held in prepared.heldout.values() for problem in held][:num]
     if not prompts:
         raise UserError(where, "has no prompts to look at", "name held-out prompts in 'heldout'")
+    _warn_of_seen(worker, prompts)
     reference = None if stage.peft else _reference(worker, trainer)
     scorer = prepared.scorer
     assert isinstance(scorer, PreferenceScorer)
     true = labelled_by(stage.measured_by) if stage.measured_by else None
     return Guard(worker, trainer, prompts, scorer, gold_of(worker), true, reference)
+
+
+def _warn_of_seen(worker: Worker, prompts: Sequence[Problem]) -> None:
+    """A reward model knows the prompts that it was trained on better than others."""
+    places = [place_of(problem.prompt) for problem in prompts]
+    for _, name in reads.reward_models(rlhf_stage(worker)):
+        seen = np.load(open_folder(Path(worker.file.data_stages[name])) / PROMPTS)
+        if num := int(np.isin(places, seen).sum()):
+            worker.warn(f"'{name}' was trained on {num} of the {len(prompts)} prompts that the guard looks at")
 
 
 def _reference(worker: Worker, trainer: Any) -> PreTrainedModel:

@@ -457,6 +457,16 @@ def test_a_guard_that_is_off_says_so_and_keeps_the_last_step(made: Chain, tmp_pa
     assert len(rows_of(worker.dir.path / "guard.jsonl")) > 2
 
 
+def test_prompts_that_a_reward_model_was_trained_on_are_no_test(made: Chain, tmp_path: Path) -> None:
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    held = {"prompts": [{"path": str(write_prompts(tmp_path / "seen.jsonl", range(10, 22)))}]}
+    options = rlhf_options(tmp_path, trainer={"max_steps": 1}) | {"heldout": held}
+    _, manifest = chain.run("rlhf", "seen", **options)
+    assert any("'rm-own' was trained on" in warning for warning in manifest.warnings)
+    assert not any("'rm-other' was trained on" in warning for warning in manifest.warnings)
+
+
 def test_what_holds_no_reward_model_is_refused(made: Chain, tmp_path: Path) -> None:
     chain = Chain(tmp_path, made.model)
     chain.dirs = {**made.dirs, "rm-own": made.dirs["ranks-own"]}
