@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from llmkit.chat.template import Message
 
@@ -19,6 +19,8 @@ class Ask:
     """With the seed it fixes the random numbers of the answers, whatever batch or process the prompt lands in."""
     temperatures: tuple[float, ...] = (0.0,)
     """One answer each; 0 is greedy."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Schemas of tools that the model may call, as its chat template takes them."""
 
 
 @dataclass(frozen=True)
