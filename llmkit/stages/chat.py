@@ -25,6 +25,7 @@ from llmkit.artifacts.rundir import RunDir, StageDir
 from llmkit.errors import RunError, UserError
 from llmkit.generation.conversation import Conversation, Settings
 from llmkit.modeling.load import load_config, load_model, load_tokenizer
+from llmkit.recipe.schema import KINDS
 from llmkit.stages.command import as_command
 
 HELP = """\
@@ -102,7 +103,7 @@ def model_of(target: str, stage: str | None) -> str:
 
 def _model_of_run(run: RunDir, name: str | None) -> str:
     finished = [(found, manifest) for found in run.stages() if (manifest := found.manifest()) is not None]
-    made = [(found, manifest) for found, manifest in finished if manifest.model_dir or manifest.adapter_dir]
+    made = [(found, manifest) for found, manifest in finished if _speaks(manifest)]
     last = next((each for each in reversed(made) if not is_control(each[1].stage)), None)
     if name is None and last is not None:
         return _folder(*last)
@@ -118,9 +119,15 @@ def _model_of_stage(stage: StageDir) -> str:
     manifest = stage.manifest()
     if manifest is None:
         raise RunError(str(stage.path), "this stage has not finished", "run it first")
-    if not manifest.model_dir and not manifest.adapter_dir:
+    if not _speaks(manifest):
         raise RunError(str(stage.path), f"a stage of kind '{manifest.kind}' makes no model", "give a training stage")
     return _folder(stage, manifest)
+
+
+def _speaks(manifest: Manifest) -> bool:
+    """Whether a stage made a model that answers: a reward model only scores."""
+    makes_model = manifest.kind not in KINDS or KINDS[manifest.kind].makes_model
+    return makes_model and bool(manifest.model_dir or manifest.adapter_dir)
 
 
 def _folder(stage: StageDir, manifest: Manifest) -> str:

@@ -141,10 +141,10 @@ def test_recommended_sampling_is_used_and_bad_settings_refused(conversation):
             Settings().changed(assignment)
 
 
-def stage_of(run: Path, number: int, name: str, model_dir: str | None) -> Path:
+def stage_of(run: Path, number: int, name: str, model_dir: str | None, kind: str | None = None) -> Path:
     folder = run / f"{number:02d}-{name}"
     folder.mkdir(parents=True)
-    kind = "sft" if model_dir else "evaluate"
+    kind = kind or ("sft" if model_dir else "evaluate")
     (folder / "stage.json").write_text("{}")
     write_manifest(folder, Manifest(stage=name, kind=kind, fingerprint="x", model_dir=model_dir))
     return folder
@@ -156,6 +156,7 @@ def test_targets(tmp_path):
     sft = stage_of(run, 2, "sft", "model")
     evaluation = stage_of(run, 3, "eval-sft", None)
     control = stage_of(run, 4, "control-shuffled", "model")
+    reward = stage_of(run, 5, "rm", "model", "reward")
     (run / "recipe.yaml").write_text("")
     assert model_of(str(run), None) == str(sft / "model")
     assert model_of(str(run), "cpt") == str(cpt / "model")
@@ -164,8 +165,9 @@ def test_targets(tmp_path):
     assert model_of("Qwen/Qwen3-0.6B", None) == "Qwen/Qwen3-0.6B"
     with pytest.raises(RunError, match="no finished stage 'rlhf' with a model; have cpt, sft, control-shuffled"):
         model_of(str(run), "rlhf")
-    with pytest.raises(RunError, match="a stage of kind 'evaluate' makes no model"):
-        model_of(str(evaluation), None)
+    for folder, kind in ((evaluation, "evaluate"), (reward, "reward")):
+        with pytest.raises(RunError, match=f"a stage of kind '{kind}' makes no model"):
+            model_of(str(folder), None)
     (sft / "manifest.json").unlink()
     with pytest.raises(RunError, match="this stage has not finished"):
         model_of(str(sft), None)
