@@ -9,6 +9,7 @@ from typing import Literal
 
 from llmkit.artifacts.manifest import EvalRow, Heldout, Measure
 from llmkit.report.metrics import direction, headline_metrics, is_share, short_name
+from llmkit.report.readings_preference import preference_words
 from llmkit.report.run import RunReport
 
 Verdict = Literal["up", "down", "unclear"]
@@ -50,6 +51,8 @@ class ResultLine:
     is_share: bool
     name: str
     """For pictures and headings."""
+    words: str = ""
+    """The metric in words, and which direction is better, where its name does not say."""
 
     @property
     def last(self) -> EvalRow:
@@ -70,7 +73,7 @@ def headlines(report: RunReport) -> list[ResultLine]:
     tasks: dict[str, dict[str, ResultLine]] = {}
     for line in result_lines(report):
         tasks.setdefault(line.task, {})[line.metric] = line
-    names = report.honesty_tasks, report.problem_tasks
+    names = report.honesty_tasks, report.problem_tasks, report.preference_tasks
     return [lines[metric] for task, lines in tasks.items() for metric in headline_metrics(task, list(lines), *names)]
 
 
@@ -86,9 +89,16 @@ def result_lines(report: RunReport, names: Sequence[str] | None = None) -> list[
     lines = []
     for (task, metric), rows in found.items():
         shares = is_share(metric, [row.value for row in rows.values()])
-        short = short_name(task, metric, report.honesty_tasks, report.problem_tasks)
-        lines.append(ResultLine(task, metric, tuple(rows.get(name) for name in names), shares, short))
+        short = short_name(task, metric, report.honesty_tasks, report.problem_tasks, report.preference_tasks)
+        words = _words(metric) if task in report.preference_tasks else metric
+        lines.append(ResultLine(task, metric, tuple(rows.get(name) for name in names), shares, short, words))
     return lines
+
+
+def _words(metric: str) -> str:
+    """Of an evaluation of preferences."""
+    good = direction(metric)
+    return preference_words(metric)[0] + (f" ({good} is better)" if good else "")
 
 
 def num_samples(rows: Iterable[EvalRow]) -> int:

@@ -40,7 +40,7 @@ def _results(report: RunReport) -> list[str]:
 
 
 def _lines(names: list[str], lines: list[ResultLine]) -> str:
-    rows = [[line.task, line.metric, *[result(row, line.is_share) for row in line.cells]] for line in lines]
+    rows = [[line.task, line.words, *[result(row, line.is_share) for row in line.cells]] for line in lines]
     return table(["task", "metric", *names], rows)
 
 
@@ -93,11 +93,11 @@ def _data(data: DataSummary) -> list[str]:
         numbers = (s.num_read, s.num_rejected, s.num_duplicates, *gated, left_over(s), s.num_used)
         rows.append([s.source, *[count(n) for n in numbers], s.sha256[:12]])
     head = ["source", "read", "rejected", "duplicates", *(name for name, _ in gates), "left over", "used", "sha256"]
-    trained = share(data.num_trained_tokens, data.num_tokens)
-    total = f"{count(data.num_rows)} rows"
-    if data.num_tokens:
-        total += f", {count(data.num_tokens)} tokens, {trained} trained, {count(data.num_truncated)} rows truncated"
-    return [table(head, rows), total]
+    total = f"{count(data.num_rows)} rows" + (f", {count(data.num_tokens)} tokens" if data.num_tokens else "")
+    if data.num_trained_tokens:
+        trained = share(data.num_trained_tokens, data.num_tokens)
+        total += f", {trained} trained, {count(data.num_truncated)} rows truncated"
+    return [table(head, rows) if rows else "", total]
 
 
 def _heldout(name: str, held: Heldout) -> list[str]:

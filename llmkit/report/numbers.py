@@ -101,6 +101,16 @@ def size(num_bytes: float) -> str:
     return f"{int(num_bytes)}{_SPACE}B"
 
 
+def number_of(number: float, noun: str) -> str:
+    """`1 prompt`, `1 000 prompts`."""
+    return f"{count(int(number))} {noun}" if number == 1 else f"{count(int(number))} {noun}s"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`a, b and c`"""
+    return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)
+
+
 def _tenths(value: float) -> str:
     text = f"{value:.1f}"
     return {"0.0": "0", "-0.0": "0", "100.0": "100"}.get(text, text)
