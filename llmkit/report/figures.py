@@ -23,10 +23,14 @@ _OF_ATTEMPTS = ("problems", "never_solved", "too_easy", "rows")
 # Of preferences: what figures, the guard's section and that of the reward model tell.
 _OF_PREFERENCE = {
     "rollout": ("prompts", "completions", "cut_off", "without_choice", "completions_per_prompt"),
-    "rank": ("prompts", "decisions", "raters", "pairs", "tied_pairs", "skipped", "flagged", "right_pairs", "undecided")
-    + ("tau_between_raters", "tau_with_oneself", "seconds_per_prompt", "noise_scale"),
-    "rlhf": ("best_step", "best_balance", "guard_evaluations", "guard_best_step", "guard_best_gold", "guard_stopped")
-    + ("gao_alpha", "gao_beta", "gao_peak", "kl"),
+    "rank": (
+        *("prompts", "decisions", "raters", "pairs", "tied_pairs", "skipped", "flagged", "right_pairs", "undecided"),
+        *("tau_between_raters", "tau_with_oneself", "seconds_per_prompt", "noise_scale"),
+    ),
+    "rlhf": (
+        *("best_step", "best_balance", "guard_evaluations", "guard_best_step", "guard_best_gold", "guard_stopped"),
+        *("gao_alpha", "gao_beta", "gao_peak", "kl"),
+    ),
 }
 # Of an interrogation: the section on knowledge shows these.
 _OF_PROBE = ("share_", "num_questions", "num_answers", "num_consistently_wrong", "num_undecided")
@@ -76,9 +80,8 @@ def _ranked(metrics: Mapping[str, float]) -> list[Figure]:
     if "decisions" in metrics:
         raters = f"by {number_of(metrics['raters'], 'rater')}" if metrics.get("raters") else ""
         left = [counted(metrics, key, key) for key in ("skipped", "flagged", "undecided")]
-        found.append(
-            Figure("decisions", number(metrics["decisions"]), ", ".join(part for part in (raters, *left) if part))
-        )
+        told = ", ".join(part for part in (raters, *left) if part)
+        found.append(Figure("decisions", number(metrics["decisions"]), told))
     if "pairs" in metrics:
         ties = counted(metrics, "tied_pairs", "ties beside them")
         found.append(Figure("pairs in order", number(metrics["pairs"]), ties))

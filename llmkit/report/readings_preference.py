@@ -1,4 +1,4 @@
-"""Metrics of preferences in words: of the evaluation `preference`, of a reward model on rankings, and of its members."""
+"""Metrics of preferences in words: of the evaluation `preference`, and of a reward model on rankings."""
 
 from __future__ import annotations
 

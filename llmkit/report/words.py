@@ -24,7 +24,7 @@ _KINDS = {
     "rollout": "rollouts",
     "rank": "rankings",
     "reward": "reward model",
-    "rlhf": "practice for a reward model",
+    "rlhf": "reward-model practice",
 }
 _DID = {
     "pretrain": "Next-token loss on documents, packed without attention across documents.",
