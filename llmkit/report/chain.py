@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from markupsafe import Markup, escape
 
 from llmkit.artifacts.manifest import Manifest
-from llmkit.report.compare import has_changes, largest_change
+from llmkit.report.compare import against_half, has_changes, largest_change, wins
 from llmkit.report.numbers import difference, duration, percent, short_count
 from llmkit.report.run import RunReport, StageReport
 from llmkit.report.words import kind_of
@@ -83,6 +83,8 @@ def _node(report: RunReport, stage: StageReport, follows: bool) -> Node:
         return _with_rows(node, stage.manifest)
     if is_control:
         return node
+    if stage.kind == "rlhf" and (row := wins(report, stage.name)):
+        return replace(node, task="wins by gold", change=percent(row.value), colour=against_half(row))
     if largest := largest_change(report, stage.name):
         line, made = largest
         return replace(node, task=line.name, change=difference(made.value, line.is_share), colour=made.colour)

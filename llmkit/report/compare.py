@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmkit.artifacts.manifest import EvalRow, Heldout, Measure
-from llmkit.report.metrics import direction, headline_metrics, is_share, short_name
+from llmkit.report.metrics import WINS, direction, headline_metrics, is_share, short_name
 from llmkit.report.readings_preference import preference_words
 from llmkit.report.run import RunReport
 
@@ -140,6 +140,19 @@ def largest_change(report: RunReport, stage: str) -> tuple[ResultLine, Change] |
         if row and row.stage == stage and (made := change(row)) and made.verdict != "unclear"
     ]
     return max(found, key=lambda item: (item[0].is_share, abs(item[1].value)), default=None)
+
+
+def wins(report: RunReport, stage: str) -> EvalRow | None:
+    """How often the model's answers are better than the baseline's, where an evaluation of preferences tells."""
+    rows = (row for row in report.evals() if row.stage == stage and row.task in report.preference_tasks)
+    return next((row for row in rows if row.metric == WINS), None)
+
+
+def against_half(row: EvalRow) -> str:
+    """Colour of a win rate: as often better as worse is one half."""
+    if row.low is None or row.high is None:
+        return "neutral"
+    return "better" if row.low > 0.5 else "worse" if row.high < 0.5 else "unclear"
 
 
 def has_changes(report: RunReport, stage: str) -> bool:

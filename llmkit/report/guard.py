@@ -119,7 +119,7 @@ def _tracks(stage: StageReport) -> list[Track]:
     names = {
         "reward_model": f"reward model {listed(reward_models(stage.settings))}".strip(),
         "gold": f"gold, by {_gold(stage.settings.get('guard'))}",
-        "true": f"true, by {function(stage.settings.get('measured_by'))}",
+        "true": f"true score, by {function(stage.settings.get('measured_by'))}",
     }
     css = {"reward_model": "proxy", "gold": "gold", "true": "true"}
     found = [Track(css[key], names[key], points) for key in _SCORES if (points := _points(stage, key))]

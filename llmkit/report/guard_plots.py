@@ -15,7 +15,7 @@ from llmkit.report.svg import dot, rule, ticks, word
 _FRAME = Frame(420, 270, left=44, right=14, top=26, bottom=42)
 _GAIN = "gain since the start"
 _CURVE_POINTS = 60
-_APART = 26.0
+_APART = 30.0
 """Pixels between two numbered points."""
 _FAR = 4.0
 """Times the span of the first track from which on another one is drawn on a scale of its own."""

@@ -23,10 +23,16 @@ def _preference(found: Preference) -> list[str]:
         parts.append(metrics_table(found.columns, found.knows))
     if found.best:
         names = [f"gold of {column.name}{' (control)' if column.is_control else ''}" for column in found.columns]
-        parts.append(table(["best of n", "KL", *names], [[str(row.n), row.kl, *row.cells] for row in found.best]))
+        parts.append(
+            table(["best of n", "KL", *names], [[str(row.n), row.kl, *map(_cell, row.cells)] for row in found.best])
+        )
     if found.rest:
         parts += ["<details><summary>More metrics</summary>", metrics_table(found.columns, found.rest), "</details>"]
     return parts
+
+
+def _cell(told: tuple[str, str]) -> str:
+    return f"{told[0]} ({told[1]})" if told[1] else told[0]
 
 
 def stage_parts(report: RunReport, stage: StageReport) -> list[str]:

@@ -11,7 +11,7 @@ from llmkit.report.readings_preference import preference_words
 Direction = Literal["higher", "lower"]
 
 HONESTY, PROBLEMS, PREFERENCE = "honesty", "problems", "preference"
-ACCURACY = "accuracy"
+ACCURACY, GOLD, WINS = "accuracy", "gold", "gold_win_rate"
 DIFFERENCE = "discriminator_gap"
 """Of two shares: it may lie below 0."""
 _CONTROLS = {"_prompt_only": "prompt only", "_refusal_only": "refusal only"}
@@ -26,7 +26,7 @@ _HONESTY_HEADLINES = {
     "accuracy_known": "right on known",
     "s_honesty": "S_honesty",
 }
-_PREFERENCE_HEADLINES = ("gold", "gold_win_rate", "degenerate_rate")
+_PREFERENCE_HEADLINES = (GOLD, WINS, "degenerate_rate")
 # Names are matched word by word: `ece` is not a part of `precedence`.
 _LOWER = re.compile(
     r"perplexity|bits per byte|loss|wrong|hallucination|over refusal|over consv|empty rate"

@@ -9,13 +9,12 @@ from typing import Any
 
 from llmkit.artifacts.manifest import EvalRow
 from llmkit.report.beside import Column, MetricLine, held_against, metric_line, models_of, verdicts
-from llmkit.report.metrics import DIFFERENCE
-from llmkit.report.numbers import interval, listed, number, percent, value
+from llmkit.report.metrics import DIFFERENCE, GOLD, WINS
+from llmkit.report.numbers import interval, listed, number, percent
 from llmkit.report.readings_preference import best_of, preference_words
 from llmkit.report.run import RunReport, StageReport
 from llmkit.report.words_preference import function, reward_models
 
-GOLD, WINS = "gold", "gold_win_rate"
 _MAIN = (GOLD, WINS, "degenerate_rate", "truncated", "num_tokens")
 KNOWS = ("reward_pair_accuracy", "writes_better", DIFFERENCE)
 
@@ -27,7 +26,8 @@ class BestOf:
     n: int
     kl: str
     """Of choosing from taking any, nats per answer."""
-    cells: tuple[str, ...]
+    cells: tuple[tuple[str, str], ...]
+    """(value, interval)"""
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,5 @@ def best_of_n_kl(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
-def _told(row: EvalRow | None) -> str:
-    if row is None:
-        return ""
-    bounds = interval(row.low, row.high, False)
-    return f"{value(row.value, False)} ({bounds})" if bounds else value(row.value, False)
+def _told(row: EvalRow | None) -> tuple[str, str]:
+    return (number(row.value), interval(row.low, row.high, False)) if row else ("", "")

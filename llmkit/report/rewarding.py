@@ -13,10 +13,10 @@ from markupsafe import Markup
 from llmkit.artifacts.manifest import EvalRow, Manifest
 from llmkit.report.beside import Column, MetricLine, metric_line
 from llmkit.report.numbers import count, interval, number, percent, short_count
-from llmkit.report.plots import Axis, Frame, Line, plot, two_sided
+from llmkit.report.plots import Axis, Frame, Line, Scale, plot, two_sided
 from llmkit.report.readings_preference import is_member, ranking_words
 from llmkit.report.run import RunReport, StageReport
-from llmkit.report.svg import Part, stacked_bar
+from llmkit.report.svg import Part, stacked_bar, word
 
 HELDOUT = "heldout"
 _CURVE = "rankings"
@@ -178,4 +178,8 @@ def _chart(points: Sequence[tuple[float, float]], most: float | None) -> Markup:
         lines.insert(0, Line("other-2", ((low, most), (high, most)), has_dots=False))
     told = ", ".join(f"{count(int(x))}: {percent(y)}" for x, y in points)
     across = Axis(low, high, marks, "prompts ranked", is_log=True)
-    return plot(f"Pair accuracy against prompts ranked: {told}", lines, across, two_sided(lines, True), _FRAME)
+
+    def over(x: Scale, y: Scale) -> list[Markup]:
+        return [] if most is None else [word(x(high), y(most) + 13, "can be reached", "tick end")]
+
+    return plot(f"Pair accuracy against prompts ranked: {told}", lines, across, two_sided(lines, True), _FRAME, over)

@@ -111,11 +111,14 @@ def _rows(report: RunReport) -> dict[Key, float]:
 def _own(stage: StageReport) -> dict[Key, float]:
     """A stage's own numbers, without the bounds of their intervals."""
     found: dict[Key, float] = {}
-    for key, number in (stage.manifest.metrics if stage.manifest else {}).items():
+    metrics = stage.manifest.metrics if stage.manifest else {}
+    for key, number in metrics.items():
         if place := split(key):
             name, when, metric = place
             found[stage.name, f"{PREFIX}{name}", f"{when}/{metric}"] = number
-        elif not key.startswith(PREFIX) or (stage.kind == "reward" and not key.endswith(("_low", "_high"))):
+        elif key.endswith(("_low", "_high")) and key.rpartition("_")[0] in metrics:
+            continue
+        elif not key.startswith(PREFIX) or stage.kind == "reward":
             found[stage.name, stage.kind, key] = number
     return found
 
