@@ -13,6 +13,7 @@ from control.preference_runs import EVERY, STOPPED, preference_rows, preference_
 from control.report_runs import HOSTILE, Page, assert_nothing_leaves_its_block, page_of
 from rich.console import Console
 
+from llmkit.artifacts.manifest import Sample
 from llmkit.artifacts.rundir import RunDir
 from llmkit.report.build import build_report, report_json
 from llmkit.report.chain import nodes
@@ -78,6 +79,15 @@ def test_what_was_rolled_out(report: RunReport) -> None:
     assert found["answers"] == ("4 975", "5 to a prompt, 16 cut off")
     assert found["left out"] == ("5", "prompts with a single answer")
     assert not {"completions", "cut off", "without choice"} & set(found)
+
+
+def test_answers_stand_below_their_prompt_once(tmp_path: Path) -> None:
+    run = preference_run(tmp_path)
+    told = [Sample(prompt="A joke about otters?", completion=text, label="sft") for text in ("One.", "Two.", "Three.")]
+    changed(run, 3, "rollouts", samples=told)
+    text = page_of(run).text
+    assert text.count("A joke about otters?") == 1
+    assert text.index("A joke about otters?") < text.index("One.") < text.index("Three.")
 
 
 def test_several_models_roll_out(tmp_path: Path) -> None:
