@@ -18,12 +18,15 @@ from llmkit.report.answers import answers, other_samples, sample_groups
 from llmkit.report.collect import collect
 from llmkit.report.compare import ResultLine
 from llmkit.report.curves import curve_groups
+from llmkit.report.guard import guarded
 from llmkit.report.heldout import heldout_lines
 from llmkit.report.honesty import honesty
 from llmkit.report.knowledge import LABELS, css_of, label_names, probes
 from llmkit.report.markdown import markdown
 from llmkit.report.practice import attempts, practised
+from llmkit.report.preference import preferences
 from llmkit.report.problems import solving
+from llmkit.report.rewarding import rewarding
 from llmkit.report.run import RunReport, StageReport
 from llmkit.report.settings import data_sources, settings
 from llmkit.report.svg import Whisker, whisker_chart
@@ -93,6 +96,9 @@ def page(report: RunReport) -> str:
             control_lines=compare.result_lines(report, controls),
             honesty=honesty(report),
             solving=solving(report),
+            preferences=preferences(report),
+            guards={stage.name: guard for stage in report.chain if (guard := guarded(report, stage))},
+            rewarding={stage.name: model for stage in report.chain if (model := rewarding(report, stage))},
             practised={stage.name: found for stage in report.chain if (found := practised(report, stage))},
             probes=probes(report),
             labels=label_names(report),

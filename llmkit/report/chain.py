@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from markupsafe import Markup, escape
 
 from llmkit.artifacts.manifest import Manifest
-from llmkit.report.compare import has_changes, largest_change
+from llmkit.report.compare import against_half, has_changes, largest_change, wins
 from llmkit.report.numbers import difference, duration, percent, short_count
 from llmkit.report.run import RunReport, StageReport
 from llmkit.report.words import kind_of
 
 _BOX, _HIGH, _ARROW = 152, 62, 128
 _PER_ROW = 3
+_OF_ROWS = ("refusals", "rank", "reward")
+"""Kinds that follow upon a stage's rows, whatever model they start from."""
+_COUNTED = {"rollout": (("completions", "answers"),), "rank": (("pairs", "pairs"),)}
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def nodes(report: RunReport) -> list[Node]:
     found = [Node("base", model, "results", "finished")] if starts_from_base else []
     model = box = "base"
     for stage in chain:
-        follows = box in _origins(stage) if stage.kind == "refusals" else stage.parent == model
+        follows = box in _origins(stage) if stage.kind in _OF_ROWS else stage.parent == model
         found.append(_node(report, stage, follows))
         box, model = stage.name, stage.name if stage.makes_model else model
     return found
@@ -53,6 +56,10 @@ def _origins(stage: StageReport) -> list[str]:
     """Where its model comes from, or its rows."""
     if stage.kind == "refusals":
         return [str(name) for name in stage.settings.get("probes") or []]
+    if stage.kind == "rank":
+        return [str(stage.settings.get("rollouts") or "rollouts")]
+    if stage.kind == "reward" and stage.rows_from:
+        return stage.rows_from
     return [stage.parent] if stage.parent else []
 
 
@@ -76,6 +83,8 @@ def _node(report: RunReport, stage: StageReport, follows: bool) -> Node:
         return _with_rows(node, stage.manifest)
     if is_control:
         return node
+    if stage.kind == "rlhf" and (row := wins(report, stage.name)):
+        return replace(node, task="wins by gold", change=percent(row.value), colour=against_half(row))
     if largest := largest_change(report, stage.name):
         line, made = largest
         return replace(node, task=line.name, change=difference(made.value, line.is_share), colour=made.colour)
@@ -88,6 +97,12 @@ def _with_rows(node: Node, made: Manifest) -> Node:
         label, num = max(made.probe.labels.items(), key=lambda item: item[1], default=("", 0))
         told = f"{short_count(made.probe.num_questions)} questions"
         return replace(node, tokens=told, task=label, change=percent(num / made.probe.num_questions))
+    if made.kind == "reward":
+        accuracy = made.metrics.get("heldout/accuracy")
+        return node if accuracy is None else replace(node, tokens="", task="pairs in order", change=percent(accuracy))
+    for key, noun in _COUNTED.get(made.kind, ()):
+        if key in made.metrics:
+            return replace(node, tokens=f"{short_count(made.metrics[key])} {noun}")
     num_rows = made.metrics.get("num_rows") or (made.data.num_rows if made.data else 0)
     return replace(node, tokens=f"{short_count(num_rows)} rows" if num_rows else node.tokens)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmkit.artifacts.manifest import EvalRow, Heldout, Measure
-from llmkit.report.metrics import direction, headline_metrics, is_share, short_name
+from llmkit.report.metrics import WINS, direction, headline_metrics, is_share, short_name
+from llmkit.report.readings_preference import preference_words
 from llmkit.report.run import RunReport
 
 Verdict = Literal["up", "down", "unclear"]
@@ -50,6 +51,8 @@ class ResultLine:
     is_share: bool
     name: str
     """For pictures and headings."""
+    words: str = ""
+    """The metric in words, and which direction is better, where its name does not say."""
 
     @property
     def last(self) -> EvalRow:
@@ -70,7 +73,7 @@ def headlines(report: RunReport) -> list[ResultLine]:
     tasks: dict[str, dict[str, ResultLine]] = {}
     for line in result_lines(report):
         tasks.setdefault(line.task, {})[line.metric] = line
-    names = report.honesty_tasks, report.problem_tasks
+    names = report.honesty_tasks, report.problem_tasks, report.preference_tasks
     return [lines[metric] for task, lines in tasks.items() for metric in headline_metrics(task, list(lines), *names)]
 
 
@@ -86,9 +89,16 @@ def result_lines(report: RunReport, names: Sequence[str] | None = None) -> list[
     lines = []
     for (task, metric), rows in found.items():
         shares = is_share(metric, [row.value for row in rows.values()])
-        short = short_name(task, metric, report.honesty_tasks, report.problem_tasks)
-        lines.append(ResultLine(task, metric, tuple(rows.get(name) for name in names), shares, short))
+        short = short_name(task, metric, report.honesty_tasks, report.problem_tasks, report.preference_tasks)
+        words = _words(metric) if task in report.preference_tasks else metric
+        lines.append(ResultLine(task, metric, tuple(rows.get(name) for name in names), shares, short, words))
     return lines
+
+
+def _words(metric: str) -> str:
+    """Of an evaluation of preferences."""
+    good = direction(metric)
+    return preference_words(metric)[0] + (f" ({good} is better)" if good else "")
 
 
 def num_samples(rows: Iterable[EvalRow]) -> int:
@@ -130,6 +140,19 @@ def largest_change(report: RunReport, stage: str) -> tuple[ResultLine, Change] |
         if row and row.stage == stage and (made := change(row)) and made.verdict != "unclear"
     ]
     return max(found, key=lambda item: (item[0].is_share, abs(item[1].value)), default=None)
+
+
+def wins(report: RunReport, stage: str) -> EvalRow | None:
+    """How often the model's answers are better than the baseline's, where an evaluation of preferences tells."""
+    rows = (row for row in report.evals() if row.stage == stage and row.task in report.preference_tasks)
+    return next((row for row in rows if row.metric == WINS), None)
+
+
+def against_half(row: EvalRow) -> str:
+    """Colour of a win rate: as often better as worse is one half."""
+    if row.low is None or row.high is None:
+        return "neutral"
+    return "better" if row.low > 0.5 else "worse" if row.high < 0.5 else "unclear"
 
 
 def has_changes(report: RunReport, stage: str) -> bool:

@@ -9,8 +9,9 @@ from llmkit.artifacts.manifest import Manifest
 from llmkit.recipe.trainer_keys import PRACTICE
 from llmkit.report.heldout import PREFIX
 from llmkit.report.metrics import budget
-from llmkit.report.numbers import interval, number, percent
+from llmkit.report.numbers import duration, interval, number, number_of, percent
 from llmkit.report.words import fact, group_size
+from llmkit.report.words_preference import agreement, counted
 
 # Of refusal data: counts by what became of a question, a row, ...: `rows_answered` belongs to `rows`.
 _WHOLES = ("rows", "questions", "entities", "pairs")
@@ -19,6 +20,18 @@ _TOTALS = {"rows": "num_rows", "questions": "questions"}
 _OF_PRACTICE = ("problems", "sampled_groups", "sampled_tokens", "useful_groups", "train_loss", "last_loss")
 # Of rejection sampling; its pass@k and maj@k have a picture.
 _OF_ATTEMPTS = ("problems", "never_solved", "too_easy", "rows")
+# Of preferences: what figures, the guard's section and that of the reward model tell.
+_OF_PREFERENCE = {
+    "rollout": ("prompts", "completions", "cut_off", "without_choice", "completions_per_prompt"),
+    "rank": (
+        *("prompts", "decisions", "raters", "pairs", "tied_pairs", "skipped", "flagged", "right_pairs", "undecided"),
+        *("tau_between_raters", "tau_with_oneself", "seconds_per_prompt", "noise_scale"),
+    ),
+    "rlhf": (
+        *("best_step", "best_balance", "guard_evaluations", "guard_best_step", "guard_best_gold", "guard_stopped"),
+        *("gao_alpha", "gao_beta", "gao_peak", "kl"),
+    ),
+}
 # Of an interrogation: the section on knowledge shows these.
 _OF_PROBE = ("share_", "num_questions", "num_answers", "num_consistently_wrong", "num_undecided")
 
@@ -42,14 +55,50 @@ def figures(made: Manifest) -> list[Figure]:
         found = _practised(made)
     elif made.kind == "best_of_n":
         found = _attempted(made)
+    elif made.kind == "rollout":
+        found = _rolled_out(made.metrics)
+    elif made.kind == "rank":
+        found = _ranked(made.metrics)
     return [*found, *(_figure(key, value, metrics) for key, value in metrics.items() if not _is_told(key, made))]
+
+
+def _rolled_out(metrics: Mapping[str, float]) -> list[Figure]:
+    found = [Figure("prompts", number(metrics["prompts"]))] if "prompts" in metrics else []
+    if "completions" in metrics:
+        per_prompt = metrics.get("completions_per_prompt")
+        parts = [f"{number(per_prompt)} to a prompt"] if per_prompt else []
+        cut = counted(metrics, "cut_off", "cut off")
+        found.append(Figure("answers", number(metrics["completions"]), ", ".join([*parts, *([cut] if cut else [])])))
+    if metrics.get("without_choice"):
+        found.append(Figure("left out", number(metrics["without_choice"]), "prompts with a single answer"))
+    return found
+
+
+def _ranked(metrics: Mapping[str, float]) -> list[Figure]:
+    """Counts, how long it took, how far raters agree with one another and with the truth."""
+    found = []
+    if "decisions" in metrics:
+        raters = f"by {number_of(metrics['raters'], 'rater')}" if metrics.get("raters") else ""
+        left = [counted(metrics, key, key) for key in ("skipped", "flagged", "undecided")]
+        told = ", ".join(part for part in (raters, *left) if part)
+        found.append(Figure("decisions", number(metrics["decisions"]), told))
+    if "pairs" in metrics:
+        ties = counted(metrics, "tied_pairs", "ties beside them")
+        found.append(Figure("pairs in order", number(metrics["pairs"]), ties))
+    if metrics.get("seconds_per_prompt"):
+        found.append(Figure("time to a prompt", duration(metrics["seconds_per_prompt"])))
+    found += [Figure(*told) for told in agreement(metrics)]
+    if "right_pairs" in metrics:
+        found.append(Figure("pairs in true order", percent(metrics["right_pairs"]), "of those that differ in truth"))
+    return found
 
 
 def _practised(made: Manifest) -> list[Figure]:
     metrics, found = made.metrics, []
     groups, size = metrics.get("sampled_groups"), group_size(made)
     if "problems" in metrics:
-        found.append(Figure("problems", number(metrics["problems"]), "to draw from"))
+        noun = "prompts" if made.kind == "rlhf" else "problems"
+        found.append(Figure(noun, number(metrics["problems"]), "to draw from"))
     if groups is not None and size:
         found.append(Figure("sampled answers", number(groups * size), f"{number(groups)} groups of {size}"))
     elif groups is not None:
@@ -91,6 +140,8 @@ def _size(item: tuple[str, float]) -> float:
 def _is_told(key: str, made: Manifest) -> bool:
     """By a figure's parts, or as the bound of an interval."""
     if key.endswith(("_low", "_high")) and key.rpartition("_")[0] in made.metrics:
+        return True
+    if key in _OF_PREFERENCE.get(made.kind, ()) or (made.kind == "reward" and "/" in key):
         return True
     if made.kind in PRACTICE:
         return key in _OF_PRACTICE

@@ -9,6 +9,7 @@ from llmkit.report.figures import figures
 from llmkit.report.heldout import heldout_lines
 from llmkit.report.markdown_honesty import honesty_parts, knowledge_parts
 from llmkit.report.markdown_practice import heldout_table, practice_parts, problem_parts
+from llmkit.report.markdown_preference import preference_parts, stage_parts
 from llmkit.report.marks import cell, fence, result, table
 from llmkit.report.numbers import count, difference, duration, interval, number, size
 from llmkit.report.run import RunReport, StageReport
@@ -18,7 +19,13 @@ from llmkit.report.words import did, gate_columns, left_over, share, summary
 
 def markdown(report: RunReport) -> str:
     parts = [f"# {report.name}", summary(report), *_results(report)]
-    parts += [*problem_parts(report), *honesty_parts(report), *knowledge_parts(report), *_answers(report)]
+    parts += [
+        *problem_parts(report),
+        *preference_parts(report),
+        *honesty_parts(report),
+        *knowledge_parts(report),
+        *_answers(report),
+    ]
     for stage in report.chain:
         parts += _stage(report, stage)
     parts += ["## Reproduce", fence("llmkit run recipe.yaml", "sh"), fence(report.recipe.rstrip(), "yaml")]
@@ -40,7 +47,7 @@ def _results(report: RunReport) -> list[str]:
 
 
 def _lines(names: list[str], lines: list[ResultLine]) -> str:
-    rows = [[line.task, line.metric, *[result(row, line.is_share) for row in line.cells]] for line in lines]
+    rows = [[line.task, line.words, *[result(row, line.is_share) for row in line.cells]] for line in lines]
     return table(["task", "metric", *names], rows)
 
 
@@ -58,7 +65,7 @@ def _stage(report: RunReport, stage: StageReport) -> list[str]:
     parts += [f"- {cell(str(problem))}" for problem in stage.problems]
     made = stage.manifest
     if made is None:
-        return parts + practice_parts(report, stage)
+        return parts + stage_parts(report, stage) + practice_parts(report, stage)
     facts = [f"time {duration(made.seconds)}"]
     if made.tokens_per_second:
         facts.append(f"{number(made.tokens_per_second)} tokens/s")
@@ -67,6 +74,7 @@ def _stage(report: RunReport, stage: StageReport) -> list[str]:
     if stage.practises or not stage.makes_model:
         facts += [f"{figure.name} {figure.value}{_aside(figure.under)}" for figure in figures(made)]
     parts.append(cell("; ".join(facts)))
+    parts += stage_parts(report, stage)
     parts += practice_parts(report, stage)
     if not stage.practises:
         parts.append(heldout_table("held-out pairs", heldout_lines(made)))
@@ -93,11 +101,11 @@ def _data(data: DataSummary) -> list[str]:
         numbers = (s.num_read, s.num_rejected, s.num_duplicates, *gated, left_over(s), s.num_used)
         rows.append([s.source, *[count(n) for n in numbers], s.sha256[:12]])
     head = ["source", "read", "rejected", "duplicates", *(name for name, _ in gates), "left over", "used", "sha256"]
-    trained = share(data.num_trained_tokens, data.num_tokens)
-    total = f"{count(data.num_rows)} rows"
-    if data.num_tokens:
-        total += f", {count(data.num_tokens)} tokens, {trained} trained, {count(data.num_truncated)} rows truncated"
-    return [table(head, rows), total]
+    total = f"{count(data.num_rows)} rows" + (f", {count(data.num_tokens)} tokens" if data.num_tokens else "")
+    if data.num_trained_tokens:
+        trained = share(data.num_trained_tokens, data.num_tokens)
+        total += f", {trained} trained, {count(data.num_truncated)} rows truncated"
+    return [table(head, rows) if rows else "", total]
 
 
 def _heldout(name: str, held: Heldout) -> list[str]:

@@ -6,10 +6,14 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from llmkit.report.readings_preference import preference_words
+
 Direction = Literal["higher", "lower"]
 
-HONESTY, PROBLEMS = "honesty", "problems"
-ACCURACY = "accuracy"
+HONESTY, PROBLEMS, PREFERENCE = "honesty", "problems", "preference"
+ACCURACY, GOLD, WINS = "accuracy", "gold", "gold_win_rate"
+DIFFERENCE = "discriminator_gap"
+"""Of two shares: it may lie below 0."""
 _CONTROLS = {"_prompt_only": "prompt only", "_refusal_only": "refusal only"}
 # Groups of questions that a model should answer, and that it should refuse.
 _ANSWERABLE = ("known", "in_context", "small_talk", "HighlyKnown")
@@ -22,21 +26,23 @@ _HONESTY_HEADLINES = {
     "accuracy_known": "right on known",
     "s_honesty": "S_honesty",
 }
+_PREFERENCE_HEADLINES = (GOLD, WINS, "degenerate_rate")
 # Names are matched word by word: `ece` is not a part of `precedence`.
 _LOWER = re.compile(
     r"perplexity|bits per byte|loss|wrong|hallucination|over refusal|over consv|empty rate"
-    r"|\b(brier|ece|aurc|risk|truncated)\b"
+    r"|degenerate rate|calibration error|\b(brier|ece|aurc|risk|truncated)\b"
 )
 _HIGHER = re.compile(
     r"\bacc|exact|\bem\b|f1|\b(?:pass|maj)@|precision|recall|bleu|rouge|win rate|stop|well formed|non empty|clean"
-    r"|s honesty|prudence|\b(ths|ap|answered)\b|auroc|coverage at|score t\d"
+    r"|^gold\b|^top1$|^tau$|degenerate last|s honesty|prudence|\b(ths|ap|answered)\b|auroc|coverage at|score t\d"
 )
 # What is labelled Unknown should not be answered right by any model: the label is checked, not the model.
 _NEITHER = re.compile(r"accuracy Unknown")
 _REFUSED = re.compile(r"\b(?:refused|refusal|refusals) (?:on )?(.+)")
 # Numbers that may lie between 0 and 1 without being a share of the samples.
 _NOT_A_SHARE = re.compile(
-    r"perplexity|bits|loss|entropy|\bkl\b|reward|seconds|length|tokens"
+    r"perplexity|bits|loss|entropy|\bkl\b|reward(?! pair)|seconds|length|tokens"
+    r"|\bgold\b(?! win)|^tau|correlation|calibration|disagreement"
     r"|\b(brier|ece|aurc|ths|ap)\b|auroc|score t\d|diversity"
 )
 
@@ -56,7 +62,8 @@ def direction(metric: str) -> Direction | None:
 
 
 def is_share(metric: str, values: Iterable[float]) -> bool:
-    return not _NOT_A_SHARE.search(_words(metric)) and all(0 <= value <= 1 for value in values)
+    least = -1 if metric == DIFFERENCE else 0
+    return not _NOT_A_SHARE.search(_words(metric)) and all(least <= value <= 1 for value in values)
 
 
 def control_name(task: str, honesty: str) -> str:
@@ -65,11 +72,17 @@ def control_name(task: str, honesty: str) -> str:
 
 
 def headline_metrics(
-    task: str, measured: Sequence[str], honesty: Iterable[str], problems: Iterable[str] = ()
+    task: str,
+    measured: Sequence[str],
+    honesty: Iterable[str],
+    problems: Iterable[str] = (),
+    preferences: Iterable[str] = (),
 ) -> list[str]:
-    """What stands for a task: the first of its metrics; for one of `honesty`, the few that count together; for one of
-    `problems`, the accuracy."""
+    """What stands for a task: the first of its metrics; for one of `honesty` or `preferences`, the few that count
+    together; for one of `problems`, the accuracy."""
     names = list(honesty)
+    if task in preferences and (found := [name for name in _PREFERENCE_HEADLINES if name in measured]):
+        return found
     if any(control_name(task, name) for name in names):
         return []
     if task in problems and ACCURACY in measured:
@@ -84,8 +97,13 @@ def honesty_first(measured: Iterable[str]) -> list[str]:
     return [name for name in found if not (both and name == "hallucination_unknown")]
 
 
-def short_name(task: str, metric: str, honesty: Iterable[str], problems: Iterable[str] = ()) -> str:
+def short_name(
+    task: str, metric: str, honesty: Iterable[str], problems: Iterable[str] = (), preferences: Iterable[str] = ()
+) -> str:
     """For pictures and headings: the task, or what its metric says where a task has several."""
+    if task in preferences:
+        words = preference_words(metric)[0]
+        return words if task == PREFERENCE else f"{task}: {words}"
     if task in problems and metric == ACCURACY:
         return f"{task} solved"
     if task not in honesty or metric not in _HONESTY_HEADLINES:

@@ -62,12 +62,12 @@ def value(value: float, is_share: bool) -> str:
 
 
 def interval(low: float | None, high: float | None, is_share: bool) -> str:
-    """`91.2-97.0` with an en dash, empty where there is none."""
+    """`91.2-97.0` with an en dash, `-0.3 to 0.1` where a sign and a dash would meet; empty where there is none."""
     if low is None or high is None:
         return ""
-    if is_share:
-        return f"{_signed(_tenths(100 * low))}{_DASH}{_signed(_tenths(100 * high))}"
-    return f"{number(low)}{_DASH}{number(high)}"
+    between = " to " if low < 0 else _DASH
+    ends = [_signed(_tenths(100 * end)) if is_share else number(end) for end in (low, high)]
+    return between.join(ends)
 
 
 def difference(value: float, is_share: bool) -> str:
@@ -99,6 +99,16 @@ def size(num_bytes: float) -> str:
         if num_bytes >= limit:
             return f"{number(num_bytes / limit)}{_SPACE}{unit}"
     return f"{int(num_bytes)}{_SPACE}B"
+
+
+def number_of(number: float, noun: str) -> str:
+    """`1 prompt`, `1 000 prompts`."""
+    return f"{count(int(number))} {noun}" if number == 1 else f"{count(int(number))} {noun}s"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`a, b and c`"""
+    return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)
 
 
 def _tenths(value: float) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
 from llmkit.report.numbers import axis, number, short_count
-from llmkit.report.svg import MAX_POINTS, dot, path, rule, ticks, word
+from llmkit.report.svg import MAX_POINTS, dot, padded, path, rule, ticks, word
 
 Bounds = tuple[float, float, float]
 """x, and the interval of y there."""
@@ -22,6 +22,13 @@ class Line:
     css: str
     points: tuple[tuple[float, float], ...]
     bounds: tuple[Bounds, ...] = ()
+    is_path: bool = False
+    """Drawn in the order of its points, not of x."""
+    has_dots: bool = True
+
+
+Scale = Callable[[float], float]
+"""From a value to its place in the picture."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +68,14 @@ _SMALL = Frame(420, 205, left=42, top=10, bottom=38)
 def share_chart(label: str, lines: Sequence[Line], x_name: str, y_name: str) -> Markup:
     """One share against another: x from 0 to 1, y from 0 to its largest value."""
     across = Axis(0.0, 1.0, tuple((tick, f"{100 * tick:.0f}") for tick in (0, 0.25, 0.5, 0.75, 1)), x_name)
-    return _plot(label, lines, across, replace(_from_zero(lines, True), name=y_name), _WIDE)
+    return plot(label, lines, across, replace(_from_zero(lines, True), name=y_name), _WIDE)
 
 
 def step_chart(label: str, lines: Sequence[Line], is_share: bool) -> Markup:
     """A figure that was measured at some steps, from 0 on; y begins at 0 too."""
     last = max([1.0, *(x for line in lines for x, _ in line.points)])
     marks = tuple((tick, number(tick)) for tick in ticks(0, last, 4) if tick == int(tick))
-    return _plot(label, lines, Axis(0.0, last, marks, "step"), _from_zero(lines, is_share), _SMALL)
+    return plot(label, lines, Axis(0.0, last, marks, "step"), _from_zero(lines, is_share), _SMALL)
 
 
 def budget_chart(label: str, lines: Sequence[Line]) -> Markup:
@@ -78,7 +85,7 @@ def budget_chart(label: str, lines: Sequence[Line]) -> Markup:
     powers = [2.0**power for power in range(round(math.log2(high)) + 1) if low <= 2.0**power <= high]
     marks = tuple((k, short_count(k)) for k in powers)
     across = Axis(low, high, marks, "k: sampled answers", is_log=True)
-    return _plot(label, lines, across, _from_zero(lines, True), _SMALL)
+    return plot(label, lines, across, _from_zero(lines, True), _SMALL)
 
 
 def _from_zero(lines: Sequence[Line], is_share: bool) -> Axis:
@@ -95,8 +102,30 @@ def _from_zero(lines: Sequence[Line], is_share: bool) -> Axis:
     return Axis(0.0, max(highest, rungs[-1]), tuple(zip(rungs, names, strict=True)))
 
 
-def _plot(label: str, lines: Sequence[Line], across: Axis, up: Axis, frame: Frame) -> Markup:
-    finite = [replace(line, points=_every(line.points), bounds=_finite(line.bounds)) for line in lines]
+def two_sided(lines: Sequence[Line], is_share: bool = False, num: int = 5) -> Axis:
+    """Around all values and intervals, wherever 0 lies."""
+    ends = [y for line in lines for _, y in line.points]
+    ends += [bound for line in lines for _, *pair in line.bounds for bound in pair]
+    low, high = padded([y for y in ends if math.isfinite(y)] or [0.0])
+    rungs = ticks(low, high, num)
+    names = axis([100 * rung for rung in rungs] if is_share else rungs)
+    return Axis(low, high, tuple(zip(rungs, names, strict=True)))
+
+
+def nothing(x: Scale, y: Scale) -> Iterable[Markup]:
+    return ()
+
+
+def plot(
+    label: str,
+    lines: Sequence[Line],
+    across: Axis,
+    up: Axis,
+    frame: Frame,
+    over: Callable[[Scale, Scale], Iterable[Markup]] = nothing,
+) -> Markup:
+    """`over`: what is drawn on top, from the two scales."""
+    finite = [replace(line, points=_every(line), bounds=_finite(line.bounds)) for line in lines]
 
     def x(value: float) -> float:
         return frame.left + across.share(value) * (frame.width - frame.left - frame.right)
@@ -121,14 +150,16 @@ def _plot(label: str, lines: Sequence[Line], across: Axis, up: Axis, frame: Fram
         drawn = [(x(at), y(value)) for at, value in line.points]
         if len(drawn) > 1:
             parts.append(Markup('<path class="series {}" d="{}"/>').format(line.css, path(drawn)))
-        for spot in drawn if frame.has_dots else drawn[-1:]:
-            parts.append(dot(*spot, 2.6 if frame.has_dots else 3.2, f"end-of {line.css}"))
-    return Markup("").join([*parts, Markup("</svg>")])
+        if line.has_dots:
+            for spot in drawn if frame.has_dots else drawn[-1:]:
+                parts.append(dot(*spot, 2.6 if frame.has_dots else 3.2, f"end-of {line.css}"))
+    return Markup("").join([*parts, *over(x, y), Markup("</svg>")])
 
 
-def _every(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+def _every(line: Line) -> tuple[tuple[float, float], ...]:
     """In the order of x, and thinned to what can be seen; the last always stays."""
-    kept = sorted(point for point in points if all(math.isfinite(value) for value in point))
+    kept = [point for point in line.points if all(math.isfinite(value) for value in point)]
+    kept = kept if line.is_path else sorted(kept)
     step = max(1, math.ceil(len(kept) / MAX_POINTS))
     return (*kept[:-1:step], *kept[-1:])
 

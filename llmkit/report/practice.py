@@ -75,7 +75,7 @@ def practised(report: RunReport, stage: StageReport) -> Practised | None:
     """None for a stage that does not practise, or has measured nothing."""
     if not stage.practises:
         return None
-    controls = [each for each in report.chain if _is_control_of(report, each, stage)]
+    controls = [each for each in report.chain if is_control_of(report, each, stage)]
     css = colours([stage.name, *(each.name for each in controls)], "", stage.name)
     sets = tuple(_set(name, stage, controls, css) for name in names_of(stage))
     beside = {each.name: each.manifest for each in controls if each.manifest}
@@ -94,7 +94,7 @@ def practised(report: RunReport, stage: StageReport) -> Practised | None:
     )
 
 
-def _is_control_of(report: RunReport, other: StageReport, stage: StageReport) -> bool:
+def is_control_of(report: RunReport, other: StageReport, stage: StageReport) -> bool:
     """It practises, too, from the same model."""
     is_control = other.name in report.controls and stage.name not in report.controls
     return is_control and other.practises and other.parent == stage.parent and other.status != "planned"

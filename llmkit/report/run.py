@@ -11,7 +11,7 @@ from llmkit.artifacts.manifest import EvalRow, Manifest, is_control
 from llmkit.errors import Problem
 from llmkit.recipe.schema import KINDS
 from llmkit.recipe.trainer_keys import PRACTICE
-from llmkit.report.metrics import HONESTY, PROBLEMS
+from llmkit.report.metrics import HONESTY, PREFERENCE, PROBLEMS
 
 Status = Literal["finished", "unfinished", "failed", "planned"]
 
@@ -134,6 +134,17 @@ class RunReport:
         """Names of the evaluations on problems, each with the column that tells its problems apart."""
         found = {str(spec.get("name") or PROBLEMS): spec.get("by") for spec in self._specs(PROBLEMS)}
         return {PROBLEMS: None, **found}
+
+    @cached_property
+    def preference_tasks(self) -> list[str]:
+        """Names of the evaluations of preferences."""
+        named = [str(spec.get("name") or PREFERENCE) for spec in self._specs(PREFERENCE)]
+        return list(dict.fromkeys([*named, PREFERENCE]))
+
+    def preference_spec(self, task: str) -> dict[str, Any]:
+        """What the last evaluation of that name was told; empty where nothing says."""
+        found = [spec for spec in self._specs(PREFERENCE) if str(spec.get("name") or PREFERENCE) == task]
+        return found[-1] if found else {}
 
     def _specs(self, task: str) -> Iterator[dict[str, Any]]:
         """What the evaluations were told of llmkit's own task `task`."""

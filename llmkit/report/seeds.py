@@ -26,6 +26,8 @@ Key = tuple[str, str, str]
 """Model or stage, task or held-out set, metric."""
 SHOWN = (ACCURACY, "num_tokens")
 """Of held-out problems, on a terminal."""
+_WITH_NUMBERS = ("best_of_n", "rank", "reward")
+"""Kinds, beside practice, whose own numbers are compared."""
 
 
 def over_runs(runs: Sequence[RunDir]) -> list[dict[str, Any]]:
@@ -101,7 +103,7 @@ def _values(reports: Sequence[RunReport]) -> dict[Key, list[float]]:
 def _rows(report: RunReport) -> dict[Key, float]:
     found = {(row.stage, row.task, row.metric): row.value for row in report.evals()}
     for stage in report.chain:
-        if stage.practises or stage.kind == "best_of_n":
+        if stage.practises or stage.kind in _WITH_NUMBERS:
             found |= _own(stage)
     return found
 
@@ -109,11 +111,14 @@ def _rows(report: RunReport) -> dict[Key, float]:
 def _own(stage: StageReport) -> dict[Key, float]:
     """A stage's own numbers, without the bounds of their intervals."""
     found: dict[Key, float] = {}
-    for key, number in (stage.manifest.metrics if stage.manifest else {}).items():
+    metrics = stage.manifest.metrics if stage.manifest else {}
+    for key, number in metrics.items():
         if place := split(key):
             name, when, metric = place
             found[stage.name, f"{PREFIX}{name}", f"{when}/{metric}"] = number
-        elif not key.startswith(PREFIX):
+        elif key.endswith(("_low", "_high")) and key.rpartition("_")[0] in metrics:
+            continue
+        elif not key.startswith(PREFIX) or stage.kind == "reward":
             found[stage.name, stage.kind, key] = number
     return found
 

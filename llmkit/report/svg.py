@@ -71,7 +71,7 @@ def line_chart(label: str, points: Sequence[Point], is_share: bool = False) -> M
     if not finite:
         return Markup('<p class="muted">No finite value was logged.</p>')
     width, height, left, right, top, bottom = 340.0, 168.0, 46.0, 8.0, 8.0, 24.0
-    low, high = _padded(min(p.low for p in finite), max(p.high for p in finite))
+    low, high = padded([b for p in finite for b in (p.low, p.high)])
     if is_share:
         low, high = max(0.0, low), min(1.0, high)
     first, last = points[0].step, max(points[-1].step, points[0].step + 1)
@@ -107,7 +107,7 @@ def whisker_chart(label: str, marks: Sequence[Whisker | None], is_share: bool) -
     step, height, pad = 46.0, 70.0, 6.0
     found = [(index, mark) for index, mark in enumerate(marks) if mark]
     bounds = [b for _, m in found for b in (m.value, m.low, m.high) if b is not None]
-    low, high = (0.0, 1.0) if is_share else _padded(min(bounds), max(bounds))
+    low, high = (0.0, 1.0) if is_share else padded(bounds)
     width = step * max(len(marks), 2)
 
     def y(value: float) -> float:
@@ -144,7 +144,9 @@ def stacked_bar(label: str, parts: Sequence[Part]) -> Markup:
     return Markup("").join([*drawn, Markup("</svg>")])
 
 
-def _padded(low: float, high: float) -> tuple[float, float]:
+def padded(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis with some room around all values."""
+    low, high = min(values), max(values)
     if high > low:
         return low - 0.04 * (high - low), high + 0.04 * (high - low)
     room = abs(low) * 0.1 or 1.0

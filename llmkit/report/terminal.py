@@ -54,7 +54,7 @@ def _table(names: list[str], figures: list[ResultLine]) -> Table:
         table.add_column(name, justify="right" if name else "left")
     for line in figures:
         cells = [_cell(row, line.is_share) for row in line.cells]
-        table.add_row(f"{escape(line.task)} [dim]{escape(line.metric)}[/]", *cells)
+        table.add_row(f"{escape(line.task)} [dim]{escape(line.words)}[/]", *cells)
     return table
 
 

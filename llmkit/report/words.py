@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from llmkit.artifacts.manifest import DataSummary, Manifest, SourceCount, is_control
 from llmkit.report.compare import ResultLine, headlines, unpaired
 from llmkit.report.heldout import Pair, heldout_sets
 from llmkit.report.metrics import ACCURACY
-from llmkit.report.numbers import count, duration, number, percent, value
+from llmkit.report.numbers import count, duration, listed, number, number_of, percent, value
 from llmkit.report.run import RunReport, StageReport
+from llmkit.report.words_preference import PREFERENCE_WORDS, reward_models
 
 _KINDS = {
     "pretrain": "continued pretraining",
@@ -24,7 +24,7 @@ _KINDS = {
     "rollout": "rollouts",
     "rank": "rankings",
     "reward": "reward model",
-    "rlhf": "practice for a reward model",
+    "rlhf": "reward-model practice",
 }
 _DID = {
     "pretrain": "Next-token loss on documents, packed without attention across documents.",
@@ -41,7 +41,7 @@ def summary(report: RunReport) -> str:
     finished = [stage for stage in report.chain if stage.status == "finished"]
     if not finished:
         return "No stage has finished yet."
-    text = f"{_number_of(len(finished), 'stage')} in {duration(report.seconds)}, evaluations included"
+    text = f"{number_of(len(finished), 'stage')} in {duration(report.seconds)}, evaluations included"
     open_stages = len(report.chain) - len(finished)
     return f"{text}; {open_stages} not finished." if open_stages else f"{text}."
 
@@ -80,16 +80,18 @@ def did(stage: StageReport) -> str:
 def _practised(made: Manifest) -> str:
     """What it drew from, what it sampled, how it was scored, and what became of the accuracy."""
     problems, groups, size = made.metrics.get("problems"), made.metrics.get("sampled_groups"), group_size(made)
-    parts = [f"drew on {_number_of(problems, 'problem')}"] if problems else []
+    noun = "prompt" if made.kind == "rlhf" else "problem"
+    parts = [f"drew on {number_of(problems, noun)}"] if problems else []
     if groups and size:
-        parts.append(f"sampled {_number_of(groups * size, 'answer')} in groups of {size}")
+        parts.append(f"sampled {number_of(groups * size, 'answer')} in groups of {size}")
     elif groups:
-        parts.append(f"sampled {_number_of(groups, 'group')} of answers")
-    if rewards := _rewards(made.settings.get("rewards")):
+        parts.append(f"sampled {number_of(groups, 'group')} of answers")
+    judges = [f"the reward model {name}" for name in reward_models(made.settings)]
+    if rewards := listed([*judges, *_rewards(made.settings.get("rewards"))]):
         parts.append(f"scored them by {rewards}")
     moved = [text for name, own in heldout_sets(made).items() if (text := _moved(name, own.get(ACCURACY, Pair())))]
-    told = [f"it {_listed(parts)}"] if parts else []
-    told += [f"greedy accuracy {_listed(moved)}"] if moved else []
+    told = [f"it {listed(parts)}"] if parts else []
+    told += [f"greedy accuracy {listed(moved)}"] if moved else []
     text = "; ".join(told)
     return f" {text[0].upper()}{text[1:]}." if text else ""
 
@@ -104,25 +106,18 @@ def _moved(name: str, accuracy: Pair) -> str:
     return f"{'rose' if verdict == 'up' else 'fell'} from {before} to {after} on {name}"
 
 
-def _rewards(specs: Any) -> str:
+def _rewards(specs: Any) -> list[str]:
     """Those that count: a weight of 0 only reports."""
     given = [spec for spec in specs if isinstance(spec, dict)] if isinstance(specs, list) else []
-    return _listed(
-        [
-            f"{spec.get('name') or str(spec.get('path', '')).rpartition(':')[2]}{_weight(spec.get('weight', 1))}"
-            for spec in given
-            if spec.get("weight", 1)
-        ]
-    )
+    return [
+        f"{spec.get('name') or str(spec.get('path', '')).rpartition(':')[2]}{_weight(spec.get('weight', 1))}"
+        for spec in given
+        if spec.get("weight", 1)
+    ]
 
 
 def _weight(weight: float) -> str:
     return "" if weight == 1 else f" (weight {weight:g})"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    """`a, b and c`"""
-    return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)
 
 
 def group_size(made: Manifest) -> int:
@@ -141,7 +136,7 @@ def _attempted(stage: StageReport) -> str:
         return told
     easy = metrics.get("too_easy")
     left_out = f", and {count(int(easy))} were left out as too easy" if easy else ""
-    gave = f"{_number_of(metrics['problems'], 'problem')} gave {_number_of(metrics['rows'], 'row')}"
+    gave = f"{number_of(metrics['problems'], 'problem')} gave {number_of(metrics['rows'], 'row')}"
     return f"{told} {gave}; {count(int(metrics['never_solved']))} were never solved{left_out}."
 
 
@@ -151,6 +146,8 @@ def _made_rows(stage: StageReport) -> str:
         return f"Asked {stage.parent or 'base'} questions without their documents, and labelled each by its answers."
     if stage.kind == "best_of_n":
         return _attempted(stage)
+    if stage.kind in PREFERENCE_WORDS:
+        return PREFERENCE_WORDS[stage.kind](stage)
     probed = " and ".join(stage.settings.get("probes") or []) or "a probe"
     about = {"random": " The labels are shuffled: a control."}.get(stage.settings.get("relabel", ""), "")
     about = about or (" Refusals only: a control." if stage.settings.get("known_ratio") == 0 else "")
@@ -166,10 +163,6 @@ def _state(stage: StageReport) -> str:
     total = f" of {count(seen.total)}" if seen.total else ""
     at = f"at step {count(seen.step)}{total}, phase {seen.phase or 'unnamed'}, {duration(seen.seconds)} after its start"
     return f"Failed {at}." if stage.status == "failed" else f"Unfinished; last seen {at}."
-
-
-def _number_of(number: float, noun: str) -> str:
-    return f"{count(int(number))} {noun}" if number == 1 else f"{count(int(number))} {noun}s"
 
 
 def share(part: int, whole: int) -> str:

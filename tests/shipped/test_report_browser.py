@@ -3,6 +3,7 @@
 import pytest
 from control.honest_runs import honest_run
 from control.practice_runs import practice_run
+from control.preference_runs import preference_run
 from control.report_runs import HOSTILE, full_run
 
 from llmkit.report.build import build_report
@@ -12,7 +13,7 @@ LONG = " unbroken" + "x" * 400
 
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("extra", ["", HOSTILE + LONG])
-@pytest.mark.parametrize("make_run", [full_run, honest_run, practice_run])
+@pytest.mark.parametrize("make_run", [full_run, honest_run, practice_run, preference_run])
 def test_a_page_is_quiet_inert_and_fits(browser, tmp_path, width, extra, make_run):
     path = build_report(make_run(tmp_path, extra))
     page = browser.new_page(viewport={"width": width, "height": 800})
