@@ -43,7 +43,7 @@ class Verdict:
     """What to do after the last evaluation.
 
     Attributes:
-        best: place of the evaluation with the best gold.
+        best: place of the evaluation to keep; see `best_of`.
         reason: in words, where the action is to stop.
     """
 
@@ -64,7 +64,7 @@ def verdict(
     `patience` evaluations; or where the policy is too far from its start, or its answers degenerate. Gold may lie below
     its best because the policy unlearns everything, or because it games the proxy: the reason tells which.
     """
-    best = max(range(len(evaluations)), key=lambda place: float(np.mean(evaluations[place].gold)))
+    best = best_of(evaluations)
     last = evaluations[-1]
     if last.degenerate > max_degenerate and last.degenerate > evaluations[0].degenerate:
         what = f"{last.degenerate:.0%} of the answers are empty, repeat themselves or copy the prompt"
@@ -85,11 +85,27 @@ def verdict(
     return Verdict(best, "stop", f"gold has fallen by {lost:.2g} {where} {how}")
 
 
+def best_of(evaluations: Sequence[Evaluation]) -> int:
+    """Place of the evaluation to keep: the earliest that no later one beats by more than the standard error of their
+    difference over prompts. What is no better is not worth being further from the start."""
+    best = 0
+    for place, each in enumerate(evaluations):
+        gain, error = _difference(evaluations[best], each)
+        if gain > error:
+            best = place
+    return best
+
+
+def _difference(before: Evaluation, after: Evaluation) -> tuple[float, float]:
+    """Mean of gold's change over prompts, and its standard error."""
+    change_P = np.asarray(after.gold) - np.asarray(before.gold)
+    return float(change_P.mean()), float(change_P.std(ddof=1)) / len(change_P) ** 0.5
+
+
 def fallen(before: Evaluation, after: Evaluation, confidence: float) -> bool:
     """Whether gold is lower than before, by a one-sided paired test over prompts."""
-    difference_P = np.asarray(before.gold) - np.asarray(after.gold)
-    error = float(difference_P.std(ddof=1)) / len(difference_P) ** 0.5
-    return bool(difference_P.mean() > NormalDist().inv_cdf(confidence) * error)
+    gain, error = _difference(before, after)
+    return -gain > NormalDist().inv_cdf(confidence) * error
 
 
 @dataclass(frozen=True)

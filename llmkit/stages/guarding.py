@@ -8,6 +8,7 @@ The step with the best gold is a checkpoint of the trainer's, which resumes, rot
 from __future__ import annotations
 
 import json
+import time
 import zlib
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -87,6 +88,8 @@ class Guard:
         self.evaluations: list[Evaluation] = []
         self.texts: list[str] = []
         """The answers of the last evaluation."""
+        self.seconds = 0.0
+        """That evaluations have taken since this start."""
 
     def resume(self, step: int) -> None:
         """Takes up what was evaluated up to a step; what was evaluated behind it is forgotten."""
@@ -95,7 +98,7 @@ class Guard:
 
     def __call__(self) -> Evaluation:
         """Every process calls this; all get the same."""
-        state = PartialState()
+        state, started = PartialState(), time.monotonic()
         mine = list(range(len(self._problems)))[state.process_index :: state.num_processes]
         own = self._look(mine)
         every: list[Looked] = sorted(gather_object(own), key=lambda one: one.place) if state.num_processes > 1 else own
@@ -105,6 +108,7 @@ class Guard:
         if self._worker.is_main:
             write_text(self._path, "".join(f"{json.dumps(asdict(each))}\n" for each in self.evaluations))
         self._show(found)
+        self.seconds += time.monotonic() - started
         return found
 
     def _look(self, places: Sequence[int]) -> list[Looked]:

@@ -308,6 +308,6 @@ def finish(worker: Worker, trainer: Any, prepared: Prepared, metrics: dict[str, 
         metrics={**metrics, **counted, "train_seconds": seconds},
         curves=curves(worker.dir.metrics) if worker.is_main else [],
         data=DataSummary(sources=problems.counts, num_rows=len(problems), rejected_file=problems.rejected_file),
-        samples=shown(worker.dir.data) if worker.is_main else [],
+        samples=shown(worker.dir.data, checked=bool(prepared.scorer.correctness)) if worker.is_main else [],
         tokens_per_second=practice.num_tokens / seconds if seconds else None,
     )

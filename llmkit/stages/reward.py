@@ -353,10 +353,16 @@ def samples(models: RewardModels, rows: datasets.Dataset) -> list[Sample]:
     for row in rows.select(range(min(3, len(rows)))):
         answers = row["answers_ids"][: row["num_ranked"]]
         scores = models.scaled(models.raw([[*row["prompt_ids"], *ids] for ids in answers])).mean(1)
-        prompt = models.tokenizer.decode(row["prompt_ids"])
+        prompt = models.tokenizer.decode(row["prompt_ids"], skip_special_tokens=True)
         for label, place in (("best", int(scores.argmax())), ("worst", int(scores.argmin()))):
             said = f"{label} by score, {scores[place]:.2f}"
-            found.append(Sample(prompt=prompt, completion=models.tokenizer.decode(answers[place]), label=said))
+            found.append(
+                Sample(
+                    prompt=prompt,
+                    completion=models.tokenizer.decode(answers[place], skip_special_tokens=True),
+                    label=said,
+                )
+            )
     return found
 
 

@@ -23,7 +23,7 @@ from llmkit.data.rankings import place_of
 from llmkit.errors import UserError
 from llmkit.modeling.load import load_spec
 from llmkit.modeling.reward_model import PROMPTS
-from llmkit.preference.watch import fit
+from llmkit.preference.watch import best_of, fit
 from llmkit.recipe import reads
 from llmkit.recipe.schema import RlhfStage
 from llmkit.stages.common import Worker, main
@@ -154,7 +154,7 @@ def gold_of(worker: Worker) -> Judge | None:
 
 def check_restored(worker: Worker, trainer: Any, guard: Guard) -> None:
     """The weights that the stage keeps are those of the best step: TRL only warns where it cannot load them."""
-    best = max(guard.evaluations, key=lambda each: float(np.mean(each.gold)))
+    best = guard.evaluations[best_of(guard.evaluations)]
     if best.step == 0:
         worker.warn("no step was better than the start: the stage's model is its input")
     if trainer.state.best_global_step != best.step:
@@ -164,12 +164,12 @@ def check_restored(worker: Worker, trainer: Any, guard: Guard) -> None:
 def told(guard: Guard, callback: GuardCallback, is_on: bool) -> dict[str, float]:
     """For the manifest."""
     evaluations = guard.evaluations
-    found = {"guard_evaluations": float(len(evaluations)), "kl": evaluations[-1].kl}
+    found = {"guard_evaluations": float(len(evaluations)), "kl": evaluations[-1].kl, "guard_seconds": guard.seconds}
     if is_on:
-        best = max(evaluations, key=lambda each: float(np.mean(each.gold)))
+        best = evaluations[best_of(evaluations)]
         found |= {"guard_best_step": float(best.step), "guard_best_gold": float(np.mean(best.gold))}
         found |= {"guard_stopped": float(bool(callback.reason)), "kl": best.kl}
-    curve = fit(evaluations)
+    curve = fit(evaluations) if is_on else None
     if curve is not None:
         found |= {"gao_alpha": curve.alpha, "gao_beta": curve.beta}
         found |= {"gao_peak": curve.peak} if curve.peak is not None else {}

@@ -116,8 +116,12 @@ class Rollouts:
         return sorted(self._parts_folder.glob(f"{NAME}-*.parquet"), key=_place)
 
 
-def shown(folder: Path) -> list[Sample]:
-    """For people: of the last tenth of all steps the best, the worst, the longest, and of the first step some."""
+def shown(folder: Path, *, checked: bool) -> list[Sample]:
+    """For people: of the last tenth of all steps the best, the worst, the longest, and of the first step some.
+
+    Args:
+        checked: whether a reward says of answers that they are right.
+    """
     path = folder / f"{NAME}.parquet"
     if not path.is_file():
         return []
@@ -133,7 +137,7 @@ def shown(folder: Path) -> list[Sample]:
         "worst of the last steps": by_reward[::-1],
         "longest of the last steps": by_length,
     }
-    return [_sample(row, label) for label, rows in kinds.items() for row in _distinct(rows)]
+    return [_sample(row, label, checked) for label, rows in kinds.items() for row in _distinct(rows)]
 
 
 def _rows(path: Path, first: int, last: int) -> list[dict[str, Any]]:
@@ -149,7 +153,7 @@ def _distinct(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _sample(row: dict[str, Any], label: str) -> Sample:
+def _sample(row: dict[str, Any], label: str, checked: bool) -> Sample:
     prompt = row["prompt"]
     try:
         messages = json.loads(prompt)
@@ -157,8 +161,8 @@ def _sample(row: dict[str, Any], label: str) -> Sample:
     except (ValueError, TypeError, KeyError, IndexError):
         pass
     ended = ", cut off" if row["truncated"] else ""
-    right = "right" if row["right"] else "not right"
-    said = f"{label}: step {row['step']}, {right}, reward {row['reward']:.3g}, {row['num_tokens']} tokens{ended}"
+    right = ("right, " if row["right"] else "not right, ") if checked else ""
+    said = f"{label}: step {row['step']}, {right}reward {row['reward']:.3g}, {row['num_tokens']} tokens{ended}"
     return Sample(prompt=prompt, completion=row["completion"], label=said)
 
 

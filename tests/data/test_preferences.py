@@ -20,6 +20,7 @@ from llmkit.data.rankings import build_rankings, place_of
 from llmkit.errors import DataError, LlmkitError, ModelError, UserError
 from llmkit.modeling.reward_model import RewardCard, load_rewards, load_scorer
 from llmkit.preference.rollouts import read_rollouts
+from llmkit.preference.watch import Evaluation, best_of
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.preference import DegenerateSpec, RankingLossSpec
 from llmkit.stages import rollout
@@ -404,8 +405,7 @@ def test_practice_looks_at_held_out_prompts_and_keeps_the_best_step(
     assert [row["step"] for row in looks] == [0, 2, 4, 6]
     assert looks[0]["kl"] == pytest.approx(0, abs=1e-4)
     assert looks[-1]["kl"] > 0
-    golds = [float(np.mean(row["gold"])) for row in looks]
-    assert manifest.metrics["guard_best_step"] == looks[int(np.argmax(golds))]["step"]
+    assert manifest.metrics["guard_best_step"] == looks[best_of([Evaluation(**row) for row in looks])]["step"]
     assert {curve.name for curve in manifest.curves} >= {"guard/kl", "guard/gold", "guard/reward_model", "guard/true"}
 
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from llmkit.preference.watch import Evaluation, fit, is_degenerate, verdict
+from llmkit.preference.watch import Evaluation, best_of, fit, is_degenerate, verdict
 
 RULE = {"patience": 2, "confidence": 0.95, "max_kl": None, "max_degenerate": 0.1}
 
@@ -42,6 +42,13 @@ def test_stops_at_the_second_fall_and_keeps_the_best() -> None:
     assert (found.best, found.action) == (2, "stop")
     assert "gamed" in found.reason
     assert "step 2" in found.reason
+
+
+def test_what_is_no_better_is_not_kept() -> None:
+    plateau = [look(step, gold, proxy=1.0, noise=0.05) for step, gold in enumerate([0.0, 0.5, 1.0, 0.99, 0.98, 0.99])]
+    assert best_of(plateau) == 2
+    creeping = [look(step, gold=step / 50, proxy=1.0) for step in range(20)]
+    assert best_of(creeping) > 15
 
 
 def test_one_fall_between_is_forgiven() -> None:
