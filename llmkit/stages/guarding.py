@@ -86,8 +86,6 @@ class Guard:
         self._scorer, self._gold, self._true, self._reference = scorer, gold, true, reference
         self._path = worker.dir.path / FILE
         self.evaluations: list[Evaluation] = []
-        self.texts: list[str] = []
-        """The answers of the last evaluation."""
         self.seconds = 0.0
         """That evaluations have taken since this start."""
 
@@ -100,11 +98,9 @@ class Guard:
         """Every process calls this; all get the same."""
         state, started = PartialState(), time.monotonic()
         mine = list(range(len(self._problems)))[state.process_index :: state.num_processes]
-        own = self._look(mine)
-        every: list[Looked] = sorted(gather_object(own), key=lambda one: one.place) if state.num_processes > 1 else own
-        found = self._evaluation(every)
+        every: list[Looked] = gather_object(self._look(mine))
+        found = self._evaluation(sorted(every, key=lambda one: one.place))
         self.evaluations.append(found)
-        self.texts = [one.text for one in every]
         if self._worker.is_main:
             write_text(self._path, "".join(f"{json.dumps(asdict(each))}\n" for each in self.evaluations))
         self._show(found)
@@ -115,9 +111,8 @@ class Guard:
         problems = [self._problems[place] for place in places]
         answers = self._answers(problems)
         prompts, texts = [one.prompt for one in problems], [one.text for one in answers]
-        scores = self._scorer(problems, answers)
-        members_NM = self._scorer.member_scores(prompts, texts)
-        proxy_N = scores.values_NF[:, 0] + scores.values_NF[:, 1]
+        members_NM, values_N2 = self._scorer.by_model(problems, answers)
+        proxy_N = values_N2.sum(1)
         gold_N = self._gold(prompts, texts) if self._gold else proxy_N
         true_N = self._true(prompts, texts) if self._true else None
         ids = [problem_ids(self._practice.tokenizer, problem) for problem in problems]

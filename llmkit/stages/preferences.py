@@ -71,7 +71,7 @@ def evaluate_preference(
         part = places[start : start + SLICE]
         own += _answered(part, [listed[place] for place in part], spec, engine, judges)
         worker.log(f"judge {spec.name}", len(own), len(places))
-    every = gather_object(own) if state.num_processes > 1 else own
+    every: list[Answered] = gather_object(own)
     made = sorted(every, key=lambda one: one.place)
     asked = [listed[one.place].asked for one in made]
     numbers = numbers_of(made, asked, spec) | _against_baseline(worker, spec, made, asked, model)

@@ -150,12 +150,15 @@ class PreferenceScorer:
         if self.functions is not None:
             self.functions.check(problems, needs_correctness=False)
 
-    def member_scores(self, prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
-        """(N, M) over the members of all models."""
+    def by_model(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> tuple[np.ndarray, np.ndarray]:
+        """Of N answers, without the functions: (N, M) scores of the members of all models, and (N, 2) what they come
+        to and the penalty on an answer that was cut off."""
+        prompts, texts = [one.prompt for one in problems], [one.text for one in answers]
         scores_NM = np.concatenate([score_texts(models, prompts, texts) for models in self.models], axis=1)
         if not np.isfinite(scores_NM).all():
             raise ModelError(self._where, "the reward model gives scores that are no numbers", "train it again")
-        return scores_NM
+        cut_N = np.array([-self._penalty if one.finish_reason != "stop" else 0.0 for one in answers])
+        return scores_NM, np.stack([combined(scores_NM, self.spec), cut_N], axis=1)
 
     def __call__(
         self,
@@ -166,10 +169,8 @@ class PreferenceScorer:
         log_metric: LogMetric | None = None,
     ) -> Scores:
         """Problem i of answer i."""
-        scores_NM = self.member_scores([one.prompt for one in problems], [one.text for one in answers])
-        cut_N = np.array([-self._penalty if one.finish_reason != "stop" else 0.0 for one in answers])
-        columns = [combined(scores_NM, self.spec), cut_N]
-        columns += list(scores_NM.T) if scores_NM.shape[1] > 1 else []
+        scores_NM, values_N2 = self.by_model(problems, answers)
+        columns = [*values_N2.T, *(scores_NM.T if scores_NM.shape[1] > 1 else ())]
         right_N = np.zeros(len(answers), dtype=bool)
         if self.functions is not None:
             own = self.functions(problems, answers, trainer_state=trainer_state, log_metric=log_metric)
