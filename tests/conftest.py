@@ -32,7 +32,7 @@ def real_data() -> Path:
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen3 of 60k parameters with a byte-level BPE tokenizer of 400 entries, as a model folder."""
     from llmkit.modeling.scratch import new_model, train_tokenizer
-    from llmkit.recipe.schema import TokenizerSpec
+    from llmkit.recipe.parts import TokenizerSpec
 
     folder = tmp_path_factory.mktemp("model")
     texts = [f"Person {i} lives in town {i * 7 % 13}. What is {i} plus 3? It is {i + 3}." for i in range(200)]

@@ -5,19 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from llmkit.recipe.schema import Recipe
+from llmkit.recipe.schema import KINDS, Recipe
+from llmkit.recipe.stages import TrainStage
 from llmkit.recipe.trainer_keys import CONFIG_CLASSES, check_trainer, declared, resolved_trainer
 
 _TYPES = {bool: "boolean", int: "number", float: "number"}
-_STAGES = {
-    "pretrain": "PretrainStage",
-    "sft": "SftStage",
-    "dpo": "DpoStage",
-    "grpo": "GrpoStage",
-    "rloo": "RlooStage",
-    "reward": "RewardStage",
-    "rlhf_grpo": "RlhfStage",
-}
 _OWN = {"enum": ["honesty", "problems", "preference"]}
 
 
@@ -25,9 +17,16 @@ def schema() -> dict[str, Any]:
     """Draft 2020-12. `trainer` lists the options of the installed TRL."""
     made = Recipe.model_json_schema(by_alias=True)
     definitions = made["$defs"]
-    for kind, name in _STAGES.items():
-        trainer = definitions[name]["properties"]["trainer"]
-        trainer |= {"properties": _trainer(kind), "additionalProperties": False}
+    for kind, stage in KINDS.items():
+        if issubclass(stage, TrainStage):
+            options: dict[str, Any] = {}
+            for name in CONFIG_CLASSES:  # of two trainers the first is the default
+                if name == kind or name.startswith(f"{kind}_"):
+                    options = _trainer(name) | options
+            definitions[stage.__name__]["properties"]["trainer"] |= {
+                "properties": options,
+                "additionalProperties": False,
+            }
     for part in (made, definitions["EvaluateStage"]):
         part["properties"]["evals"]["items"] = _evaluation()
     for part in (definitions[name] for name in ("GrpoStage", "RlooStage", "RlhfStage", "BestOfNStage", "ProblemsSpec")):

@@ -31,7 +31,7 @@ from llmkit.data.pool import Pool
 from llmkit.errors import DataError
 from llmkit.recipe.knowledge import RequireKnown
 from llmkit.recipe.parts import DataSource
-from llmkit.recipe.schema import TrainSource
+from llmkit.recipe.stages import TrainSource
 
 MAX_WORDS = 8
 """Longer entities and accepted answers are only found by the question's text."""

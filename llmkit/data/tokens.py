@@ -22,7 +22,7 @@ from llmkit.data.encode import IGNORE, Encoded, at, encode
 from llmkit.data.messages import Row
 from llmkit.data.mixture import Mixture
 from llmkit.errors import DataError, TemplateError
-from llmkit.recipe.schema import DpoStage, PretrainStage, SftStage
+from llmkit.recipe.stages import DpoStage, PretrainStage, SftStage
 from llmkit.recipe.trainer_keys import declared
 
 NUM_EXAMPLES = 8

@@ -17,7 +17,7 @@ from llmkit.knowledge.balance import kinds
 from llmkit.knowledge.conflicts import Conflicts
 from llmkit.knowledge.records import ProbeRow
 from llmkit.knowledge.sides import ANSWERED, CODE, OVER_REFUSED, REFUSED, TWO_WORDINGS, Probe, Survey
-from llmkit.recipe.schema import RefusalsStage
+from llmkit.recipe.stages_knowledge import RefusalsStage
 
 Ints = np.ndarray
 

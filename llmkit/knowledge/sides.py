@@ -17,7 +17,7 @@ from llmkit.knowledge.conflicts import topic
 from llmkit.knowledge.records import ProbeRow
 from llmkit.knowledge.rows import right_answers
 from llmkit.knowledge.split import entity_key
-from llmkit.recipe.schema import RefusalsStage
+from llmkit.recipe.stages_knowledge import RefusalsStage
 
 Probe = Callable[[], Iterable[ProbeRow]]
 """Reads a probe's rows from the first on, as often as it is called."""

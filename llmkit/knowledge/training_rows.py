@@ -36,7 +36,7 @@ from llmkit.knowledge.rows import (
 )
 from llmkit.knowledge.sides import CODE, Probe, Survey
 from llmkit.knowledge.store import writing
-from llmkit.recipe.schema import RefusalsStage
+from llmkit.recipe.stages_knowledge import RefusalsStage
 
 FILES = ("train", "pairs", "pairs_all", "tool_calls", "questions")
 WATCHED = "watched"

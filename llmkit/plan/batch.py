@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llmkit.artifacts.stagefile import Batch
-from llmkit.recipe.schema import PracticeStage, TrainStage
 from llmkit.recipe.source import Loc
+from llmkit.recipe.stages import PracticeStage, TrainStage
 from llmkit.recipe.trainer_keys import trainer_options
 
 KEY = "per_device_train_batch_size"

@@ -13,18 +13,10 @@ from llmkit.recipe.parts import LaunchSpec
 from llmkit.recipe.practice import ProblemsSpec, RewardSpec
 from llmkit.recipe.reward_keys import options
 from llmkit.recipe.rows import HELDOUT
-from llmkit.recipe.schema import (
-    BestOfNStage,
-    EvaluateStage,
-    InterrogateStage,
-    PracticeStage,
-    PretrainStage,
-    RankStage,
-    Recipe,
-    RefusalsStage,
-    StageBase,
-    TrainStage,
-)
+from llmkit.recipe.schema import EvaluateStage, Recipe
+from llmkit.recipe.stages import BestOfNStage, PracticeStage, PretrainStage, StageBase, TrainStage
+from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
+from llmkit.recipe.stages_preference import RankStage
 from llmkit.recipe.trainer_keys import resolved_trainer
 
 REFUSALS = "refusals"

@@ -16,8 +16,8 @@ from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.shipped import in_package, shipped
 from llmkit.recipe import reads
 from llmkit.recipe.parts import DataSource
-from llmkit.recipe.schema import StageBase
 from llmkit.recipe.source import Loc
+from llmkit.recipe.stages import StageBase
 
 WHOLE = 64 * 2**20
 """Files up to this size are hashed whole; of larger ones the ends, the size and the time of change."""

@@ -33,7 +33,9 @@ from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.preference import PreferenceSpec
-from llmkit.recipe.schema import EvalSpec, EvaluateStage, RankStage, RlhfStage, RolloutStage, TunedStage
+from llmkit.recipe.schema import EvalSpec, EvaluateStage
+from llmkit.recipe.stages import TunedStage
+from llmkit.recipe.stages_preference import RankStage, RlhfStage, RolloutStage
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _ROOMS = {

@@ -25,7 +25,10 @@ from llmkit.recipe.knowledge import EngineSpec, HonestySpec
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.preference import PreferenceSpec
-from llmkit.recipe.schema import BestOfNStage, EvaluateStage, InterrogateStage, RolloutStage
+from llmkit.recipe.schema import EvaluateStage
+from llmkit.recipe.stages import BestOfNStage
+from llmkit.recipe.stages_knowledge import InterrogateStage
+from llmkit.recipe.stages_preference import RolloutStage
 
 PROMPT, EXAMPLE = 64, 48
 """Tokens of a question with what a chat template puts around it, and of an answered question in front of it."""

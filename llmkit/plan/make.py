@@ -30,21 +30,11 @@ from llmkit.recipe.checks import BASE
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.load import Loaded, problem_at
 from llmkit.recipe.preference import PreferenceSpec
-from llmkit.recipe.schema import (
-    BestOfNStage,
-    EvaluateStage,
-    InterrogateStage,
-    PracticeStage,
-    PretrainStage,
-    RankStage,
-    Recipe,
-    RefusalsStage,
-    RewardStage,
-    RolloutStage,
-    TrainStage,
-    TunedStage,
-)
+from llmkit.recipe.schema import EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
+from llmkit.recipe.stages import BestOfNStage, PracticeStage, PretrainStage, TrainStage, TunedStage
+from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
+from llmkit.recipe.stages_preference import RankStage, RewardStage, RolloutStage
 from llmkit.recipe.trainer_keys import trainer_options
 
 Found = tuple[Loc, str, str]

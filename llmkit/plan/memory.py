@@ -27,7 +27,8 @@ from llmkit.artifacts.stagefile import Batch
 from llmkit.plan.command import AccelerateConfig
 from llmkit.plan.shape import Shape
 from llmkit.recipe.parts import ModelSpec
-from llmkit.recipe.schema import DpoStage, PracticeStage, PretrainStage, RewardStage, RlhfStage, TrainStage
+from llmkit.recipe.stages import DpoStage, PracticeStage, PretrainStage, TrainStage
+from llmkit.recipe.stages_preference import RewardStage, RlhfStage
 from llmkit.recipe.trainer_keys import trainer_options
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -12,7 +12,9 @@ from rich.text import Text
 from llmkit.artifacts.stagefile import Batch
 from llmkit.plan.memory import Memory
 from llmkit.plan.step import Plan, Step
-from llmkit.recipe.schema import EvaluateStage, InterrogateStage, TrainStage
+from llmkit.recipe.schema import EvaluateStage
+from llmkit.recipe.stages import TrainStage
+from llmkit.recipe.stages_knowledge import InterrogateStage
 
 _COLOURS = {"skip": "dim", "run": "bold green", "resume": "bold yellow"}
 UNKNOWN = "?"

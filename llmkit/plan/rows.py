@@ -11,7 +11,10 @@ from llmkit.plan.files import WHOLE, is_local, local_files
 from llmkit.recipe.knowledge import HonestySpec, QuestionSource
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.rows import HELDOUT
-from llmkit.recipe.schema import BestOfNStage, EvaluateStage, InterrogateStage, RolloutStage, TrainStage
+from llmkit.recipe.schema import EvaluateStage
+from llmkit.recipe.stages import BestOfNStage, TrainStage
+from llmkit.recipe.stages_knowledge import InterrogateStage
+from llmkit.recipe.stages_preference import RolloutStage
 
 Probed = Mapping[str, tuple[int | None, float]]
 """Interrogation -> questions that it asks, share of them that it holds out."""

@@ -11,25 +11,21 @@ from llmkit.recipe.knowledge import LANGUAGES, HonestySpec
 from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.preferred import preferred
 from llmkit.recipe.rows import unfit_rows
-from llmkit.recipe.schema import (
+from llmkit.recipe.schema import Evals, EvalSpec, EvaluateStage, Recipe
+from llmkit.recipe.source import Loc
+from llmkit.recipe.splits import other_splits
+from llmkit.recipe.stages import (
     BestOfNStage,
     DpoStage,
-    Evals,
-    EvalSpec,
-    EvaluateStage,
-    InterrogateStage,
     PracticeStage,
     PretrainStage,
-    Recipe,
-    RefusalsStage,
-    RolloutStage,
     StageBase,
     TrainSource,
     TrainStage,
     TunedStage,
 )
-from llmkit.recipe.source import Loc
-from llmkit.recipe.splits import other_splits
+from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
+from llmkit.recipe.stages_preference import RolloutStage
 from llmkit.recipe.trainer_keys import CONFIG_CLASSES, check_trainer
 from llmkit.recipe.unread import unread
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
 from llmkit.recipe.practice import Limits
-from llmkit.recipe.schema import PracticeStage
 from llmkit.recipe.source import Loc
+from llmkit.recipe.stages import PracticeStage
 
 Found = tuple[Loc, str, str]
 

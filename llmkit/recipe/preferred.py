@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from llmkit.recipe import reads
-from llmkit.recipe.schema import EvaluateStage, RankStage, Recipe, RewardStage, RlhfStage, RolloutStage, StageBase
+from llmkit.recipe.schema import EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
+from llmkit.recipe.stages import StageBase
+from llmkit.recipe.stages_preference import RankStage, RewardStage, RlhfStage, RolloutStage
 
 Found = tuple[Loc, str, str]
 ByName = Mapping[str, StageBase]

@@ -9,22 +9,11 @@ from llmkit.recipe.knowledge import HonestySpec, JudgeSpec, TemplateSpec, Writer
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.practice import ProblemsSpec, RewardSpec
 from llmkit.recipe.preference import LabellerSpec, PreferenceSpec
-from llmkit.recipe.schema import (
-    BestOfNStage,
-    Evals,
-    EvaluateStage,
-    InterrogateStage,
-    PracticeStage,
-    RankStage,
-    RefusalsStage,
-    RlhfStage,
-    RolloutStage,
-    StageBase,
-    TrainSource,
-    TrainStage,
-    TunedStage,
-)
+from llmkit.recipe.schema import Evals, EvaluateStage
 from llmkit.recipe.source import Loc
+from llmkit.recipe.stages import BestOfNStage, PracticeStage, StageBase, TrainSource, TrainStage, TunedStage
+from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
+from llmkit.recipe.stages_preference import RankStage, RlhfStage, RolloutStage
 
 
 def sources(stage: StageBase) -> Iterator[tuple[Loc, DataSource]]:

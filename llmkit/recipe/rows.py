@@ -8,28 +8,22 @@ from difflib import get_close_matches
 from llmkit.recipe import reads
 from llmkit.recipe.knowledge import QuestionSource
 from llmkit.recipe.parts import DataSource
-from llmkit.recipe.schema import (
+from llmkit.recipe.schema import Evals, EvaluateStage, Recipe
+from llmkit.recipe.source import Loc
+from llmkit.recipe.stages import (
     BestOfNStage,
     DpoStage,
-    Evals,
-    EvaluateStage,
     GrpoStage,
-    InterrogateStage,
     PracticeStage,
     PretrainStage,
-    RankStage,
-    Recipe,
-    RefusalsStage,
-    RewardStage,
-    RlhfStage,
     RlooStage,
-    RolloutStage,
     SftStage,
     StageBase,
     TrainSource,
     TrainStage,
 )
-from llmkit.recipe.source import Loc
+from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
+from llmkit.recipe.stages_preference import RankStage, RewardStage, RlhfStage, RolloutStage
 
 Found = tuple[Loc, str, str]
 

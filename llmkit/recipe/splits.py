@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from llmkit.recipe import reads
-from llmkit.recipe.schema import EvaluateStage, InterrogateStage, Recipe, RefusalsStage, StageBase
+from llmkit.recipe.schema import EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
+from llmkit.recipe.stages import StageBase
+from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
 
 Found = tuple[Loc, str, str]
 Split = tuple[int | None, float]

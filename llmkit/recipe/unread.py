@@ -10,18 +10,11 @@ from collections.abc import Iterator, Mapping
 from llmkit.recipe.curves import unwatchable
 from llmkit.recipe.knowledge import AskSpec, HonestySpec, JudgeSpec, WriterSpec
 from llmkit.recipe.practice import ProblemsSpec
-from llmkit.recipe.schema import (
-    BestOfNStage,
-    Evals,
-    EvaluateStage,
-    InterrogateStage,
-    PracticeStage,
-    Recipe,
-    RefusalsStage,
-    StageBase,
-)
+from llmkit.recipe.schema import Evals, EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
 from llmkit.recipe.splits import splits_itself
+from llmkit.recipe.stages import BestOfNStage, PracticeStage, StageBase
+from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
 
 Found = tuple[Loc, str, str]
 

@@ -26,7 +26,7 @@ from llmkit.knowledge.judging import OUTAGE, SLICE, Judging, Names
 from llmkit.knowledge.records import question_of
 from llmkit.knowledge.store import Chunks, Steps
 from llmkit.recipe.knowledge import EngineSpec, JudgeSpec
-from llmkit.recipe.schema import InterrogateStage
+from llmkit.recipe.stages_knowledge import InterrogateStage
 from llmkit.stages.common import Worker
 from llmkit.stages.engines import AskedModel, judge_of
 

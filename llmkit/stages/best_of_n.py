@@ -30,7 +30,7 @@ from llmkit.data.problems import Problem, Problems
 from llmkit.errors import UserError
 from llmkit.generation.choose import hash_of
 from llmkit.knowledge.store import Steps, writing
-from llmkit.recipe.schema import BestOfNStage
+from llmkit.recipe.stages import BestOfNStage
 from llmkit.stages.asked import processes, where_of
 from llmkit.stages.common import Worker, main
 from llmkit.stages.engines import AskedModel, check_installed

@@ -26,7 +26,7 @@ from llmkit.errors import PreflightError, Problem, UserError
 from llmkit.modeling.adapter import let_fused_head_read, lora_config
 from llmkit.modeling.load import load_spec
 from llmkit.modeling.tokens import fit_model, prepare_tokenizer, stop_token_ids
-from llmkit.recipe.schema import DpoStage
+from llmkit.recipe.stages import DpoStage
 from llmkit.recipe.trainer_keys import declared
 from llmkit.stages.common import Worker, main
 from llmkit.stages.heldout_pairs import Measured

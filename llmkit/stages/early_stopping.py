@@ -33,7 +33,7 @@ from llmkit.knowledge.judge import Item, RulesJudge
 from llmkit.knowledge.store import Row, read_rows
 from llmkit.knowledge.training_rows import WATCHED
 from llmkit.recipe.knowledge import EarlyStoppingSpec
-from llmkit.recipe.schema import TunedStage
+from llmkit.recipe.stages import TunedStage
 from llmkit.stages.common import Worker
 from llmkit.stages.heldout import is_sharded
 

@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from llmkit.recipe.curves import RANGES, USEFUL
 from llmkit.recipe.practice import Limits
-from llmkit.recipe.schema import PracticeStage
+from llmkit.recipe.stages import PracticeStage
 from llmkit.stages.callbacks import numbers_of_step
 from llmkit.stages.common import Worker
 

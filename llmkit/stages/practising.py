@@ -23,7 +23,7 @@ from llmkit.modeling.adapter import let_fused_head_read, lora_config
 from llmkit.modeling.load import load_spec
 from llmkit.modeling.tokens import fit_model, prepare_tokenizer
 from llmkit.recipe.practice import FilterSpec
-from llmkit.recipe.schema import PracticeStage
+from llmkit.recipe.stages import PracticeStage
 from llmkit.rewards.check import check
 from llmkit.stages.callbacks import last_checkpoint, step_of
 from llmkit.stages.common import Worker

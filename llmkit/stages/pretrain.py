@@ -20,7 +20,7 @@ from llmkit.modeling.adapter import lora_config
 from llmkit.modeling.load import load_config, load_spec, load_tokenizer
 from llmkit.modeling.scratch import new_model, train_tokenizer
 from llmkit.modeling.tokens import check_vocabulary, fit_model, prepare_tokenizer
-from llmkit.recipe.schema import PretrainStage
+from llmkit.recipe.stages import PretrainStage
 from llmkit.stages.checks import check_rows
 from llmkit.stages.common import Worker, main
 from llmkit.stages.training import collator_for, finish, tokenise, train, training_args

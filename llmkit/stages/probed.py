@@ -10,7 +10,7 @@ from llmkit.data.gate import gates
 from llmkit.knowledge.probe import ProbeInfo, check_identity, read_probe
 from llmkit.modeling.load import resolve
 from llmkit.plan.files import digest_of_model
-from llmkit.recipe.schema import TrainStage
+from llmkit.recipe.stages import TrainStage
 from llmkit.stages.common import Worker
 
 

@@ -31,7 +31,7 @@ from llmkit.preference.rollouts import Item, read_rollouts
 from llmkit.preference.store import read_events
 from llmkit.recipe.practice import RewardSpec
 from llmkit.recipe.preference import LabellerSpec
-from llmkit.recipe.schema import RankStage
+from llmkit.recipe.stages_preference import RankStage
 from llmkit.rewards.guard import score
 from llmkit.rewards.registry import load
 from llmkit.stages.asked import Pace, where_of

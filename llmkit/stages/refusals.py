@@ -22,7 +22,7 @@ from llmkit.knowledge.records import ProbeRow
 from llmkit.knowledge.refusing import refusals
 from llmkit.knowledge.sides import BECAME_KNOWN, LOST, OVER_REFUSED, Survey, survey
 from llmkit.knowledge.training_rows import Written, write
-from llmkit.recipe.schema import RefusalsStage
+from llmkit.recipe.stages_knowledge import RefusalsStage
 from llmkit.stages.common import Worker, main
 from llmkit.stages.probed import check_probes
 

@@ -40,7 +40,7 @@ from llmkit.modeling.reward_model import (
 )
 from llmkit.modeling.tokens import fit_model, prepare_tokenizer
 from llmkit.preference.measures import Scored, measures
-from llmkit.recipe.schema import RewardStage
+from llmkit.recipe.stages_preference import RewardStage
 from llmkit.recipe.trainer_keys import declared
 from llmkit.stages.asked import where_of
 from llmkit.stages.common import Worker, main

@@ -24,7 +24,7 @@ from llmkit.errors import RunError, UserError
 from llmkit.plan.make import make
 from llmkit.plan.step import Step
 from llmkit.recipe.load import load_words
-from llmkit.recipe.schema import BestOfNStage, PracticeStage
+from llmkit.recipe.stages import BestOfNStage, PracticeStage
 from llmkit.rewards.check import Report, check
 from llmkit.stages.command import as_command
 from llmkit.stages.problems import problems_of

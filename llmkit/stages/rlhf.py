@@ -25,7 +25,7 @@ from llmkit.modeling.load import load_spec
 from llmkit.modeling.reward_model import PROMPTS
 from llmkit.preference.watch import best_of, fit
 from llmkit.recipe import reads
-from llmkit.recipe.schema import RlhfStage
+from llmkit.recipe.stages_preference import RlhfStage
 from llmkit.stages.common import Worker, main
 from llmkit.stages.grpo import GrpoTrainer
 from llmkit.stages.guarding import Guard, GuardCallback

@@ -25,7 +25,7 @@ from llmkit.data.problems import Problem, Problems
 from llmkit.errors import RunError, UserError
 from llmkit.knowledge.store import Row, Steps, writing
 from llmkit.preference.rollouts import FILE
-from llmkit.recipe.schema import RolloutStage
+from llmkit.recipe.stages_preference import RolloutStage
 from llmkit.stages.asked import Pace, processes, where_of
 from llmkit.stages.common import Worker, main
 from llmkit.stages.engines import AskedModel, check_installed

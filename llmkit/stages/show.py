@@ -28,7 +28,7 @@ from llmkit.modeling.tokens import prepare_tokenizer
 from llmkit.plan.make import make
 from llmkit.plan.step import Step
 from llmkit.recipe.load import load_words
-from llmkit.recipe.schema import BestOfNStage, PracticeStage, TrainStage
+from llmkit.recipe.stages import BestOfNStage, PracticeStage, TrainStage
 from llmkit.stages.command import as_command
 from llmkit.stages.monitors import watched
 from llmkit.stages.problems import problems_of

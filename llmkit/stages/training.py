@@ -23,7 +23,7 @@ from llmkit.data.tokens import settings_of
 from llmkit.errors import UserError
 from llmkit.modeling.adapter import merge_adapter
 from llmkit.modeling.tokens import stop_token_ids
-from llmkit.recipe.schema import PretrainStage, SftStage, TrainStage, TunedStage
+from llmkit.recipe.stages import PretrainStage, SftStage, TrainStage, TunedStage
 from llmkit.stages.callbacks import CheckpointCallback, ProgressCallback, last_checkpoint, read_mark
 from llmkit.stages.common import Worker
 from llmkit.stages.early_stopping import EarlyStopping

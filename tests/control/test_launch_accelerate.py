@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmkit.plan.command import AccelerateConfig, accelerate_config, build
-from llmkit.recipe.schema import LaunchSpec
+from llmkit.recipe.parts import LaunchSpec
 
 SCRIPT = """\
 import os

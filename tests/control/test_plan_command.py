@@ -11,7 +11,7 @@ import pytest
 
 from llmkit.artifacts.shipped import shipped
 from llmkit.plan.command import AccelerateConfig, Command, accelerate_config, build
-from llmkit.recipe.schema import LaunchSpec
+from llmkit.recipe.parts import LaunchSpec
 
 
 def command(**launch: Any) -> Command:

@@ -12,7 +12,8 @@ from llmkit.plan import fingerprint
 from llmkit.plan.files import WHOLE, digest, digest_of_package
 from llmkit.plan.make import make
 from llmkit.recipe.load import load
-from llmkit.recipe.schema import ModelSpec, SftStage
+from llmkit.recipe.parts import ModelSpec
+from llmkit.recipe.stages import SftStage
 
 
 @pytest.fixture(autouse=True)

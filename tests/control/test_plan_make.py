@@ -26,7 +26,7 @@ from llmkit.plan.make import make
 from llmkit.plan.render import print_plan, to_json
 from llmkit.plan.step import Plan, Step
 from llmkit.recipe.load import load
-from llmkit.recipe.schema import SftStage
+from llmkit.recipe.stages import SftStage
 
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "trl", "peft", "huggingface_hub", "numpy")
 

@@ -10,7 +10,8 @@ from llmkit.artifacts.stagefile import Batch
 from llmkit.plan.command import AccelerateConfig, accelerate_config
 from llmkit.plan.memory import Memory, estimate, num_trained
 from llmkit.plan.shape import Shape, read_config, shape_of
-from llmkit.recipe.schema import LaunchSpec, ModelSpec, PretrainStage, SftStage
+from llmkit.recipe.parts import LaunchSpec, ModelSpec
+from llmkit.recipe.stages import PretrainStage, SftStage
 
 # From the config.json of each model on the Hub; the counts are those of its safetensors.
 QWEN3_06B = {

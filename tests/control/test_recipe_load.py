@@ -11,7 +11,7 @@ from llmkit.artifacts.shipped import shipped
 from llmkit.cli.new import recipes
 from llmkit.errors import RecipeError
 from llmkit.recipe.load import Loaded, load
-from llmkit.recipe.schema import PretrainStage, SftStage
+from llmkit.recipe.stages import PretrainStage, SftStage
 
 GOOD = """\
 run: {name: demo}

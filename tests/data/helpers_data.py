@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from llmkit.chat.template import apply_template, load_template
 from llmkit.data.build import Built, build
-from llmkit.recipe.schema import DataSource
+from llmkit.recipe.parts import DataSource
 
 
 def byte_tokenizer(chat: bool = False) -> PreTrainedTokenizerFast:

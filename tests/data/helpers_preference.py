@@ -16,7 +16,8 @@ from llmkit.chat.template import load_template
 from llmkit.modeling.tokens import fit_model, prepare_tokenizer
 from llmkit.recipe import reads
 from llmkit.recipe.parts import ModelSpec, RunSpec
-from llmkit.recipe.schema import Stage, TrainStage
+from llmkit.recipe.schema import Stage
+from llmkit.recipe.stages import TrainStage
 from llmkit.recipe.trainer_keys import resolved_trainer
 from llmkit.stages import rank, reward, rlhf, rollout
 from llmkit.stages.common import Worker

@@ -12,7 +12,7 @@ from llmkit.knowledge.probe import ROWS, ProbeInfo, write_info
 from llmkit.knowledge.records import ProbeRow, Question, Sample, Verdict
 from llmkit.knowledge.store import writing
 from llmkit.recipe.knowledge import ThresholdSpec
-from llmkit.recipe.schema import RefusalsStage
+from llmkit.recipe.stages_knowledge import RefusalsStage
 
 MODEL = "fingerprint-of-sft"
 

@@ -23,7 +23,7 @@ from llmkit.modeling.tokens import prepare_tokenizer
 from llmkit.plan.fingerprint import Upstream, inputs_of
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import RewardSpec
-from llmkit.recipe.schema import BestOfNStage
+from llmkit.recipe.stages import BestOfNStage
 from llmkit.stages import best_of_n, evaluate
 from llmkit.stages.common import Worker
 from llmkit.stages.engines import AskedModel

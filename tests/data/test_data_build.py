@@ -13,7 +13,7 @@ import llmkit.data.build as build_module
 from llmkit.chat.template import apply_template, load_template
 from llmkit.data.build import Built, texts
 from llmkit.errors import DataError, TemplateError
-from llmkit.recipe.schema import DataSource
+from llmkit.recipe.parts import DataSource
 
 
 @pytest.fixture

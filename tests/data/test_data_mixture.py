@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from llmkit.data import sources
 from llmkit.data.mixture import Mixture, mix, mixture_sizes
 from llmkit.errors import DataError
-from llmkit.recipe.schema import DataSource
+from llmkit.recipe.parts import DataSource
 
 
 def texts(folder: Path, name: str, num: int) -> str:

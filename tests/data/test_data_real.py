@@ -8,7 +8,7 @@ from helpers_data import built, byte_tokenizer
 
 from llmkit.data.encode import sides
 from llmkit.data.mixture import mix
-from llmkit.recipe.schema import DataSource
+from llmkit.recipe.parts import DataSource
 
 
 def test_gsm8k_by_a_column_map(real_data: Path) -> None:

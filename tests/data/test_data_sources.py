@@ -19,7 +19,7 @@ from llmkit.data.files import LONG_DOCUMENT, Raw
 from llmkit.data.sources import is_local, read_source
 from llmkit.errors import DataError
 from llmkit.online import HUB_TIMEOUT
-from llmkit.recipe.schema import DataSource
+from llmkit.recipe.parts import DataSource
 
 ROWS = [{"text": "one"}, {"text": "zwei ä"}, {"text": "three"}]
 

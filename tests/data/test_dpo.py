@@ -22,8 +22,8 @@ from llmkit.data.build import Built
 from llmkit.data.pairs import COLUMNS, build_pairs, pair_of, sequences
 from llmkit.errors import DataError, PreflightError, TemplateError, UserError
 from llmkit.modeling.tokens import fit_model, prepare_tokenizer
-from llmkit.recipe.parts import DataSource
-from llmkit.recipe.schema import DpoStage, ModelSpec, RunSpec
+from llmkit.recipe.parts import DataSource, ModelSpec, RunSpec
+from llmkit.recipe.stages import DpoStage
 from llmkit.recipe.trainer_keys import resolved_trainer
 from llmkit.stages import dpo
 from llmkit.stages.callbacks import ProgressCallback, last_checkpoint

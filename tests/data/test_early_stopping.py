@@ -16,7 +16,8 @@ from llmkit.artifacts.stagefile import Batch, StageFile
 from llmkit.chat.ask import Answer
 from llmkit.errors import DataError
 from llmkit.recipe.knowledge import EarlyStoppingSpec
-from llmkit.recipe.schema import ModelSpec, RunSpec, SftStage
+from llmkit.recipe.parts import ModelSpec, RunSpec
+from llmkit.recipe.stages import SftStage
 from llmkit.recipe.trainer_keys import resolved_trainer
 from llmkit.stages import early_stopping, sft
 from llmkit.stages.common import Worker

@@ -15,7 +15,7 @@ from llmkit.data.gate import Gate, gates
 from llmkit.data.mixture import Mixture, mix
 from llmkit.errors import DataError
 from llmkit.recipe.knowledge import RequireKnown
-from llmkit.recipe.schema import TrainSource
+from llmkit.recipe.stages import TrainSource
 
 BORN = "Where was Ann Lee born?"
 DIED = "Where did Bo Day die?"

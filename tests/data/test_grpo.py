@@ -24,7 +24,7 @@ from llmkit.generation.engine import TransformersEngine
 from llmkit.modeling.tokens import fit_model, prepare_tokenizer
 from llmkit.recipe.curves import names
 from llmkit.recipe.parts import ModelSpec, RunSpec
-from llmkit.recipe.schema import GrpoStage, RlooStage
+from llmkit.recipe.stages import GrpoStage, RlooStage
 from llmkit.recipe.trainer_keys import resolved_trainer
 from llmkit.stages import grpo, measuring, practice, rloo
 from llmkit.stages import rollouts as rollouts_file

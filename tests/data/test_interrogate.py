@@ -25,7 +25,8 @@ from llmkit.knowledge.judge import Item
 from llmkit.knowledge.probe import check_identity, read_probe
 from llmkit.knowledge.records import ProbeRow, Verdict
 from llmkit.recipe.knowledge import JudgeSpec
-from llmkit.recipe.schema import InterrogateStage, ModelSpec, RunSpec
+from llmkit.recipe.parts import ModelSpec, RunSpec
+from llmkit.recipe.stages_knowledge import InterrogateStage
 from llmkit.stages import engines, interrogate
 from llmkit.stages.asked import Pace, step_keys
 from llmkit.stages.common import Worker

@@ -16,7 +16,7 @@ from llmkit.data.problems import Problem
 from llmkit.evaluate.passes import budgets, maj_at_k, pass_at_k
 from llmkit.recipe.curves import RANGES, USEFUL, filled
 from llmkit.recipe.practice import CurriculumSpec
-from llmkit.recipe.schema import BestOfNStage, GrpoStage
+from llmkit.recipe.stages import BestOfNStage, GrpoStage
 from llmkit.stages import rollouts as rollouts_file
 from llmkit.stages.best_of_n import chosen
 from llmkit.stages.measuring import curves

@@ -35,7 +35,7 @@ from llmkit.knowledge.partial import HONEST_END
 from llmkit.knowledge.records import ProbeRow
 from llmkit.knowledge.refusing import is_refusal, shipped_refusals
 from llmkit.recipe.knowledge import LANGUAGES
-from llmkit.recipe.schema import ModelSpec, RunSpec
+from llmkit.recipe.parts import ModelSpec, RunSpec
 from llmkit.stages.common import Worker
 from llmkit.stages.refusals import run
 

@@ -16,7 +16,8 @@ from llmkit.artifacts.stagefile import Batch, StageFile
 from llmkit.chat.encode import document_eos
 from llmkit.errors import ModelError, PreflightError, TemplateError, UserError
 from llmkit.modeling.load import load_model
-from llmkit.recipe.schema import ModelSpec, PretrainStage, RunSpec, SftStage
+from llmkit.recipe.parts import ModelSpec, RunSpec
+from llmkit.recipe.stages import PretrainStage, SftStage
 from llmkit.recipe.trainer_keys import resolved_trainer
 from llmkit.stages import pretrain, sft
 from llmkit.stages.common import Worker

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from llmkit.artifacts.stagefile import StageFile, write_stage_file
-from llmkit.recipe.schema import InterrogateStage, ModelSpec, RunSpec
+from llmkit.recipe.parts import ModelSpec, RunSpec
+from llmkit.recipe.stages_knowledge import InterrogateStage
 from llmkit.tiny.world import people
 
 ROOT = Path(__file__).resolve().parents[2]
