@@ -10,7 +10,7 @@ from llmkit.recipe.stages import TrainStage
 from llmkit.recipe.trainer_keys import CONFIG_CLASSES, check_trainer, declared, resolved_trainer
 
 _TYPES = {bool: "boolean", int: "number", float: "number"}
-_OWN = {"enum": ["honesty", "problems", "preference"]}
+_OWN = {"enum": ["honesty", "problems", "preference", "tools"]}
 
 
 def schema() -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _allow(field: dict[str, Any], short: dict[str, Any]) -> None:
 def _evaluation() -> dict[str, Any]:
     """llmkit's own tasks have fields that a name alone does not give; of every other task the name is enough."""
     other = {"$ref": "#/$defs/EvalSpec", "not": {"properties": {"task": _OWN}}}
-    own = [{"$ref": f"#/$defs/{name}"} for name in ("HonestySpec", "ProblemsSpec", "PreferenceSpec")]
+    own = [{"$ref": f"#/$defs/{name}"} for name in ("HonestySpec", "ProblemsSpec", "PreferenceSpec", "ToolsSpec")]
     return {"anyOf": [{"type": "string", "not": _OWN}, other, *own]}
 
 

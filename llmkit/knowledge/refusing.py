@@ -115,13 +115,13 @@ def refusals(spec: RefusalTexts) -> tuple[str, ...]:
     Raises:
         DataError: nothing is shipped for the language.
     """
-    return tuple(spec.texts) if spec.texts else shipped_refusals(spec.language, spec.tone)
+    return tuple(spec.texts) if spec.texts else shipped_texts(spec.language, spec.tone)
 
 
 @lru_cache
-def shipped_refusals(language: str, tone: str) -> tuple[str, ...]:
-    """One refusal a line of `texts/<language>_<tone>.txt`. Raises DataError: there is no such file."""
+def shipped_texts(language: str, kind: str) -> tuple[str, ...]:
+    """The lines of `texts/<language>_<kind>.txt`. Raises DataError: there is no such file."""
     if language not in LANGUAGES:
         cure = f"give 'texts' of your own, or one of {', '.join(LANGUAGES)}"
-        raise DataError("language", f"no refusals are shipped for '{language}'", cure)
-    return tuple(line.strip() for line in _text(f"{language}_{tone}").splitlines() if line.strip())
+        raise DataError("language", f"no texts are shipped for '{language}'", cure)
+    return tuple(line.strip() for line in _text(f"{language}_{kind}").splitlines() if line.strip())

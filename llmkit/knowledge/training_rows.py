@@ -3,7 +3,7 @@
 data/train.jsonl       what to answer and what to refuse
 data/pairs.jsonl       preference pairs (`rows.pairs`), without those that teach unknown answers
 data/pairs_all.jsonl   with them
-data/tool_calls.jsonl  a call of the search tool instead of every refusal
+data/tool_calls.jsonl  a call of the search tool instead of every refusal; with `lookup` also what it finds, answered
 data/questions.jsonl   {question, answers, entity, refused}: what is asked there, to practise with the reward `abstain`
 data/watched.jsonl     the same about other entities, for `early_stopping`
 """
@@ -21,6 +21,7 @@ import numpy as np
 
 from llmkit.knowledge.balance import SURFACE_ROWS, Surface, masked, surface
 from llmkit.knowledge.dataset import Entries, first_rows
+from llmkit.knowledge.lookups import Lookups
 from llmkit.knowledge.records import ProbeRow
 from llmkit.knowledge.rows import (
     PAIR_KINDS,
@@ -69,8 +70,10 @@ class Written:
 class Writer:
     """Turns rows of a probe into training rows, one at a time."""
 
-    def __init__(self, chosen: Entries, stage: RefusalsStage, texts: Sequence[str], seed: int) -> None:
-        self.chosen, self.stage, self.done = chosen, stage, Written()
+    def __init__(
+        self, chosen: Entries, stage: RefusalsStage, texts: Sequence[str], seed: int, lookups: Lookups | None
+    ) -> None:
+        self.chosen, self.stage, self.done, self._lookups = chosen, stage, Written(), lookups
         self.deck, self.rejected = Deck(texts, seed), Deck(texts, seed + 1)
         self.done.refusals = self.deck.used
         rng = np.random.default_rng([seed, 2])
@@ -89,11 +92,16 @@ class Writer:
             if answer is None:
                 continue
             put["train"](conversation(row.question, answer))
-            put["tool_calls"](tool_conversation(row.question, None if refused else answer, self.stage.search_tool))
+            put["tool_calls"](self._with_tools(row, None if refused else answer))
             if copy == 0:
                 self._pairs(row, refused, answer, put)
                 put["questions"](_question_row(row, refused))
             self._note(found, number, entry, Example(row.question, answer, refused), row)
+
+    def _with_tools(self, row: ProbeRow, answer: str | None) -> Row:
+        if self._lookups is not None:
+            return self._lookups.row(row, answer)
+        return tool_conversation(row.question, answer, self.stage.search_tool)
 
     def _refusal(self, found: Survey, number: int, row: ProbeRow) -> str:
         if self.stage.keep_partial and (partial := partial_answer(row)):
@@ -137,18 +145,20 @@ def write(
     *,
     seed: int,
     folder: Path,
+    lookups: Lookups | None = None,
 ) -> Written:
     """Writes all files, each whole or not at all, and measures what was written. Sets the fate "partial".
 
     Args:
         texts: refusals.
         folder: where the files go.
+        lookups: what becomes of refusals in `tool_calls.jsonl`; None: a call of the search tool alone.
 
     Raises:
         RunError: the disk is full.
     """
     chosen, watched = _set_aside(found, chosen, stage.watched, seed)
-    writer = Writer(chosen, stage, texts, seed)
+    writer = Writer(chosen, stage, texts, seed, lookups)
     with ExitStack() as stack:
         put = {name: stack.enter_context(writing(folder / f"{name}.jsonl")) for name in (*FILES, WATCHED)}
         for number, row in first_rows(found, probes):

@@ -15,8 +15,9 @@ from llmkit.recipe.reward_keys import options
 from llmkit.recipe.rows import HELDOUT
 from llmkit.recipe.schema import EvaluateStage, Recipe
 from llmkit.recipe.stages import BestOfNStage, PracticeStage, PretrainStage, StageBase, TrainStage
-from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
+from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage, SearchIndexStage
 from llmkit.recipe.stages_preference import RankStage
+from llmkit.recipe.tools import ToolsSpec
 from llmkit.recipe.trainer_keys import resolved_trainer
 
 REFUSALS = "refusals"
@@ -87,7 +88,8 @@ def _resolved(recipe: Recipe, stage: Any) -> Any:
         changes |= {"evals": _frozen(recipe, stage.evals or recipe.evals), "prompts": stage.prompts or recipe.prompts}
     if isinstance(stage, InterrogateStage):
         changes["judge"] = _judge(recipe, stage.judge)
-    if isinstance(stage, RefusalsStage) or (isinstance(stage, RankStage) and stage.by != "judge"):
+    sorts = isinstance(stage, RankStage) and stage.by != "judge"
+    if isinstance(stage, (RefusalsStage, SearchIndexStage)) or sorts:
         # it sorts rows: nothing to share out
         changes["launch"] = stage.launch.model_copy(update={"accelerate": "cpu/single", "num_processes": 1})
     return stage.model_copy(update=changes)
@@ -100,10 +102,10 @@ def _frozen(recipe: Recipe, evals: Sequence[Any]) -> list[Any]:
 def _resolved_eval(recipe: Recipe, spec: Any) -> Any:
     if isinstance(spec, ProblemsSpec):
         return spec.model_copy(update={"rewards": _rewards(recipe, spec.rewards)})
-    return _honesty(recipe, spec) if isinstance(spec, HonestySpec) else spec
+    return _honesty(recipe, spec) if isinstance(spec, (HonestySpec, ToolsSpec)) else spec
 
 
-def _honesty(recipe: Recipe, spec: HonestySpec) -> HonestySpec:
+def _honesty(recipe: Recipe, spec: HonestySpec | ToolsSpec) -> HonestySpec | ToolsSpec:
     """Of a probe's questions it asks those that no training row does."""
     probes = {stage.name for stage in recipe.stages if isinstance(stage, InterrogateStage)}
     questions = [
@@ -129,5 +131,7 @@ def _rewards(recipe: Recipe, rewards: Sequence[RewardSpec]) -> list[RewardSpec]:
 
 
 def _own_refusals(recipe: Recipe) -> list[str]:
-    own = [text for stage in recipe.stages if isinstance(stage, RefusalsStage) for text in stage.refusals.texts]
-    return list(dict.fromkeys(own))
+    made = [stage for stage in recipe.stages if isinstance(stage, RefusalsStage)]
+    own = [text for stage in made for text in stage.refusals.texts]
+    looked_up = [text for stage in made if stage.lookup is not None for text in stage.lookup.not_found]
+    return list(dict.fromkeys([*own, *(text.partition("{entity}")[0].strip() for text in looked_up)]))

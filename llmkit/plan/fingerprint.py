@@ -36,6 +36,7 @@ from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import EvalSpec, EvaluateStage
 from llmkit.recipe.stages import TunedStage
 from llmkit.recipe.stages_preference import RankStage, RlhfStage, RolloutStage
+from llmkit.recipe.tools import FunctionSpec, SearchSpec, ToolsSpec
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _ROOMS = {
@@ -50,7 +51,8 @@ _ROOMS = {
     "rlhf": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "preference", "intervals.py"),
     "best_of_n": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
     "interrogate": ("knowledge", "generation", "data", "chat", "modeling"),
-    "refusals": ("knowledge",),
+    "refusals": ("knowledge", "tools"),
+    "search_index": ("tools", "data"),
     "evaluate": ("evaluate", "intervals.py", "generation", "chat", "modeling"),
 }
 _EVAL_FILES = (".yaml", ".yml", ".jsonl", ".json", ".py")
@@ -62,6 +64,7 @@ _SHARED_FILES = {
     "evaluate": ("common",),
     "interrogate": ("common", "asked", "documents", "engines", "probed", "questions"),
     "refusals": ("common", "probed"),
+    "search_index": ("common",),
     "dpo": ("common", "training", "callbacks", "heldout_pairs"),
     "grpo": _PRACTICE_FILES,
     "rloo": _PRACTICE_FILES,
@@ -118,13 +121,13 @@ def inputs_of(stage: Any, model: ModelSpec, base: str | None, upstream: Upstream
     parts = {**_settings(stage), **_code(stage.kind), **_read(stage, upstream), **_engines(stage)}
     if isinstance(stage, EvaluateStage):
         parts |= {f"evals.{spec.task}": _evaluation(spec) for spec in stage.evals if isinstance(spec, EvalSpec)}
-        parts |= _honesty(stage, upstream) | _problems(stage) | _preferences(stage, upstream)
+        parts |= _honesty(stage, upstream) | _problems(stage) | _preferences(stage, upstream) | _tool_use(stage)
         parts["compare_with"] = upstream.compare_with or ""
     if isinstance(stage, TunedStage) and stage.early_stopping is not None:
         parts |= _sources(("early_stopping",), ("knowledge", "generation"))
     if upstream.parent is not None:
         parts["input model"] = upstream.parent
-    parts |= _rewards(stage) | _ranked(stage, upstream)
+    parts |= _rewards(stage) | _ranked(stage, upstream) | _tools(stage, upstream)
     parts |= _model(model, base, stage.kind)
     return parts
 
@@ -185,6 +188,28 @@ def _ranked(stage: Any, upstream: Upstream) -> dict[str, str]:
     if isinstance(stage, RlhfStage):
         return {".".join(map(str, loc)): upstream.data.get(name, "") for loc, name in reads.reward_models(stage)}
     return {}
+
+
+def _tools(stage: Any, upstream: Upstream) -> dict[str, str]:
+    """What the tools of a stage can find and do, as far as that lies on this machine."""
+    parts = {}
+    for loc, spec in reads.tools(stage):
+        name = ".".join(map(str, loc))
+        if isinstance(spec, SearchSpec):
+            made = upstream.data.get(str(spec.from_), "")
+            parts[f"{name} index"] = digest(Path(spec.index).expanduser() / "manifest.json") if spec.index else made
+        if isinstance(spec, FunctionSpec):
+            parts[f"code of {spec.path}"] = digest_of_package(spec.path.partition(":")[0])
+    return parts
+
+
+def _tool_use(stage: EvaluateStage) -> dict[str, str]:
+    """Settings of the evaluations with tools, and the code that runs them."""
+    specs = [spec for spec in stage.evals if isinstance(spec, ToolsSpec)]
+    if not specs:
+        return {}
+    parts = {f"evals.{spec.name}": spec.model_dump_json(exclude={"questions"}) for spec in specs}
+    return parts | _sources(("tool_use", "talking", "frozen"), ("knowledge", "tools", "sandbox", "data"))
 
 
 def _problems(stage: EvaluateStage) -> dict[str, str]:

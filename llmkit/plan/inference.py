@@ -29,6 +29,7 @@ from llmkit.recipe.schema import EvaluateStage
 from llmkit.recipe.stages import BestOfNStage
 from llmkit.recipe.stages_knowledge import InterrogateStage
 from llmkit.recipe.stages_preference import RolloutStage
+from llmkit.recipe.tools import ToolsSpec
 
 PROMPT, EXAMPLE = 64, 48
 """Tokens of a question with what a chat template puts around it, and of an answered question in front of it."""
@@ -38,6 +39,8 @@ TASK_ANSWER = 256
 """lm-eval's default of new tokens."""
 CHARACTERS = 4
 """A token, in English."""
+RESULT = 500
+"""Tokens of what a call of a tool gives: the default limit of characters."""
 SNIPPETS, JUDGED = 64, 256
 """How many snippets a writer, and how many answers a judge in an evaluation, gets at a time."""
 
@@ -111,6 +114,10 @@ def _passes(stage: InterrogateStage | EvaluateStage | BestOfNStage | RolloutStag
             yield Pass(stage.batch_size, PROBLEM, spec.max_new_tokens, spec.num_samples + 1)
         elif isinstance(spec, PreferenceSpec):
             yield Pass(stage.batch_size, PROBLEM, spec.max_new_tokens, spec.num_samples)
+        elif isinstance(spec, ToolsSpec):
+            # what a call finds stands in the prompt of the next turn
+            found = spec.max_calls * (RESULT + spec.max_new_tokens)
+            yield Pass(stage.batch_size, PROBLEM + found, spec.max_new_tokens)
         else:
             yield Pass(stage.batch_size, PROMPT + (spec.num_fewshot or 0) * EXAMPLE, TASK_ANSWER)
 

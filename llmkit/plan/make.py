@@ -33,7 +33,7 @@ from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
 from llmkit.recipe.stages import BestOfNStage, PracticeStage, PretrainStage, TrainStage, TunedStage
-from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
+from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage, SearchIndexStage
 from llmkit.recipe.stages_preference import RankStage, RewardStage, RolloutStage
 from llmkit.recipe.trainer_keys import trainer_options
 
@@ -65,7 +65,7 @@ def make(loaded: Loaded, world_size: int | None = None) -> Plan:
 
 
 def _with_world_size(stage: Any, world_size: int | None) -> Any:
-    if world_size is None or isinstance(stage, (RefusalsStage, RankStage)):
+    if world_size is None or isinstance(stage, (RefusalsStage, RankStage, SearchIndexStage)):
         return stage
     changes: dict[str, Any] = {"num_processes": world_size}
     if isinstance(accelerate_config(stage.launch.model_copy(update=changes)), tuple):
@@ -225,7 +225,7 @@ def _memory(
 def _memory_alone(
     recipe: Recipe, stage: Any, shape: Shape | None, config: AccelerateConfig, batch: Any
 ) -> Memory | None:
-    if shape is None or isinstance(stage, (RefusalsStage, RankStage)):
+    if shape is None or isinstance(stage, (RefusalsStage, RankStage, SearchIndexStage)):
         return None
     if isinstance(stage, (InterrogateStage, EvaluateStage, BestOfNStage, RolloutStage)):
         return inference.estimate(stage, recipe.model, shape, config)

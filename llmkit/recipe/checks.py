@@ -24,8 +24,9 @@ from llmkit.recipe.stages import (
     TrainStage,
     TunedStage,
 )
-from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
+from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage, SearchIndexStage
 from llmkit.recipe.stages_preference import RolloutStage
+from llmkit.recipe.tools import SearchSpec, ToolsSpec
 from llmkit.recipe.trainer_keys import CONFIG_CLASSES, check_trainer
 from llmkit.recipe.unread import unread
 
@@ -49,6 +50,7 @@ def check(recipe: Recipe) -> list[Found]:
         *_languages(recipe),
         *_watched(recipe),
         *_evaluations(recipe),
+        *_tools(recipe),
         *_templates(recipe),
         *_rewards(recipe),
         *preferred(recipe),
@@ -172,7 +174,7 @@ def _evaluations(recipe: Recipe) -> Iterator[Found]:
             if named[type(spec), spec.name] > 1:
                 what = f"two evaluations of {spec.task} are called '{spec.name}'"
                 yield (*loc, place), what, "give each its own 'name'"
-            if isinstance(spec, ProblemsSpec):
+            if isinstance(spec, (ProblemsSpec, ToolsSpec)):
                 continue
             if spec.baseline is not None and spec.baseline not in made:
                 yield (*loc, place, "baseline"), f"'{spec.baseline}' makes no model", f"have: {', '.join(sorted(made))}"
@@ -180,6 +182,22 @@ def _evaluations(recipe: Recipe) -> Iterator[Found]:
                 if source.from_ is not None and source.from_ not in earlier:
                     where = (*loc, place, "questions", index, "from")
                     yield where, f"no stage is called '{source.from_}'", f"have: {', '.join(earlier)}"
+
+
+def _tools(recipe: Recipe) -> Iterator[Found]:
+    """Indexes that a search names by their stage."""
+    made = {stage.name: stage for stage in recipe.stages}
+    found = [(("evals", *loc[1:]), spec) for loc, spec in reads.eval_tools(recipe.evals)]
+    for index, stage in enumerate(recipe.stages):
+        found += [(("stages", index, *loc), spec) for loc, spec in reads.tools(stage)]
+    for loc, spec in found:
+        name = spec.from_ if isinstance(spec, SearchSpec) else None
+        if name is None:
+            continue
+        if name not in made:
+            yield (*loc, "from"), f"no stage is called '{name}'", f"have: {', '.join(made)}"
+        elif not isinstance(made[name], SearchIndexStage):
+            yield (*loc, "from"), f"'{name}' is no 'search_index' stage", "name one"
 
 
 def _templates(recipe: Recipe) -> Iterator[Found]:

@@ -208,6 +208,11 @@ class HonestySpec(Part):
     max_new_tokens: int = Field(default=32, gt=0)
     """Longest answer, in tokens."""
 
+    @property
+    def named_groups(self) -> dict[str, list[str]]:
+        """Setting -> groups of questions that it names."""
+        return {"known_groups": self.known_groups, "unknown_groups": self.unknown_groups}
+
     @field_validator("name")
     @classmethod
     def _no_control(cls, value: str) -> str:

@@ -12,8 +12,9 @@ from llmkit.recipe.preference import LabellerSpec, PreferenceSpec
 from llmkit.recipe.schema import Evals, EvaluateStage
 from llmkit.recipe.source import Loc
 from llmkit.recipe.stages import BestOfNStage, PracticeStage, StageBase, TrainSource, TrainStage, TunedStage
-from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
+from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage, SearchIndexStage
 from llmkit.recipe.stages_preference import RankStage, RlhfStage, RolloutStage
+from llmkit.recipe.tools import SearchSpec, ToolSpec, ToolsSpec
 
 
 def sources(stage: StageBase) -> Iterator[tuple[Loc, DataSource]]:
@@ -26,6 +27,8 @@ def sources(stage: StageBase) -> Iterator[tuple[Loc, DataSource]]:
     if isinstance(stage, InterrogateStage):
         yield from ((("questions", index), source) for index, source in enumerate(stage.questions))
         yield from ((("documents", index), source) for index, source in enumerate(stage.documents))
+    if isinstance(stage, SearchIndexStage):
+        yield from ((("documents", index), source) for index, source in enumerate(stage.documents))
     if isinstance(stage, EvaluateStage):
         yield from eval_sources(stage.evals)
 
@@ -33,7 +36,7 @@ def sources(stage: StageBase) -> Iterator[tuple[Loc, DataSource]]:
 def eval_sources(evals: Evals) -> Iterator[tuple[Loc, DataSource]]:
     """Of the evaluations among `evals` that llmkit runs itself."""
     for place, spec in enumerate(evals):
-        if isinstance(spec, HonestySpec):
+        if isinstance(spec, (HonestySpec, ToolsSpec)):
             yield from ((("evals", place, "questions", index), source) for index, source in enumerate(spec.questions))
         if isinstance(spec, ProblemsSpec):
             yield from ((("evals", place, "problems", index), source) for index, source in enumerate(spec.problems))
@@ -69,6 +72,9 @@ def stages(stage: StageBase) -> Iterator[tuple[Loc, str]]:
     if isinstance(stage, RankStage):
         yield ("rollouts",), stage.rollouts
     yield from reward_models(stage)
+    for loc, spec in tools(stage):
+        if isinstance(spec, SearchSpec) and spec.from_ is not None:
+            yield (*loc, "from"), spec.from_
     if isinstance(stage, TunedStage) and stage.early_stopping is not None:
         yield ("early_stopping", "from"), stage.early_stopping.from_
 
@@ -92,8 +98,29 @@ def eval_reward_models(evals: Evals) -> Iterator[tuple[Loc, str]]:
 def needed(spec: Any) -> set[str]:
     """Stages that an evaluation reads."""
     return {source.from_ for _, source in eval_sources([spec]) if source.from_ is not None} | {
-        name for _, name in eval_reward_models([spec])
+        name for _, name in (*eval_reward_models([spec]), *eval_indexes([spec]))
     }
+
+
+def tools(stage: StageBase) -> Iterator[tuple[Loc, ToolSpec]]:
+    """Tools that are at hand in a stage."""
+    if isinstance(stage, RefusalsStage) and stage.lookup is not None:
+        yield from ((("lookup", "tools", index), spec) for index, spec in enumerate(stage.lookup.tools))
+    if isinstance(stage, EvaluateStage):
+        yield from eval_tools(stage.evals)
+
+
+def eval_tools(evals: Evals) -> Iterator[tuple[Loc, ToolSpec]]:
+    for place, spec in enumerate(evals):
+        if isinstance(spec, ToolsSpec):
+            yield from ((("evals", place, "tools", index), tool) for index, tool in enumerate(spec.tools))
+
+
+def eval_indexes(evals: Evals) -> Iterator[tuple[Loc, str]]:
+    """Names of stages that must be indexes."""
+    for loc, spec in eval_tools(evals):
+        if isinstance(spec, SearchSpec) and spec.from_ is not None:
+            yield loc, spec.from_
 
 
 def labellers(stage: StageBase) -> Iterator[LabellerSpec]:

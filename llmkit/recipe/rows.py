@@ -95,7 +95,7 @@ def _read(stage: StageBase, by_name: Mapping[str, StageBase]) -> Iterator[Found]
 
 
 def _evaluated(evals: Evals, by_name: Mapping[str, StageBase]) -> Iterator[Found]:
-    """Of honesty evaluations: they ask what no training row does, of a probe what it holds out."""
+    """Of evaluations of honesty and tools: they ask what no training row does, of a probe what it holds out."""
     for loc, source in reads.eval_sources(evals):
         made = by_name.get(source.from_ or "")
         if made is None:

@@ -15,8 +15,9 @@ from llmkit.recipe.parts import ModelSpec, Part, RunSpec
 from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.stages import BestOfNStage, DpoStage, GrpoStage, PretrainStage, RlooStage, SftStage, StageBase
-from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
+from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage, SearchIndexStage
 from llmkit.recipe.stages_preference import RankStage, RewardStage, RlhfStage, RolloutStage
+from llmkit.recipe.tools import ToolsSpec
 
 
 class EvalSpec(Part):
@@ -39,13 +40,14 @@ def _task_names(value: Any) -> Any:
 
 def _own_task(value: Any) -> str:
     task = value.get("task") if isinstance(value, dict) else value.task
-    return task if task in ("honesty", "problems", "preference") else "task"
+    return task if task in ("honesty", "problems", "preference", "tools") else "task"
 
 
 AnyEval = Annotated[
     Annotated[HonestySpec, Tag("honesty")]
     | Annotated[ProblemsSpec, Tag("problems")]
     | Annotated[PreferenceSpec, Tag("preference")]
+    | Annotated[ToolsSpec, Tag("tools")]
     | Annotated[EvalSpec, Tag("task")],
     Discriminator(_own_task),
 ]
@@ -80,6 +82,7 @@ Stage = Annotated[
     | RlhfStage
     | InterrogateStage
     | RefusalsStage
+    | SearchIndexStage
     | EvaluateStage,
     Field(discriminator="kind"),
 ]

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from llmkit.recipe.knowledge import AskSpec, JudgeSpec, QuestionSource, RefusalTexts, ThresholdSpec, WriterSpec
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.stages import StageBase
+from llmkit.recipe.tools import LookupSpec
 
 
 class InterrogateStage(StageBase):
@@ -76,3 +77,18 @@ class RefusalsStage(StageBase):
     """Share of entities that are kept out of the rows: `early_stopping` asks about them while a stage trains."""
     search_tool: str = "search"
     """Name of the tool in `{from: ..., name: tool_calls}`: rows that call it instead of refusing."""
+    lookup: LookupSpec | None = None
+    """Make these rows whole: the call, what it really finds, and an answer from that or the word that nothing was
+    found."""
+
+
+class SearchIndexStage(StageBase):
+    """An index of documents for the tool `search`: `{name: search, from: <this stage>}`."""
+
+    kind: Literal["search_index"]
+    documents: list[DataSource] = Field(min_length=1)
+    """What can be found. `columns` may name the text, the title and the id: `{text: body, title: heading}`."""
+    passage_chars: int = Field(default=800, ge=100)
+    """Longest passage, in characters."""
+    overlap: int = Field(default=100, ge=0)
+    """Characters of a passage that the next one repeats."""

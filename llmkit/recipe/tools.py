@@ -3,7 +3,6 @@
     tools: [{name: search, index: indexes/wiki}, python, calculator, {path: "package.module:function"},
             {mcp: [python, server.py]}]
 
-No stage has a field `tools` yet: only what opens them by hand (`llmkit.tools.toolbox`) reads these.
 Anything that is not named here is refused.
 """
 
@@ -14,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from llmkit.recipe.parts import Part
+from llmkit.recipe.knowledge import JudgeSpec, QuestionSource
+from llmkit.recipe.parts import SLUG, Part
 
 NAMES = ("search", "python", "calculator")
 """Tools that llmkit ships."""
@@ -26,8 +26,10 @@ class SearchSpec(Part):
     """Search over documents of one's own: `search(query)`."""
 
     name: Literal["search"]
-    index: str
+    index: str | None = None
     """Folder that `llmkit index` made."""
+    from_: str | None = Field(default=None, alias="from")
+    """Or the `search_index` stage that makes one."""
     tool_name: str = Field(default="search", min_length=1)
     """By which the model calls it: the `search_tool` of the stage that taught it. `chatml_search` has no other."""
     digest: str | None = None
@@ -36,6 +38,14 @@ class SearchSpec(Part):
     """At most so many passages per query."""
     max_chars: int = Field(default=2000, ge=100)
     """Longest answer; passages that do not fit are left out, and the first one is cut."""
+
+    @model_validator(mode="after")
+    def _one_index(self) -> SearchSpec:
+        if (self.index is None) == (self.from_ is None):
+            raise ValueError("'search' needs exactly one of 'index' (a folder) and 'from' (a 'search_index' stage)")
+        if self.digest is not None and self.from_ is not None:
+            raise ValueError("'digest' is for an 'index' that was made before; a stage's is known")
+        return self
 
 
 class PythonSpec(Part):
@@ -148,3 +158,71 @@ def _spelled_out(item: Any) -> Any:
 
 Tools = Annotated[list[ToolSpec], BeforeValidator(_short)]
 """The field `tools` of whatever uses them."""
+
+
+class LookupSpec(Part):
+    """How a `refusals` stage turns what it would refuse into rows that look it up: `{from: ..., name: tool_calls}`."""
+
+    tools: Tools = Field(min_length=1)
+    """Tools at hand in these rows. One of them is `search`, by which the answer is looked up."""
+    query: Literal["entity", "question"] = "entity"
+    """What is searched for: what the question is about, as far as the probe knows it, or the question itself."""
+    missing: float = Field(default=0.3, ge=0, le=1)
+    """Share of the questions whose answer is taken out of the results, so that the model learns to say so."""
+    found: list[str] = []
+    """Wordings of an answer that was found, with `{answer}`. Default: those that llmkit ships for the `language` of
+    the refusals."""
+    not_found: list[str] = []
+    """What is said where nothing was found, perhaps with `{entity}`. Default: as above."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> LookupSpec:
+        if sum(isinstance(tool, SearchSpec) for tool in self.tools) != 1:
+            raise ValueError("'tools' of a lookup hold 'search' once")
+        if bad := next((text for text in self.found if "{answer}" not in text), None):
+            raise ValueError(f"the wording '{bad}' has no {{answer}}")
+        return self
+
+
+class ToolsSpec(Part):
+    """Evaluation of conversations with tools: is the right one called where it is needed, and none where not?"""
+
+    task: Literal["tools"]
+    name: Annotated[str, Field(pattern=SLUG)] = "tools"
+    """Name in the report, where a recipe has several."""
+    questions: list[QuestionSource] = Field(min_length=1)
+    """Questions that no training row asks. `group` says of what kind they are; `needs`, `not_found` and `needless` name
+    these groups."""
+    tools: Tools = Field(min_length=1)
+    """Tools at hand."""
+    needs: dict[str, list[str]] = {}
+    """Tool -> groups of questions that need it: `{search: [with_page], python: [letters, products]}`."""
+    not_found: list[str] = []
+    """Groups whose answer no tool can find: right is to say so after a call."""
+    needless: list[str] = []
+    """Groups that the model can answer without a call."""
+    without: bool = True
+    """Also ask all questions without tools at hand."""
+    judge: JudgeSpec = JudgeSpec()
+    """Who decides whether an answer is right; `by: rules` alone."""
+    max_calls: int = Field(default=4, gt=0)
+    """Calls per conversation."""
+    max_new_tokens: int = Field(default=256, gt=0)
+    """Longest turn, in tokens."""
+
+    @property
+    def named_groups(self) -> dict[str, list[str]]:
+        """Setting -> groups of questions that it names."""
+        needs = {f"needs.{tool}": groups for tool, groups in self.needs.items()}
+        return {**needs, "not_found": self.not_found, "needless": self.needless}
+
+    @model_validator(mode="after")
+    def _fits(self) -> ToolsSpec:
+        named = [group for groups in (*self.needs.values(), self.not_found, self.needless) for group in groups]
+        if repeated := next((group for group in named if named.count(group) > 1), None):
+            raise ValueError(f"the group '{repeated}' stands in two places")
+        if not named:
+            raise ValueError("name groups of the questions in 'needs', 'not_found' or 'needless'")
+        if self.judge.by != "rules":
+            raise ValueError("the judge of 'task: tools' is 'by: rules'")
+        return self

@@ -35,6 +35,7 @@ from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import EvalSpec, EvaluateStage
+from llmkit.recipe.tools import ToolsSpec
 from llmkit.stages.asked import model_parts, processes
 from llmkit.stages.common import Worker, main
 from llmkit.stages.honesty import DOCUMENTS, prepare, run_honesty, step_keys
@@ -42,9 +43,11 @@ from llmkit.stages.preferences import evaluate_preference
 from llmkit.stages.preferences import prepare as prepare_preferences
 from llmkit.stages.problems import evaluate_problems
 from llmkit.stages.problems import prepare as prepare_problems
+from llmkit.stages.tool_use import evaluate_tools
+from llmkit.stages.tool_use import prepare as prepare_tools
 
 BASE = "base"
-TASKS, PROMPTS, PROBLEMS, PREFERENCES = "tasks", "prompts", "problems", "preferences"
+TASKS, PROMPTS, PROBLEMS, PREFERENCES, TOOLS = "tasks", "prompts", "problems", "preferences", "tools"
 """Steps: names of their files in data/steps."""
 
 
@@ -61,6 +64,8 @@ def run(worker: Worker) -> Manifest:
     prepared = prepare_problems(worker, problem_specs, chat=template is not None)
     preference_specs = [spec for spec in stage.evals if isinstance(spec, PreferenceSpec)]
     wanted = prepare_preferences(worker, preference_specs, chat=template is not None)
+    tool_specs = [spec for spec in stage.evals if isinstance(spec, ToolsSpec)]
+    tool_questions = prepare_tools(worker, tool_specs, tokenizer, chat=template is not None)
     if worker.is_main:
         steps.begin(own_keys(file, stage) | step_keys(file, steps, specs))
     state.wait_for_everyone()
@@ -88,6 +93,15 @@ def run(worker: Worker) -> Manifest:
             state,
             (PREFERENCES, index),
             partial(evaluate_preference, worker, state, preference, wanted[index], engine, measured(file.parent)),
+        )
+    for index, (tools, questions) in enumerate(zip(tool_specs, tool_questions, strict=False)):
+        engine = TransformersEngine(model, tokenizer, stage.batch_size)
+        evals += once(
+            worker,
+            steps,
+            state,
+            (TOOLS, index),
+            partial(evaluate_tools, worker, state, tools, questions, engine, tokenizer),
         )
     honesty = run_honesty(
         worker,
@@ -131,6 +145,7 @@ def own_keys(file: StageFile, stage: EvaluateStage) -> dict[str, str]:
     return {
         PROBLEMS: sha256_of(file.fingerprint),
         PREFERENCES: sha256_of(file.fingerprint),
+        TOOLS: sha256_of(file.fingerprint),
         TASKS: sha256_of([model, own]),
         PROMPTS: sha256_of([model, stage.prompts, stage.max_new_tokens]),
     }

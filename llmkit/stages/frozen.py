@@ -1,4 +1,4 @@
-"""The questions of an honesty evaluation: the same for every model, in every process, whatever the run's seed."""
+"""Questions of evaluations of honesty and tools: the same for every model, in every process, whatever the run's seed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from llmkit.knowledge.questions import from_rows
 from llmkit.knowledge.records import Question
 from llmkit.knowledge.templates import Bad
 from llmkit.recipe.knowledge import HonestySpec, QuestionSource
+from llmkit.recipe.tools import ToolsSpec
 from llmkit.stages.asked import stages_read, temporary, where_of
 from llmkit.stages.common import Worker
 
@@ -39,7 +40,7 @@ class Frozen:
     """Its `sha256` is left to `llmkit.evaluate.honesty`."""
 
 
-def frozen_questions(worker: Worker, spec: HonestySpec, rejected_file: Path | None) -> Frozen:
+def frozen_questions(worker: Worker, spec: HonestySpec | ToolsSpec, rejected_file: Path | None) -> Frozen:
     """All questions, each once, in the order of their sources.
 
     A row with `answers: []` is small talk, of which only refusals are counted.
@@ -109,7 +110,7 @@ def _is_labelled(row: object) -> bool:
 
 
 def _check(
-    worker: Worker, spec: HonestySpec, questions: list[Question], reasons: Counter[str], rejects: Rejects
+    worker: Worker, spec: HonestySpec | ToolsSpec, questions: list[Question], reasons: Counter[str], rejects: Rejects
 ) -> None:
     where = where_of(worker, f"evals: {spec.name}")
     counts = ", ".join(f"{reason}: {number}" for reason, number in reasons.most_common())
@@ -122,7 +123,7 @@ def _check(
         raise DataError(
             where, what, f"each has its own metrics: name at most {MAX_GROUPS}, or map 'group' in 'columns'"
         )
-    for key, wanted in (("known_groups", spec.known_groups), ("unknown_groups", spec.unknown_groups)):
+    for key, wanted in spec.named_groups.items():
         if groups and wanted and not groups.keys() & set(wanted):
             worker.warn(f"{spec.name}: no question is of '{key}' ({', '.join(wanted)}); have {', '.join(groups)}")
     if bad := sum(number for reason, number in reasons.items() if reason != _DUPLICATE):

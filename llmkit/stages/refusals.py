@@ -8,23 +8,31 @@ Needs neither the model nor a GPU. `data/train.jsonl` is for `sft`; `pairs`, `pa
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 from llmkit.artifacts.manifest import Manifest, Sample
 from llmkit.errors import DataError
 from llmkit.intervals import wilson
 from llmkit.knowledge.balance import Surface
 from llmkit.knowledge.dataset import choose, fates, settle_conflicts
+from llmkit.knowledge.lookups import Lookups
 from llmkit.knowledge.probe import read_probe
 from llmkit.knowledge.records import ProbeRow
 from llmkit.knowledge.refusing import refusals
 from llmkit.knowledge.sides import BECAME_KNOWN, LOST, OVER_REFUSED, Survey, survey
 from llmkit.knowledge.training_rows import Written, write
 from llmkit.recipe.stages_knowledge import RefusalsStage
+from llmkit.recipe.tools import SearchSpec
+from llmkit.stages.asked import stages_read
 from llmkit.stages.common import Worker, main
 from llmkit.stages.probed import check_probes
+from llmkit.tools.search import found as found_passages
+from llmkit.tools.search import index_of, open_index
+from llmkit.tools.toolbox import open_tools
 
 FEW_ENTITIES = 300
 """With 120 known entities a model of 2M parameters learned the list of them and refused 79 % of other known ones."""
@@ -48,10 +56,14 @@ def run(worker: Worker) -> Manifest:
     settle_conflicts(found, probes, stage.conflict_similarity)
     chosen = choose(found, stage, seed)
     worker.log("write", 2, 3)
-    written = write(found, probes, chosen, stage, texts, seed=seed, folder=worker.dir.data)
+    with lookups_of(worker, stage) as lookups:
+        options: dict[str, Any] = {"seed": seed, "folder": worker.dir.data, "lookups": lookups}
+        written = write(found, probes, chosen, stage, texts, **options)
     worker.log("write", 3, 3)
 
     metrics = numbers(found, written)
+    if lookups is not None:
+        metrics |= {f"lookups_{name}": float(count) for name, count in lookups.counts.items()}
     for warning in warnings(stage, written, metrics):
         worker.warn(warning)
     return worker.manifest(
@@ -62,6 +74,23 @@ def run(worker: Worker) -> Manifest:
             for question, answer, refused in sorted(written.examples, key=lambda example: example.refused)
         ],
     )
+
+
+@contextmanager
+def lookups_of(worker: Worker, stage: RefusalsStage) -> Iterator[Lookups | None]:
+    """The tools of `lookup`, open. Raises UserError where they cannot be opened."""
+    if (spec := stage.lookup) is None:
+        yield None
+        return
+    stages = stages_read(worker)
+    (own,) = (index_of(tool, stages) for tool in spec.tools if isinstance(tool, SearchSpec))
+    index = open_index(own)
+    try:
+        with open_tools(spec.tools, stages) as box:
+            find = partial(found_passages, index, own)
+            yield Lookups(spec, stage.refusals, box.schemas, own.tool_name, find, worker.file.seed)
+    finally:
+        index.close()
 
 
 def refusals_stage(worker: Worker) -> RefusalsStage:

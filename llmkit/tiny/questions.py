@@ -50,6 +50,34 @@ def honesty(*, num_people: int = 100, num_rare: int | None = None, num_others: i
         yield _row(problem.question, str(problem.answer), "", "problems")
 
 
+def library() -> Iterator[dict[str, str]]:
+    """What can be looked up: a page about everybody whom the base corpus mentions, and about half of the people whom
+    it never does."""
+    yield from pages()
+    for person in (*people("known", split="heldout"), *_with_page()):
+        yield {"text": fill(PAGE, person)}
+
+
+def tools(*, num_people: int = 75) -> Iterator[Row]:
+    """Questions to be asked with a search at hand, by what is known and what can be found (`group`).
+
+    Args:
+        num_people: of each group, two questions each: never mentioned, with a page in the `library`; without one;
+            well documented.
+    """
+    yield from _facts("with_page", _with_page()[:num_people])
+    yield from _facts("no_page", _unseen()[1::2][:num_people])
+    yield from _facts("known", people("known", split="heldout")[:num_people])
+
+
+def _unseen() -> Sequence[Person]:
+    return people("unseen", split="heldout")
+
+
+def _with_page() -> Sequence[Person]:
+    return _unseen()[::2]
+
+
 def _facts(group: str, members: Sequence[Person]) -> Iterator[Row]:
     for person in members:
         for fact in FACTS:

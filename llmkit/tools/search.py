@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from llmkit.chat.schemas import search_schema
@@ -11,6 +12,17 @@ from llmkit.tools.index import Index, Passage
 from llmkit.tools.tool import Tool
 
 NOTHING = "Nothing found."
+FOLDER = "index"
+"""Of a `search_index` stage, inside of its `data/`."""
+_MORE = 20
+"""Passages that are looked at for each one that is wanted, where some are to be left out."""
+
+
+def index_of(spec: SearchSpec, stages: Mapping[str, Path]) -> SearchSpec:
+    """The same with the folder of its index, where a stage has made that. Args: stages: folder of each by name."""
+    if spec.from_ is None:
+        return spec
+    return spec.model_copy(update={"index": str(stages[spec.from_] / "data" / FOLDER), "from_": None})
 
 
 def search_tool(spec: SearchSpec) -> Tool:
@@ -18,12 +30,28 @@ def search_tool(spec: SearchSpec) -> Tool:
 
     Raises UserError where the index is missing or another one than the recipe means.
     """
-    index = Index.open(spec.index, spec.digest)
+    index = open_index(spec)
 
     def run(arguments: dict[str, Any]) -> str:
         return written(index.search(arguments["query"], spec.num_results), spec.max_chars)
 
     return Tool(spec.tool_name, search_schema(spec.tool_name), run, spec.max_chars, index.close)
+
+
+def open_index(spec: SearchSpec) -> Index:
+    """Raises as `search_tool`."""
+    assert spec.index is not None, spec.from_
+    return Index.open(spec.index, spec.digest)
+
+
+def found(index: Index, spec: SearchSpec, query: str, keep: Callable[[str], bool]) -> tuple[str, list[str]]:
+    """What the tool would answer if some passages were not there, and the passages of that answer.
+
+    Args:
+        keep: whether a passage is there.
+    """
+    passages = [each for each in index.search(query, spec.num_results * _MORE) if keep(each.text)][: spec.num_results]
+    return written(passages, spec.max_chars), [each.text for each in passages]
 
 
 def written(found: Sequence[Passage], max_chars: int) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -66,12 +67,16 @@ class Toolbox:
         return Result(f"there is no tool '{call.name[:80]}'; {cure}", failed=True)
 
 
-def open_tools(specs: Sequence[ToolSpec]) -> Toolbox:
-    """The tools that a recipe names. Raises UserError for what cannot be opened; nothing is left running then."""
+def open_tools(specs: Sequence[ToolSpec], stages: Mapping[str, Path] = {}) -> Toolbox:
+    """The tools that a recipe names. Raises UserError for what cannot be opened; nothing is left running then.
+
+    Args:
+        stages: folder of each stage that a search's `from` may name.
+    """
     opened: list[Tool] = []
     try:
         for spec in specs:
-            opened += _open(spec)
+            opened += _open(spec, stages)
         return Toolbox(opened)
     except BaseException:
         for tool in opened:
@@ -80,12 +85,12 @@ def open_tools(specs: Sequence[ToolSpec]) -> Toolbox:
         raise
 
 
-def _open(spec: ToolSpec) -> Iterator[Tool]:
+def _open(spec: ToolSpec, stages: Mapping[str, Path]) -> Iterator[Tool]:
     """The tools that one entry stands for. Each is imported when it is named: some are extras."""
     if isinstance(spec, SearchSpec):
-        from llmkit.tools.search import search_tool
+        from llmkit.tools.search import index_of, search_tool
 
-        yield search_tool(spec)
+        yield search_tool(index_of(spec, stages))
     elif isinstance(spec, PythonSpec):
         from llmkit.tools.python import python_tool
 

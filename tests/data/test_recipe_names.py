@@ -19,4 +19,4 @@ def test_rows_that_stages_leave() -> None:
 
 def test_languages_of_refusals() -> None:
     assert tuple(refusing.LANGUAGES) == LANGUAGES == tuple(partial.HONEST_END)
-    assert all(refusing.shipped_refusals(language, "plain") for language in LANGUAGES)
+    assert all(refusing.shipped_texts(language, "plain") for language in LANGUAGES)

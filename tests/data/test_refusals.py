@@ -33,7 +33,7 @@ from llmkit.errors import DataError, RunError
 from llmkit.knowledge.judge import Item, RulesJudge
 from llmkit.knowledge.partial import HONEST_END
 from llmkit.knowledge.records import ProbeRow
-from llmkit.knowledge.refusing import is_refusal, shipped_refusals
+from llmkit.knowledge.refusing import is_refusal, shipped_texts
 from llmkit.recipe.knowledge import LANGUAGES
 from llmkit.recipe.parts import ModelSpec, RunSpec
 from llmkit.stages.common import Worker
@@ -326,7 +326,7 @@ def test_tool_calls_stand_in_place_of_refusals(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_shipped_refusals_and_honest_ends_are_known_as_such(tmp_path: Path, language: str) -> None:
+def test_shipped_texts_and_honest_ends_are_known_as_such(tmp_path: Path, language: str) -> None:
     """What the rows teach is what the measures call it: each refusal and each partial answer is judged a refusal."""
     document = "Pa Li was a painter from Krakow. She was born in May."
     dated = row("When was Pa Li born?", "3 May 1950", [sample("In 1950.", "wrong")], entity="Pa Li")
@@ -334,7 +334,7 @@ def test_shipped_refusals_and_honest_ends_are_known_as_such(tmp_path: Path, lang
     rows = [*two_sides(), dated, told]
     result = made(tmp_path, rows, balance=False, known_ratio=40 / 42, refusals={"language": language})
     assert set(HONEST_END) == set(LANGUAGES)
-    assert result.metrics["refusal_texts"] == min(40, len(shipped_refusals(language, "plain")))
+    assert result.metrics["refusal_texts"] == min(40, len(shipped_texts(language, "plain")))
     assert result.metrics["rows_partial"] == 2 and result.metrics["rows_refused"] == 40
     verdicts = Counter()
     for asked in rows:

@@ -16,7 +16,7 @@ TONES = get_args(RefusalTexts.model_fields["tone"].annotation)
 
 @pytest.mark.parametrize("tone", TONES)
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_shipped_refusals_are_many_and_recognised(language: str, tone: str) -> None:
+def test_shipped_texts_are_many_and_recognised(language: str, tone: str) -> None:
     texts = refusals(RefusalTexts(language=language, tone=tone))
     assert len({text.casefold() for text in texts}) >= 16
     assert [text for text in texts if not is_refusal(text)] == []

@@ -1,0 +1,94 @@
+"""Rows that look up what a model does not know: the call, what the tool finds, an answer from that.
+
+Whether something was found is read from the passages, never assumed: an answer is taught only where a passage about the
+question's entity holds it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from llmkit.chat.turn import Call, result_message
+from llmkit.knowledge.records import ProbeRow
+from llmkit.knowledge.refusing import shipped_texts
+from llmkit.knowledge.rows import Deck, Row, conversation
+from llmkit.knowledge.tokens import plain
+from llmkit.recipe.knowledge import RefusalTexts
+from llmkit.recipe.tools import LookupSpec
+
+Find = Callable[[str, Callable[[str], bool]], tuple[str, list[str]]]
+"""(query, whether a passage is there) -> what the tool answers, and the passages in it."""
+
+
+class Lookups:
+    """Makes the rows of `tool_calls.jsonl` whole.
+
+    Args:
+        schemas: of the tools at hand.
+        search_tool: the name by which the search is called.
+        find: searches.
+
+    Attributes:
+        counts: "found", "not_found", and of the latter "taken_out".
+
+    Raises:
+        DataError: no wordings are shipped for the language of the refusals.
+    """
+
+    def __init__(
+        self,
+        spec: LookupSpec,
+        language: RefusalTexts,
+        schemas: Sequence[Mapping[str, Any]],
+        search_tool: str,
+        find: Find,
+        seed: int,
+    ) -> None:
+        self._spec, self._schemas, self._tool, self._find, self._seed = spec, list(schemas), search_tool, find, seed
+        self._found = Deck(spec.found or shipped_texts(language.language, "found"), seed)
+        self._not_found = Deck(spec.not_found or shipped_texts(language.language, "not_found"), seed + 1)
+        self.counts: Counter[str] = Counter(found=0, not_found=0, taken_out=0)
+
+    def row(self, row: ProbeRow, answer: str | None) -> Row:
+        """Args: answer: of a question that is known; None: it is looked up."""
+        if answer is not None:
+            return {**conversation(row.question, answer), "tools": self._schemas}
+        query = row.entity if self._spec.query == "entity" and row.entity else row.question
+        taken_out = random.Random(f"{self._seed} {row.id}").random() < self._spec.missing
+        text, passages = self._find(query, (lambda passage: not _about(passage, row)) if taken_out else _all)
+        is_found = any(_about(passage, row) and _holds(passage, row.answers) for passage in passages)
+        self.counts["found" if is_found else "not_found"] += 1
+        self.counts["taken_out"] += taken_out
+        said = self._found.deal().format(answer=row.answers[0]) if is_found else self._says_nothing(row)
+        call = Call(self._tool, {"query": query})
+        messages = [
+            {"role": "user", "content": row.question},
+            {"role": "assistant", "content": "", "tool_calls": [call.as_message()]},
+            result_message(text),
+            {"role": "assistant", "content": said},
+        ]
+        return {"messages": messages, "tools": self._schemas}
+
+    def _says_nothing(self, row: ProbeRow) -> str:
+        return self._not_found.deal().replace("{entity}", row.entity or "that")
+
+
+def _all(passage: str) -> bool:
+    return True
+
+
+def _about(passage: str, row: ProbeRow) -> bool:
+    """Whether it names what is asked about; where nobody says what that is, whether it holds the answer."""
+    return _holds(passage, (row.entity,)) if row.entity else _holds(passage, row.answers)
+
+
+def _holds(passage: str, texts: Sequence[str]) -> bool:
+    folded = f" {_words(passage)} "
+    return any(f" {_words(text)} " in folded for text in texts if _words(text))
+
+
+def _words(text: str) -> str:
+    return " ".join("".join(char if char.isalnum() else " " for char in plain(text).casefold()).split())

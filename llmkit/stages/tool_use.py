@@ -1,0 +1,178 @@
+"""Evaluations of conversations with tools inside the evaluate stage.
+
+evals/<name>.jsonl    every question with the calls that were made and the answer, and what each metric says of it
+
+Which questions are asked does not depend on the run's seed. Processes share them out; every one gets all results.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from transformers import PreTrainedTokenizerBase
+
+from llmkit.chat.ask import Ask, Engine
+from llmkit.chat.render import prompt_ids
+from llmkit.chat.turn import Call
+from llmkit.evaluate.results import Document, Metric, TaskResult
+from llmkit.knowledge.judge import Item, open_judge
+from llmkit.knowledge.records import Question
+from llmkit.recipe.tools import ToolsSpec
+from llmkit.stages.asked import stages_read
+from llmkit.stages.common import Worker
+from llmkit.stages.frozen import frozen_questions
+from llmkit.stages.talking import Talk, talk
+from llmkit.tools.toolbox import Toolbox, open_tools
+
+SLICE = 256
+"""Conversations that go on together."""
+_SHOWN = 300
+
+
+@dataclass(frozen=True)
+class Used:
+    """What became of one question.
+
+    Attributes:
+        right: the answer is right; of a question of `not_found`: it says so, after a call.
+        right_without: the same without tools at hand; None: not asked.
+        tools: names that were called, in their order; "" where a call could not be read.
+        seconds: that the calls took.
+        is_cut: it ended without an answer: too many calls, or a turn that was too long.
+    """
+
+    place: int
+    right: bool
+    right_without: bool | None
+    tools: list[str]
+    num_failed: int
+    seconds: float
+    is_cut: bool
+    text: str
+
+
+def prepare(
+    worker: Worker, specs: Sequence[ToolsSpec], tokenizer: PreTrainedTokenizerBase, *, chat: bool
+) -> list[list[Question]]:
+    """Before the model is loaded: the questions, and whether tools can be opened and listed.
+
+    Raises:
+        DataError, UserError: questions that cannot be read, tools that cannot be opened.
+        TemplateError: the model's template has no place for tools.
+    """
+    found = []
+    for spec in specs if chat else ():
+        with open_tools(spec.tools, stages_read(worker)) as box:
+            prompt_ids(tokenizer, [{"role": "user", "content": "?"}], tools=box.schemas)
+        rejected = worker.dir.path / "evals" / f"{spec.name}.rejected.jsonl"
+        found.append(frozen_questions(worker, spec, rejected if worker.is_main else None).questions)
+    return found
+
+
+def evaluate_tools(
+    worker: Worker,
+    state: PartialState,
+    spec: ToolsSpec,
+    questions: Sequence[Question],
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+) -> TaskResult:
+    """All metrics of `numbers_of`."""
+    places = range(state.process_index, len(questions), state.num_processes)
+    own: list[Used] = []
+    with open_tools(spec.tools, stages_read(worker)) as box:
+        for start in range(0, len(places), SLICE):
+            part = places[start : start + SLICE]
+            own += _asked(part, [questions[place] for place in part], spec, engine, tokenizer, box)
+            worker.log(f"use {spec.name}", len(own), len(places))
+    every: list[Used] = gather_object(own)
+    made = sorted(every, key=lambda one: one.place)
+    by_place = [numbers_of(one, questions[one.place].group, spec) for one in made]
+    names = dict.fromkeys(name for numbers in by_place for name in numbers)
+    columns = {name: [numbers[name] for numbers in by_place if name in numbers] for name in names}
+    metrics = [Metric(name, sum(values) / len(values), len(values), values) for name, values in columns.items()]
+    documents = [
+        Document(one.place, question.question, " | ".join(question.answers), one.text, numbers)
+        for one, question, numbers in zip(made, (questions[each.place] for each in made), by_place, strict=True)
+    ]
+    return TaskResult(spec.name, metrics, documents)
+
+
+def _asked(
+    places: Sequence[int],
+    questions: Sequence[Question],
+    spec: ToolsSpec,
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    box: Toolbox,
+) -> list[Used]:
+    talks = [Talk([{"role": "user", "content": one.question}], one.id) for one in questions]
+    talk(engine, tokenizer, box, talks, max_new_tokens=spec.max_new_tokens, max_calls=spec.max_calls)
+    right = _right(spec, questions, [one.answer for one in talks])
+    without: list[bool] | None = None
+    if spec.without:
+        asks = [Ask(({"role": "user", "content": one.question},), one.id) for one in questions]
+        answers = [given[0].text for given in engine.answer(asks, max_new_tokens=spec.max_new_tokens)]
+        without = _right(spec, questions, answers)
+    return [
+        Used(
+            place=place,
+            right=right[row] and (bool(one.made) or questions[row].group not in spec.not_found),
+            right_without=None if without is None else without[row],
+            tools=[made.call.name if isinstance(made.call, Call) else "" for made in one.made],
+            num_failed=sum(made.result.failed for made in one.made),
+            seconds=one.call_seconds,
+            is_cut=one.ended != "answered",
+            text=shown(one),
+        )
+        for row, (place, one) in enumerate(zip(places, talks, strict=True))
+    ]
+
+
+def _right(spec: ToolsSpec, questions: Sequence[Question], answers: Sequence[str]) -> list[bool]:
+    judge = open_judge(spec.judge, None, spec.judge.refusals)
+    verdicts = judge.judge(
+        [Item(one.question, one.answers, answer) for one, answer in zip(questions, answers, strict=True)]
+    )
+    wanted = ("refused" if one.group in spec.not_found else "correct" for one in questions)
+    return [verdict == want for verdict, want in zip(verdicts, wanted, strict=True)]
+
+
+def numbers_of(one: Used, group: str, spec: ToolsSpec) -> dict[str, float]:
+    """What one question says of each metric.
+
+    `<tool>_accuracy`, `<tool>_called`: of questions that need the tool, whether the answer is right and whether the
+    tool was called. `not_found_accuracy`: of those that no tool can answer, whether that is said after a call.
+    `needless_calls`, `needless_accuracy`: of those that need none. `<...>_without`: without tools at hand.
+    `accuracy, <group>`, `num_calls`, `failed_calls` (one of its calls failed), `seconds_per_call`, `truncated`.
+    """
+    tool = next((tool for tool, groups in spec.needs.items() if group in groups), "")
+    kind = tool or ("not_found" if group in spec.not_found else "needless" if group in spec.needless else "")
+    found: dict[str, float] = {}
+    if tool:
+        found = {f"{tool}_accuracy": float(one.right), f"{tool}_called": float(tool in one.tools)}
+    elif kind == "not_found":
+        found = {"not_found_accuracy": float(one.right)}
+    elif kind == "needless":
+        found = {"needless_calls": float(bool(one.tools)), "needless_accuracy": float(one.right)}
+    if one.right_without is not None and kind:
+        found[f"{kind}_accuracy_without"] = float(one.right_without)
+    if group:
+        found[f"accuracy, {group}"] = float(one.right)
+    if one.tools:
+        found |= {"failed_calls": float(one.num_failed > 0), "seconds_per_call": one.seconds / len(one.tools)}
+    return found | {"num_calls": float(len(one.tools)), "truncated": float(one.is_cut)}
+
+
+def shown(one: Talk) -> str:
+    """A conversation behind its question, for people to read: one line a call, one a result, then the answer."""
+    lines = []
+    for made in one.made:
+        call = made.call
+        what = f"{call.name} {json.dumps(call.arguments, ensure_ascii=False)}" if isinstance(call, Call) else call.text
+        lines += [f"[call] {what[:_SHOWN]}", f"[result] {made.result.text[:_SHOWN]}"]
+    return "\n".join([*lines, one.answer or f"[no answer: {one.ended}]"])

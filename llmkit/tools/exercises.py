@@ -1,0 +1,178 @@
+"""What a model gets wrong in its head and right with a program: products, long sums, letters, spelling, decimals.
+
+A source of training rows (`conversations`) and of questions for `task: tools` (`questions`); no number or word is on
+both sides. The programs of the rows are run by the tool itself: what stands there as its result is what it gives.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple
+
+from llmkit.chat.schemas import search_schema
+from llmkit.chat.turn import Call, result_message
+from llmkit.errors import DataError
+from llmkit.recipe.tools import PythonSpec
+from llmkit.tools.python import python_tool
+
+Side = Literal["train", "heldout"]
+Row = dict[str, Any]
+HELDOUT = 8
+"""One exercise in so many is for evaluation."""
+
+
+class Exercise(NamedTuple):
+    """A question, the program that answers it, and how its result is said.
+
+    Attributes:
+        key: what tells it from others, whatever the wording.
+        answer: what the program prints.
+        said: an answer, with `{}` for that.
+    """
+
+    key: str
+    question: str
+    code: str
+    answer: str
+    said: str
+
+
+def _product(rng: random.Random, digits: tuple[int, int]) -> Exercise:
+    a, b = _number(rng, digits), _number(rng, digits)
+    wording = rng.choice(("What is {} * {}?", "What is {} times {}?", "Multiply {} by {}.", "Work out {} * {}."))
+    return Exercise(f"{a}*{b}", wording.format(a, b), f"print({a} * {b})", str(a * b), "The answer is {}.")
+
+
+def _sum(rng: random.Random, digits: tuple[int, int]) -> Exercise:
+    a, b, c = (_number(rng, digits) for _ in range(3))
+    wording = rng.choice(("What is {} + {} + {}?", "Add {}, {} and {}.", "What do {}, {} and {} add up to?"))
+    answer = str(a + b + c)
+    return Exercise(f"{a}+{b}+{c}", wording.format(a, b, c), f"print({a} + {b} + {c})", answer, "The answer is {}.")
+
+
+def _letters(rng: random.Random, digits: tuple[int, int]) -> Exercise:
+    word = _word(rng)
+    letter = rng.choice(word)
+    wording = rng.choice(
+        ('How many {0} are in "{1}"?', 'How often does the letter {0} occur in "{1}"?', 'Count the {0} in "{1}".')
+    )
+    code, answer = f'print("{word}".count("{letter}"))', str(word.count(letter))
+    return Exercise(f"{letter} {word}", wording.format(letter, word), code, answer, "The answer is {}.")
+
+
+def _reversed(rng: random.Random, digits: tuple[int, int]) -> Exercise:
+    word = _word(rng)
+    wording = rng.choice(('Spell "{}" backwards.', 'What is "{}" backwards?', 'Reverse the word "{}".'))
+    return Exercise(f"<{word}", wording.format(word), f'print("{word}"[::-1])', word[::-1], "Backwards it is {}.")
+
+
+def _decimals(rng: random.Random, digits: tuple[int, int]) -> Exercise:
+    whole = rng.randint(1, 99)
+    a, b = (Decimal(f"{whole}.{rng.randint(1, 10 ** rng.randint(1, 3) - 1)}") for _ in range(2))
+    if a == b:
+        b += 1
+    name, function = rng.choice((("larger", "max"), ("smaller", "min")))
+    wording = rng.choice(("Which is {2}, {0} or {1}?", "Which number is {2}: {0} or {1}?"))
+    answer = max(a, b) if function == "max" else min(a, b)
+    code, said = f"print({function}({a}, {b}))", f"The {name} one is {{}}."
+    return Exercise(f"{a} {b} {name}", wording.format(a, b, name), code, repr(float(answer)), said)
+
+
+KINDS: dict[str, Callable[[random.Random, tuple[int, int]], Exercise]] = {
+    "products": _product,
+    "sums": _sum,
+    "letters": _letters,
+    "reversed": _reversed,
+    "decimals": _decimals,
+}
+
+
+def conversations(
+    *,
+    kinds: Sequence[str] = tuple(KINDS),
+    num_rows: int = 1000,
+    digits: tuple[int, int] = (3, 6),
+    beside: Sequence[str] = (),
+    split: Side = "train",
+    seed: int = 0,
+) -> Iterator[Row]:
+    """Rows of `messages` and `tools`: the question, a program, what it gives, the answer.
+
+    Args:
+        digits: fewest and most of the numbers.
+        beside: names of search tools that are at hand, too.
+
+    Raises:
+        DataError: a kind that is not there.
+    """
+    tool = python_tool(PythonSpec(name="python"))
+    schemas = [*(search_schema(name) for name in beside), tool.schema]
+    try:
+        for _, exercise in _drawn(kinds, num_rows, digits, split, seed):
+            call, result = Call("python", {"code": exercise.code}), tool.result({"code": exercise.code})
+            if result.failed or result.text.strip() != exercise.answer:
+                raise DataError("exercises", f"{exercise.code} gave {result.text!r}", "report this")
+            messages = [
+                {"role": "user", "content": exercise.question},
+                {"role": "assistant", "content": "", "tool_calls": [call.as_message()]},
+                result_message(result.text),
+                {"role": "assistant", "content": exercise.said.format(exercise.answer)},
+            ]
+            yield {"messages": messages, "tools": schemas}
+    finally:
+        tool.close()
+
+
+def questions(
+    *,
+    kinds: Sequence[str] = tuple(KINDS),
+    num_rows: int = 100,
+    digits: tuple[int, int] = (3, 6),
+    split: Side = "heldout",
+    seed: int = 0,
+) -> Iterator[Row]:
+    """Rows of `question`, `answers`, `entity` and `group`, the kind: as many of each kind as of any other."""
+    for kind, exercise in _drawn(kinds, num_rows, digits, split, seed):
+        yield {
+            "question": exercise.question,
+            "answers": [exercise.answer],
+            "entity": exercise.key,
+            "group": kind,
+        }
+
+
+def _drawn(
+    kinds: Sequence[str], num_rows: int, digits: tuple[int, int], split: Side, seed: int
+) -> Iterator[tuple[str, Exercise]]:
+    """Each exercise once."""
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise DataError(f"kinds: {unknown[0]}", "no such kind of exercise", f"have: {', '.join(KINDS)}")
+    rng, seen = random.Random(f"exercises {split} {seed}"), set[str]()
+    number = 0
+    while len(seen) < num_rows:
+        kind = kinds[len(seen) % len(kinds)]
+        exercise = KINDS[kind](rng, (digits[0], digits[1]))
+        number += 1
+        if number > 100 * num_rows + 1000:
+            raise DataError("exercises", f"there are no {num_rows} different ones", "ask for fewer, or more 'digits'")
+        if exercise.key not in seen and _is_heldout(exercise.key) == (split == "heldout"):
+            seen.add(exercise.key)
+            yield kind, exercise
+
+
+def _is_heldout(key: str) -> bool:
+    return zlib.crc32(key.encode()) % HELDOUT == 0
+
+
+def _number(rng: random.Random, digits: tuple[int, int]) -> int:
+    size = rng.randint(*digits)
+    return rng.randint(10 ** (size - 1), 10**size - 1)
+
+
+def _word(rng: random.Random) -> str:
+    """Made of syllables, so that no list of words is known by heart."""
+    syllables = (rng.choice("bdfgklmnprstv") + rng.choice("aeiou") for _ in range(rng.randint(2, 4)))
+    return "".join(syllables) + rng.choice(("", "", "s", "m", "r"))
