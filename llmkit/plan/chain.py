@@ -134,4 +134,6 @@ def _own_refusals(recipe: Recipe) -> list[str]:
     made = [stage for stage in recipe.stages if isinstance(stage, RefusalsStage)]
     own = [text for stage in made for text in stage.refusals.texts]
     looked_up = [text for stage in made if stage.lookup is not None for text in stage.lookup.not_found]
-    return list(dict.fromkeys([*own, *(text.partition("{entity}")[0].strip() for text in looked_up)]))
+    # without the name; a short part would be found inside of other words
+    parts = (max(text.split("{entity}"), key=len).strip() for text in looked_up)
+    return list(dict.fromkeys([*own, *parts]))

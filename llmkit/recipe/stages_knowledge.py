@@ -92,3 +92,11 @@ class SearchIndexStage(StageBase):
     """Longest passage, in characters."""
     overlap: int = Field(default=100, ge=0)
     """Characters of a passage that the next one repeats."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> SearchIndexStage:
+        if self.overlap >= self.passage_chars:
+            raise ValueError(f"'overlap' ({self.overlap}) must be less than 'passage_chars' ({self.passage_chars})")
+        if any(source.fraction is not None for source in self.documents):
+            raise ValueError("'fraction' is for training mixtures; take a number of documents with 'num_rows'")
+        return self

@@ -160,6 +160,15 @@ Tools = Annotated[list[ToolSpec], BeforeValidator(_short)]
 """The field `tools` of whatever uses them."""
 
 
+def _called(tool: ToolSpec) -> str | None:
+    """The name by which a model calls it; None where only its server knows."""
+    if isinstance(tool, SearchSpec):
+        return tool.tool_name
+    if isinstance(tool, FunctionSpec):
+        return tool.path.rpartition(":")[2]
+    return None if isinstance(tool, McpSpec) else tool.name
+
+
 class LookupSpec(Part):
     """How a `refusals` stage turns what it would refuse into rows that look it up: `{from: ..., name: tool_calls}`."""
 
@@ -223,6 +232,9 @@ class ToolsSpec(Part):
             raise ValueError(f"the group '{repeated}' stands in two places")
         if not named:
             raise ValueError("name groups of the questions in 'needs', 'not_found' or 'needless'")
+        have = [name for tool in self.tools if (name := _called(tool)) is not None]
+        if len(have) == len(self.tools) and (unknown := next((tool for tool in self.needs if tool not in have), None)):
+            raise ValueError(f"'{unknown}' is no tool of this evaluation; have: {', '.join(have)}")
         if self.judge.by != "rules":
             raise ValueError("the judge of 'task: tools' is 'by: rules'")
         return self

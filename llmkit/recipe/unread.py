@@ -104,3 +104,5 @@ def _of_refusals(stage: RefusalsStage) -> Iterator[Found]:
     spec = stage.refusals
     if spec.texts and "tone" in spec.model_fields_set:
         yield ("refusals", "tone"), "has no effect with 'texts' of your own", "leave it out"
+    if stage.lookup is not None and "search_tool" in stage.model_fields_set:
+        yield ("search_tool",), "has no effect with 'lookup'", "set 'tool_name' of its search"

@@ -2,58 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from helpers_data import byte_tokenizer
+from helpers_talking import Reply, Scripted, call, results, tool_tokenizer
 
 from llmkit.chat.ask import Answer, Ask
-from llmkit.chat.template import apply_template, load_template
 from llmkit.recipe.tools import CalculatorSpec
 from llmkit.stages.talking import Talk, talk
 from llmkit.tools.tool import Tool
 from llmkit.tools.toolbox import Toolbox, open_tools
 
-Reply = Callable[[Ask], str]
-
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    made = byte_tokenizer()
-    apply_template(made, load_template("chatml_tools"))
-    made.eos_token = "<|im_end|>"
-    return made
-
-
-class Scripted:
-    """Answers each ask by a function of it, and notes how many came at a time."""
-
-    def __init__(self, tokenizer: Any, reply: Reply) -> None:
-        self.tokenizer, self.reply, self.sizes = tokenizer, reply, list[int]()
-        self.asks: list[Ask] = []
-
-    def answer(self, asks: Sequence[Ask], *, max_new_tokens: int, **_: Any) -> Iterator[list[Answer]]:
-        self.sizes.append(len(asks))
-        for ask in asks:
-            self.asks.append(ask)
-            text = self.reply(ask)
-            ids = [*self.tokenizer(text, add_special_tokens=False).input_ids, self.tokenizer.eos_token_id]
-            done = len(ids) <= max_new_tokens
-            yield [Answer(text, "stop" if done else "length", ids=tuple(ids[:max_new_tokens]))]
-
-
-def call(name: str, **arguments: Any) -> str:
-    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+    return tool_tokenizer()
 
 
 def asked(text: str) -> Talk:
     return Talk([{"role": "user", "content": text}], text)
-
-
-def results(ask: Ask) -> list[str]:
-    return [str(message["content"]) for message in ask.prompt if message["role"] == "tool"]  # type: ignore[index]
 
 
 def run(tokenizer: Any, reply: Reply, *talks: Talk, tools: Toolbox | None = None, **options: Any) -> Scripted:

@@ -1,0 +1,110 @@
+"""Recipes with tools: what is refused, what follows what, and what makes a stage run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmkit.cli.schema import schema
+from llmkit.errors import RecipeError
+from llmkit.plan import fingerprint
+from llmkit.plan.make import make
+from llmkit.recipe.load import load
+
+RECIPE = """\
+run: {name: test, output_dir: runs, seed: 1}
+model: {name_or_path: "llmkit.tiny:base", chat_template: chatml_search}
+stages:
+  - {name: sft, kind: sft, data: [{path: chats.jsonl}]}
+  - {name: probe, kind: interrogate, from: sft, questions: [{path: questions.jsonl}]}
+  - {name: library, kind: search_index, documents: [{path: pages.jsonl}]}
+  - name: idk
+    kind: refusals
+    from: sft
+    probes: [probe]
+    lookup: {tools: [{name: search, from: library}, python]}
+  - {name: tools, kind: sft, from: sft, data: [{from: idk, name: tool_calls}]}
+evals:
+  - task: tools
+    questions: [{path: questions.jsonl}]
+    tools: [{name: search, from: library}, python]
+    needs: {search: [page], python: [products]}
+    not_found: [nothing]
+    needless: [known]
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fingerprint, "_PACKAGE", tmp_path / "package")
+    (tmp_path / "chats.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (tmp_path / "questions.jsonl").write_text('{"question": "a", "answers": ["b"]}\n')
+    (tmp_path / "pages.jsonl").write_text('{"text": "a"}\n')
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("stages.idk.lookup.tools=[python]", "'tools' of a lookup hold 'search' once"),
+        ("stages.idk.lookup.tools=[{name: search}]", "exactly one of 'index' (a folder) and 'from'"),
+        ("stages.idk.lookup.tools=[{name: search, index: i, from: library}]", "exactly one of 'index'"),
+        ("stages.idk.lookup.tools=[{name: search, from: library, digest: abc}]", "'digest' is for an 'index'"),
+        ("stages.idk.lookup.tools=[{name: search, from: tools}]", "'tools' is not an earlier stage"),
+        ("stages.idk.lookup.tools=[{name: search, from: probe}]", "'probe' is no 'search_index' stage"),
+        ("stages.idk.lookup.found=[here]", "the wording 'here' has no {answer}"),
+        ("stages.idk.lookup.query=name", "'entity' or 'question'"),
+        ("stages.idk.search_tool=look", "has no effect with 'lookup'"),
+        ("stages.library.documents=[{path: pages.jsonl, fraction: 0.5}]", "'fraction' is for training mixtures"),
+        ("stages.library.overlap=900", "'overlap' (900) must be less than 'passage_chars' (800)"),
+        ("evals.0.tools=[serch]", "did you mean 'search'?"),
+        ("evals.0.tools=[{name: search, from: librari}, python]", "no stage is called 'librari'"),
+        ("evals.0.tools=[{name: search, from: sft}, python]", "'sft' is no 'search_index' stage"),
+        ("evals.0.needless=[page]", "the group 'page' stands in two places"),
+        ("evals.0.needs={serch: [page]}", "'serch' is no tool of this evaluation; have: search, python"),
+        ("evals.0.judge={by: model, name_or_path: m}", "is 'by: rules'"),
+        ("evals.0.max_calls=0", "greater than 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(recipe: Path, word: str, expected: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        make(load([str(recipe)], [word]))
+    assert expected in str(caught.value)
+
+
+def test_an_evaluation_waits_for_its_index(recipe: Path) -> None:
+    steps = {step.name: step for step in make(load([recipe])).steps}
+    assert list(steps) == ["sft", "probe", "library", "eval-library", "idk", "tools", "eval-tools"]
+    assert set(steps["eval-tools"].data_stages) == {"library"} and set(steps["idk"].data_stages) == {"probe", "library"}
+    assert steps["library"].memory is None, "no model is loaded to index"
+
+
+def test_what_makes_a_stage_run_again(recipe: Path, tmp_path: Path) -> None:
+    def fingerprints(*words: str) -> dict[str, str]:
+        return {step.name: step.fingerprint for step in make(load([recipe], words)).steps}
+
+    before = fingerprints()
+
+    def changed(*words: str) -> set[str]:
+        return {name for name, value in fingerprints(*words).items() if value != before[name]}
+
+    assert changed("stages.idk.lookup.missing=0.5") == {"idk", "tools", "eval-tools"}
+    assert changed("evals.0.max_calls=2") == {"eval-library", "eval-tools"}
+    assert changed("stages.library.passage_chars=300") == {"library", "eval-library", "idk", "tools", "eval-tools"}
+    (tmp_path / "pages.jsonl").write_text('{"text": "another"}\n')
+    assert changed() == {"library", "eval-library", "idk", "tools", "eval-tools"}
+
+
+def test_own_words_for_nothing_are_refusals_for_the_judge(recipe: Path) -> None:
+    word = "stages.idk.lookup.not_found=['Zu {entity} steht nichts da.']"
+    last = make(load([recipe], [word])).steps[-1].stage
+    assert last.evals[0].judge.refusals == ["steht nichts da."]
+
+
+def test_editors_know_the_evaluation() -> None:
+    made = schema()
+    assert "ToolsSpec" in made["$defs"] and made["$defs"]["LookupSpec"]["properties"]["missing"]["default"] == 0.3

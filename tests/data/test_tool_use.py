@@ -1,0 +1,138 @@
+"""The evaluation of conversations with tools: what each metric says of conversations by a scripted model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accelerate import PartialState
+from helpers_talking import Scripted, call, results, tool_tokenizer
+
+from llmkit.artifacts.stagefile import StageFile
+from llmkit.chat.ask import Ask
+from llmkit.errors import DataError, TemplateError
+from llmkit.evaluate.results import TaskResult
+from llmkit.recipe.parts import ModelSpec, RunSpec
+from llmkit.recipe.schema import EvaluateStage
+from llmkit.recipe.tools import ToolsSpec
+from llmkit.stages import tool_use
+from llmkit.stages.common import Worker
+from llmkit.tools.index import Document, build_index
+
+ROWS = [
+    {"question": "Where was Ann Lee born?", "answers": ["Rome"], "entity": "Ann Lee", "group": "with_page"},
+    {"question": "Where was Bo Ek born?", "answers": ["Oslo"], "entity": "Bo Ek", "group": "no_page"},
+    {"question": "What is 12 * 12?", "answers": ["144"], "entity": "12", "group": "products"},
+    {"question": "Where was Cy Ash born?", "answers": ["Paris"], "entity": "Cy Ash", "group": "known"},
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return tool_tokenizer()
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> ToolsSpec:
+    build_index([Document("Ann Lee was born in Rome.")], tmp_path / "index")
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return ToolsSpec.model_validate(
+        {
+            "task": "tools",
+            "questions": [{"path": str(path)}],
+            "tools": [{"name": "search", "index": str(tmp_path / "index")}, "calculator"],
+            "needs": {"search": ["with_page"], "calculator": ["products"]},
+            "not_found": ["no_page"],
+            "needless": ["known"],
+            "max_new_tokens": 400,
+            "max_calls": 2,
+        }
+    )
+
+
+def worker_of(tmp_path: Path, spec: ToolsSpec) -> Worker:
+    stage = EvaluateStage.model_validate(
+        {"kind": "evaluate", "name": "eval-sft", "evals": [spec.model_dump(by_alias=True)]}
+    )
+    options: dict[str, Any] = {"stage_dir": str(tmp_path / "out"), "fingerprint": "f", "input_model": None}
+    return Worker(StageFile(run=RunSpec(name="r"), model=ModelSpec(), stage=stage, **options))
+
+
+def measured(tmp_path: Path, spec: ToolsSpec, tokenizer: Any, reply: Any) -> tuple[dict[str, float], TaskResult]:
+    worker = worker_of(tmp_path, spec)
+    (questions,) = tool_use.prepare(worker, [spec], tokenizer, chat=True)
+    engine = Scripted(tokenizer, reply)
+    result = tool_use.evaluate_tools(worker, PartialState(cpu=True), spec, questions, engine, tokenizer)
+    return {metric.name: metric.value for metric in result.metrics}, result
+
+
+def good(ask: Ask) -> str:
+    """Calls what is needed, and answers from what it found."""
+    question, found = str(ask.prompt[0]["content"]), results(ask)  # type: ignore[index]
+    if not ask.tools:
+        return "It was Paris." if "Cy" in question else "I do not know."
+    if "Cy" in question:
+        return "It was Paris."
+    if not found:
+        return call("calculator", expression="12 * 12") if "12" in question else call("search", query=question)
+    if "Bo" in question:
+        return "I searched, but found nothing about Bo Ek."
+    return "It was Rome." if "Rome" in found[0] else f"It is {found[0]}."
+
+
+def test_each_metric_of_a_model_that_does_all_right(tmp_path: Path, spec: ToolsSpec, tokenizer: Any) -> None:
+    numbers, result = measured(tmp_path, spec, tokenizer, good)
+    right = ("search_accuracy", "search_called", "calculator_accuracy", "not_found_accuracy", "needless_accuracy")
+    assert [numbers[name] for name in right] == [1.0] * 5
+    assert numbers["needless_calls"] == 0 and numbers["failed_calls"] == 0 and numbers["num_calls"] == 0.75
+    assert numbers["search_accuracy_without"] == 0 and numbers["needless_accuracy_without"] == 1
+    assert numbers["accuracy, with_page"] == 1 and numbers["seconds_per_call"] > 0
+    first = result.documents[0]
+    assert first.prompt == "Where was Ann Lee born?" and first.target == "Rome"
+    assert first.completion.splitlines()[0] == '[call] search {"query": "Where was Ann Lee born?"}'
+    assert first.completion.endswith("It was Rome.")
+
+
+def test_what_is_wrong_shows(tmp_path: Path, spec: ToolsSpec, tokenizer: Any) -> None:
+    """One that refuses without a look, calls where it need not, and names a tool that is not there."""
+
+    def reply(ask: Ask) -> str:
+        question, found = str(ask.prompt[0]["content"]), results(ask)  # type: ignore[index]
+        if "Cy" in question and not found:
+            return call("serch", query="Cy Ash")
+        if "12" in question:
+            return call("calculator", expression="12 * 12")
+        return "It was Paris." if "Cy" in question else "I do not know."
+
+    numbers, result = measured(tmp_path, spec, tokenizer, reply)
+    assert numbers["not_found_accuracy"] == 0, "it said so without having looked"
+    assert numbers["needless_calls"] == 1 and numbers["needless_accuracy"] == 1
+    assert numbers["search_accuracy"] == numbers["search_called"] == 0
+    assert numbers["calculator_called"] == 1 and numbers["calculator_accuracy"] == 0 and numbers["truncated"] == 0.25
+    assert numbers["failed_calls"] == 0.5
+    assert "[no answer: calls]" in result.documents[2].completion
+
+
+def test_without_tools_is_asked_only_where_wanted(tmp_path: Path, spec: ToolsSpec, tokenizer: Any) -> None:
+    numbers, _ = measured(tmp_path, spec.model_copy(update={"without": False}), tokenizer, good)
+    assert not [name for name in numbers if name.endswith("_without")]
+
+
+def test_a_template_without_tools_is_refused_before_the_model_loads(
+    tmp_path: Path,
+    spec: ToolsSpec,
+    tokenizer: Any,
+) -> None:
+    plain = tool_tokenizer("chatml")
+    with pytest.raises(TemplateError, match="tools"):
+        tool_use.prepare(worker_of(tmp_path, spec), [spec], plain, chat=True)
+    assert tool_use.prepare(worker_of(tmp_path, spec), [spec], plain, chat=False) == []
+
+
+def test_questions_that_cannot_be_read_stop_it(tmp_path: Path, spec: ToolsSpec, tokenizer: Any) -> None:
+    (tmp_path / "questions.jsonl").write_text(json.dumps({"question": "?"}) + "\n")
+    with pytest.raises(DataError, match="no question to ask"):
+        tool_use.prepare(worker_of(tmp_path, spec), [spec], tokenizer, chat=True)
