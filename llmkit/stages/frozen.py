@@ -1,4 +1,4 @@
-"""Questions of evaluations of honesty and tools: the same for every model, in every process, whatever the run's seed."""
+"""Questions of evaluations of honesty and tools: the same for every model and process, whatever the run's seed."""
 
 from __future__ import annotations
 

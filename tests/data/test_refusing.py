@@ -31,7 +31,7 @@ def test_own_refusals_take_their_place_and_are_recognised() -> None:
 
 
 def test_a_language_that_is_not_shipped() -> None:
-    with pytest.raises(DataError, match="no refusals are shipped for 'nl'; give 'texts' of your own, or one of en"):
+    with pytest.raises(DataError, match="no texts are shipped for 'nl'; give 'texts' of your own, or one of en"):
         refusals(RefusalTexts(language="nl"))
 
 
