@@ -21,6 +21,8 @@ class Ask:
     """One answer each; 0 is greedy."""
     tools: tuple[dict[str, Any], ...] = ()
     """Schemas of tools that the model may call, as its chat template takes them."""
+    ids: tuple[int, ...] = ()
+    """Where given, the prompt's tokens: of a conversation that goes on exactly as it was written."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Answer:
     """With `finish_reason: error`: the prompt itself cannot be answered (it is empty, or does not fit the model)."""
     ids: tuple[int, ...] = ()
     """Its tokens, with the stop token if there was one; empty where the engine does not tell."""
+    own: tuple[bool, ...] = ()
+    """With tools: which of `ids` the model wrote; the others are results and what the template puts around them."""
+    messages: tuple[Message, ...] = ()
+    """With tools: all turns and results behind the prompt."""
 
 
 class Engine(Protocol):

@@ -174,6 +174,8 @@ def check_temperatures(ask: Ask) -> None:
 
 def ids_of(tokenizer: PreTrainedTokenizerBase, ask: Ask) -> list[int]:
     """The prompt's token ids. Raises DataError for malformed messages, TemplateError for a template that fails."""
+    if ask.ids:
+        return list(ask.ids)
     if isinstance(ask.prompt, str):
         return render_text(tokenizer, ask.prompt, add_eos=False).input_ids
     return prompt_ids(tokenizer, list(ask.prompt), tools=list(ask.tools) or None)

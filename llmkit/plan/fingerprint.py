@@ -34,7 +34,7 @@ from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import EvalSpec, EvaluateStage
-from llmkit.recipe.stages import TunedStage
+from llmkit.recipe.stages import GrpoStage, TunedStage
 from llmkit.recipe.stages_preference import RankStage, RlhfStage, RolloutStage
 from llmkit.recipe.tools import FunctionSpec, SearchSpec, ToolsSpec
 
@@ -193,13 +193,16 @@ def _ranked(stage: Any, upstream: Upstream) -> dict[str, str]:
 def _tools(stage: Any, upstream: Upstream) -> dict[str, str]:
     """What the tools of a stage can find and do, as far as that lies on this machine."""
     parts = {}
-    for loc, spec in reads.tools(stage):
+    used = list(reads.tools(stage))
+    for loc, spec in used:
         name = ".".join(map(str, loc))
         if isinstance(spec, SearchSpec):
             made = upstream.data.get(str(spec.from_), "")
             parts[f"{name} index"] = digest(Path(spec.index).expanduser() / "manifest.json") if spec.index else made
         if isinstance(spec, FunctionSpec):
             parts[f"code of {spec.path}"] = digest_of_package(spec.path.partition(":")[0])
+    if used and isinstance(stage, GrpoStage):
+        parts |= _sources(("talking",), ("tools", "sandbox"))
     return parts
 
 

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from llmkit.recipe.knowledge import EarlyStoppingSpec, RequireKnown, short_gate
 from llmkit.recipe.parts import SLUG, DataSource, LaunchSpec, Part, PeftSpec, TokenizerSpec
 from llmkit.recipe.practice import Limits, MeasureSpec, ProblemSource, Rewards, SamplingSpec
+from llmkit.recipe.tools import Tools
 
 
 class StageBase(Part):
@@ -143,6 +144,11 @@ class GrpoStage(PracticeStage):
     """Group relative policy optimisation, by TRL's GRPOTrainer."""
 
     kind: Literal["grpo"]
+    tools: Tools = []
+    """Tools at hand: an answer is then a whole conversation with calls and results, of which what the model wrote is
+    trained. `max_completion_length` bounds all of it."""
+    max_calls: int = Field(default=4, gt=0)
+    """Calls per conversation."""
 
 
 class RlooStage(PracticeStage):

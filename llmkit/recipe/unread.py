@@ -13,7 +13,7 @@ from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.schema import Evals, EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
 from llmkit.recipe.splits import splits_itself
-from llmkit.recipe.stages import BestOfNStage, PracticeStage, StageBase
+from llmkit.recipe.stages import BestOfNStage, GrpoStage, PracticeStage, StageBase
 from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
 
 Found = tuple[Loc, str, str]
@@ -91,6 +91,12 @@ def _of_samples(spec: AskSpec | ProblemsSpec) -> Iterator[Found]:
 def _of_practice(stage: PracticeStage) -> Iterator[Found]:
     if "measure" in stage.model_fields_set and not stage.heldout:
         yield ("measure",), "has no effect without 'heldout': there is nothing to measure on", "leave it out"
+    if isinstance(stage, GrpoStage):
+        if not stage.tools and "max_calls" in stage.model_fields_set:
+            yield ("max_calls",), "has no effect without 'tools'", "leave it out"
+        for name in ("use_vllm", "use_transformers_continuous_batching"):
+            if stage.tools and stage.trainer.get(name):
+                yield ("tools",), f"has no effect with 'trainer.{name}': calls are made by llmkit's own decoding", ""
     yield from unwatchable(stage)
 
 

@@ -13,7 +13,6 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from llmkit.artifacts.manifest import Curve
 from llmkit.data.problems import Problem, Problems
-from llmkit.generation.engine import TransformersEngine
 from llmkit.recipe.practice import MeasureSpec
 from llmkit.stages.common import Worker
 from llmkit.stages.practice import Practice
@@ -67,7 +66,7 @@ class Measured:
     def _attempts(self, name: str, problems: Sequence[Problem], temperatures: Sequence[float]) -> list[list[Attempt]]:
         practice = self._practice
         model = self._trainer.accelerator.unwrap_model(self._trainer.model_wrapped)
-        engine = TransformersEngine(model, practice.tokenizer, practice.batch_size)
+        engine = practice.engine(model)
         return attempt_together(
             PartialState(),
             engine,

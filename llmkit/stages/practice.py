@@ -18,7 +18,7 @@ from accelerate.utils import gather, gather_object
 from transformers import PreTrainedTokenizerBase
 
 from llmkit.artifacts.files import read_json, write_json
-from llmkit.chat.ask import Answer
+from llmkit.chat.ask import Answer, Engine
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import RunError
 from llmkit.generation.engine import TransformersEngine
@@ -27,6 +27,8 @@ from llmkit.stages.prompts import PromptStream
 from llmkit.stages.rollouts import Rollouts
 from llmkit.stages.scoring import Scorer
 from llmkit.stages.solving import ask_of, problem_ids
+from llmkit.stages.talking import ToolEngine
+from llmkit.tools.toolbox import Toolbox
 
 STATE = "practice.json"
 """Beside the trainer's own files in every checkpoint."""
@@ -59,9 +61,20 @@ class Practice:
     screen: int | None
     batch_size: int
     monitor: MonitorCallback
+    tools: Toolbox | None = None
+    max_calls: int = 0
     num_tokens: int = 0
     num_groups: int = 0
     num_useful: int = 0
+
+    def engine(self, model: Any) -> Engine:
+        """Runs a model as this stage has it answer."""
+        own = TransformersEngine(model, self.tokenizer, self.batch_size)
+        return own if self.tools is None else ToolEngine(own, self.tokenizer, self.tools, self.max_calls)
+
+    def prompt_ids(self, problem: Problem) -> list[int]:
+        """The problem as the model gets it."""
+        return problem_ids(self.tokenizer, problem, self.tools.schemas if self.tools is not None else ())
 
     def state_dict(self) -> dict[str, Any]:
         counts = {"num_tokens": self.num_tokens, "num_groups": self.num_groups, "num_useful": self.num_useful}
@@ -113,6 +126,8 @@ class PracticeMixin:
         self.practice = practice
         self._groups: list[Group] = []
         super().__init__(*args, **kwargs)
+        if practice.tools is not None:
+            self.rollout_func = self._conversations
 
     # --- one generation batch -------------------------------------------------------------------------------------
 
@@ -124,15 +139,24 @@ class PracticeMixin:
         return output
 
     def _tokenize_prompts(self: Any, prompts: Sequence[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        tokenizer = self.practice.tokenizer
         groups = self._groups
-        found = [problem_ids(tokenizer, group.problem) for group in groups]
+        found = [self.practice.prompt_ids(group.problem) for group in groups]
         return [ids for ids, group in zip(found, groups, strict=True) for _ in group.answers], None, {}
 
     def _generate_single_turn(self: Any, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
         ids = [list(answer.ids) for group in self._groups for answer in group.answers]
         logprobs = [values for group in self._groups for values in group.logprobs or []]
         return (ids, logprobs or None) if self.returns_logprobs else ids
+
+    def _conversations(self: Any, prompts: list[Any], trainer: Any) -> dict[str, Any]:
+        """As TRL's `rollout_func`: with `env_mask` 0 for what the model was told."""
+        (ids, _, _), answers = self._tokenize_prompts(prompts), [a for group in self._groups for a in group.answers]
+        return {
+            "prompt_ids": ids,
+            "completion_ids": [list(answer.ids) for answer in answers],
+            "env_mask": [[int(own) for own in answer.own] for answer in answers],
+            "logprobs": None,
+        }
 
     def _calculate_rewards(self: Any, *args: Any) -> torch.Tensor:
         values_NF = np.concatenate([group.values_GF for group in self._groups])
@@ -216,7 +240,7 @@ class PracticeMixin:
     def _answers(self: Any, groups: list[Group], num: int) -> list[list[Answer]]:
         practice = self.practice
         model = self.accelerator.unwrap_model(self.model_wrapped)
-        engine = TransformersEngine(model, practice.tokenizer, practice.batch_size)
+        engine = practice.engine(model)
         temperatures = (practice.temperature,) * num
         keys = [f"{group.draw} {group.problem.key} {len(group.answers) or ''}".rstrip() for group in groups]
         asks = [ask_of(group.problem, key, temperatures) for group, key in zip(groups, keys, strict=True)]
@@ -231,7 +255,7 @@ class PracticeMixin:
 
     def _answers_of_trl(self: Any, groups: list[Group], num: int) -> list[list[Answer]]:
         """By vLLM, by continuous batching, or with weights that are sharded over processes."""
-        prompts = [problem_ids(self.practice.tokenizer, group.problem) for group in groups]
+        prompts = [self.practice.prompt_ids(group.problem) for group in groups]
         repeated = [ids for ids in prompts for _ in range(num)]
         extra = (num,) if self.returns_logprobs else ()
         made = super()._generate_single_turn(repeated, None, {}, *extra)  # type: ignore[misc]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,14 +18,14 @@ from llmkit.artifacts.manifest import DataSummary, Manifest
 from llmkit.chat.template import template_of
 from llmkit.data.problems import Problems
 from llmkit.errors import TemplateError, UserError
-from llmkit.generation.engine import TransformersEngine
 from llmkit.knowledge.store import Steps
 from llmkit.modeling.adapter import let_fused_head_read, lora_config
 from llmkit.modeling.load import load_spec
 from llmkit.modeling.tokens import fit_model, prepare_tokenizer
 from llmkit.recipe.practice import FilterSpec
-from llmkit.recipe.stages import PracticeStage
+from llmkit.recipe.stages import GrpoStage, PracticeStage
 from llmkit.rewards.check import check
+from llmkit.stages.asked import stages_read
 from llmkit.stages.callbacks import last_checkpoint, step_of
 from llmkit.stages.common import Worker
 from llmkit.stages.heldout import is_sharded
@@ -39,6 +40,7 @@ from llmkit.stages.scoring import Scorer
 from llmkit.stages.sft import chat_template
 from llmkit.stages.solving import attempt_chunks, problem_ids, share_right
 from llmkit.stages.training import save, train_between, trainer_config
+from llmkit.tools.toolbox import Toolbox, open_tools
 
 FILTERED = "filter"
 """Step with the pass rates of `sampling.filter`: its files are in data/steps."""
@@ -64,10 +66,27 @@ class Prepared:
 
 
 def practise(worker: Worker, config: type[GRPOConfig] | type[RLOOConfig], kind: type[PracticeMixin]) -> Manifest:
-    stage = practice_stage(worker)
     args = practice_args(worker, config)
-    prepared = prepare(worker, args)
-    trainer = build_trainer(worker, args, prepared, kind)
+    with tools_of(worker) as tools:
+        return _practise(worker, args, prepare(worker, args, tools=tools), kind, tools)
+
+
+@contextmanager
+def tools_of(worker: Worker) -> Iterator[Toolbox | None]:
+    """Those of the stage, open. Raises UserError where they cannot be opened."""
+    stage = practice_stage(worker)
+    if not (isinstance(stage, GrpoStage) and stage.tools):
+        yield None
+        return
+    with open_tools(stage.tools, stages_read(worker)) as box:
+        yield box
+
+
+def _practise(
+    worker: Worker, args: Any, prepared: Prepared, kind: type[PracticeMixin], tools: Toolbox | None
+) -> Manifest:
+    stage = practice_stage(worker)
+    trainer = build_trainer(worker, args, prepared, kind, tools)
     practice: Practice = trainer.practice
     drop_rollouts(worker, trainer)
     if stage.sampling.filter is not None:
@@ -115,11 +134,12 @@ def practice_args(worker: Worker, config: type[Any]) -> Any:
     return trainer_config(worker, config, (), **fixed)
 
 
-def prepare(worker: Worker, args: Any, scorer: Any = None) -> Prepared:
+def prepare(worker: Worker, args: Any, scorer: Any = None, tools: Toolbox | None = None) -> Prepared:
     """Tokens, rewards and problems.
 
     Args:
         scorer: in place of the stage's rewards, used as `Scorer` is.
+        tools: at hand while answers are written.
     """
     stage = practice_stage(worker)
     tokenizer, max_positions = input_tokenizer(worker)
@@ -146,7 +166,7 @@ def prepare(worker: Worker, args: Any, scorer: Any = None) -> Prepared:
             worker.warn(f"{num} of the {len(each)} held-out problems of '{name}' are also practised on")
     if checkable:
         check_gold(scorer, problems, where)
-    allowed = fitting(worker, tokenizer, problems, max_positions)
+    allowed = fitting(worker, tokenizer, problems, max_positions, tools.schemas if tools is not None else ())
     return Prepared(tokenizer, new_tokens, scorer, problems, heldout, allowed)
 
 
@@ -161,12 +181,16 @@ def check_gold(scorer: Scorer, problems: Problems, where: str) -> None:
 
 
 def fitting(
-    worker: Worker, tokenizer: PreTrainedTokenizerBase, problems: Problems, max_positions: int | None
+    worker: Worker,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Problems,
+    max_positions: int | None,
+    schemas: Sequence[dict[str, Any]] = (),
 ) -> list[int]:
     """Numbers of the problems whose prompt leaves room for an answer. Raises UserError where too many do not."""
     stage = practice_stage(worker)
     room = (max_positions or 2**31) - SMALLEST_ANSWER
-    lengths = [len(problem_ids(tokenizer, problem)) for problem in problems]
+    lengths = [len(problem_ids(tokenizer, problem, schemas)) for problem in problems]
     found = [number for number, length in enumerate(lengths) if length <= room]
     num_lost = len(problems) - len(found)
     if num_lost > stage.max_truncated * len(problems):
@@ -186,7 +210,7 @@ def stream_of(stage: PracticeStage, problems: Problems, allowed: Sequence[int]) 
     return PromptStream(allowed, stage.seed, levels, curriculum)
 
 
-def build_trainer(worker: Worker, args: Any, prepared: Prepared, kind: type[Any]) -> Any:
+def build_trainer(worker: Worker, args: Any, prepared: Prepared, kind: type[Any], tools: Toolbox | None = None) -> Any:
     """Loads the model. Raises UserError as TRL refuses."""
     stage, file = practice_stage(worker), worker.file
     assert file.input_model is not None
@@ -213,6 +237,8 @@ def build_trainer(worker: Worker, args: Any, prepared: Prepared, kind: type[Any]
         screen=stage.sampling.screen,
         batch_size=min(stage.batch_size, args.generation_batch_size // args.world_size),
         monitor=MonitorCallback(worker, stage),
+        tools=tools,
+        max_calls=stage.max_calls if isinstance(stage, GrpoStage) else 0,
     )
     # TRL's sampler only counts: a row per problem, but no generation batch that is short
     length = -(-max(len(prepared.allowed), 1) // num_prompts) * num_prompts
@@ -233,6 +259,8 @@ def build_trainer(worker: Worker, args: Any, prepared: Prepared, kind: type[Any]
         let_fused_head_read(trainer.model.get_base_model())
     if is_sharded(trainer):
         practice.batch_size = 0
+        if tools is not None:
+            raise UserError(f"stage '{stage.name}': tools", "the model's weights are sharded", "use zero2 or ddp")
         if stage.sampling.resample or stage.sampling.filter:
             what = "asks a model whose weights are sharded"
             raise UserError(f"stage '{stage.name}': sampling", what, "use zero2 or ddp, or leave it out")
@@ -258,7 +286,7 @@ def filtered(worker: Worker, trainer: Trainer, prepared: Prepared, spec: FilterS
     state.wait_for_everyone()
     chunks = [prepared.allowed[start : start + CHUNK] for start in range(0, len(prepared.allowed), CHUNK)]
     model = trainer.accelerator.unwrap_model(trainer.model)
-    engine = TransformersEngine(model, practice.tokenizer, practice.batch_size)
+    engine = practice.engine(model)
     attempt_chunks(
         worker,
         state,

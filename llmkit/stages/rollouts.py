@@ -18,6 +18,7 @@ from llmkit.artifacts.files import whole_file
 from llmkit.artifacts.manifest import Sample
 from llmkit.chat.ask import Answer
 from llmkit.data.problems import Problem
+from llmkit.stages.talking import transcript
 
 NAME = "rollouts"
 ENOUGH = 20_000
@@ -72,7 +73,7 @@ class Rollouts:
             "step": step,
             "problem": problem.place,
             "prompt": prompt,
-            "completion": answer.text,
+            "completion": transcript(answer.messages) if answer.messages else answer.text,
             "num_tokens": answer.num_tokens,
             "truncated": answer.finish_reason == "length",
             "right": is_right,

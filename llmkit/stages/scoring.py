@@ -124,4 +124,6 @@ def vote_of(text: str) -> str | None:
 def _completion(problem: Problem, answer: Answer) -> Any:
     if isinstance(problem.prompt, str):
         return answer.text
+    if answer.messages:
+        return list(answer.messages)
     return [{"role": "assistant", "content": answer.text}]

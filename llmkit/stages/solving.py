@@ -45,18 +45,26 @@ class Attempt:
     temperature: float
 
 
-def ask_of(problem: Problem, key: str = "", temperatures: Sequence[float] = (), prefill: str = "") -> Ask:
-    """Args: prefill: text with which the answers begin."""
+def ask_of(
+    problem: Problem,
+    key: str = "",
+    temperatures: Sequence[float] = (),
+    prefill: str = "",
+    schemas: Sequence[dict[str, Any]] = (),
+) -> Ask:
+    """Args: prefill: text with which the answers begin. schemas: of the tools at hand."""
     prompt = problem.prompt
     if prefill:
         begun = {"role": "assistant", "content": prefill}
         prompt = f"{prompt} {prefill}" if isinstance(prompt, str) else [*prompt, begun]
-    return Ask(prompt if isinstance(prompt, str) else tuple(prompt), key, tuple(temperatures))
+    return Ask(prompt if isinstance(prompt, str) else tuple(prompt), key, tuple(temperatures), tuple(schemas))
 
 
-def problem_ids(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[int]:
+def problem_ids(
+    tokenizer: PreTrainedTokenizerBase, problem: Problem, schemas: Sequence[dict[str, Any]] = ()
+) -> list[int]:
     """The problem as the model gets it. Raises as `llmkit.generation.engine.ids_of` does."""
-    return ids_of(tokenizer, ask_of(problem))
+    return ids_of(tokenizer, ask_of(problem, schemas=schemas))
 
 
 def attempt(

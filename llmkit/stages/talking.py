@@ -7,7 +7,8 @@ token by token, is ever read as a call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,11 +16,14 @@ from transformers import PreTrainedTokenizerBase
 
 from llmkit.chat.ask import Answer, Ask, Engine
 from llmkit.chat.calls import opens_thought, read_turn
-from llmkit.chat.render import prompt_ids
+from llmkit.chat.render import prompt_ids, render
 from llmkit.chat.turn import BadCall, Call, Message, Turn
+from llmkit.errors import TemplateError, UserError
 from llmkit.tools.tool import Result
 from llmkit.tools.toolbox import Toolbox
 
+SHOWN = 300
+"""Characters of a call or a result that people are shown."""
 Ending = Literal["answered", "calls", "length", "error"]
 
 
@@ -54,6 +58,10 @@ class Talk:
     made: list[Made] = field(default_factory=list)
     num_tokens: int = 0
     """That the assistant wrote."""
+    ids: list[int] = field(default_factory=list)
+    """Of an exact conversation all tokens, the prompt's first."""
+    own: list[bool] = field(default_factory=list)
+    """Which of those behind the prompt the assistant wrote."""
 
     @property
     def call_seconds(self) -> float:
@@ -70,6 +78,7 @@ def talk(
     max_calls: int = 8,
     top_p: float = 1.0,
     seed: int = 0,
+    exact: bool = False,
     on_round: Callable[[int], None] = lambda left: None,
 ) -> None:
     """Carries conversations to their ends.
@@ -77,14 +86,22 @@ def talk(
     Args:
         max_new_tokens: of one turn.
         max_calls: of one conversation; the turn that asks for more is its last.
+        exact: later turns see the tokens of earlier ones as they were written, and not as their text would be split
+            again: what practice needs, which trains on the whole as on one sequence.
         on_round: called after each round with the number of conversations that go on.
 
     Raises:
-        TemplateError: the tokenizer's template has no place for calls.
+        TemplateError: the tokenizer's template has no place for calls, or writes earlier turns anew where that must
+            be exact.
     """
     schemas = tuple(tools.schemas)
+    for one in talks if exact else ():
+        one.ids = prompt_ids(tokenizer, one.messages, tools=list(schemas) or None)
     while left := [one for one in talks if one.ended is None]:
-        asks = [Ask(tuple(one.messages), f"{one.key} {len(one.turns)}", (one.temperature,), schemas) for one in left]
+        asks = [
+            Ask(tuple(one.messages), f"{one.key} {len(one.turns)}", (one.temperature,), schemas, tuple(one.ids))
+            for one in left
+        ]
         answers = engine.answer(asks, max_new_tokens=max_new_tokens, top_p=top_p, seed=seed)
         wanted: list[tuple[Talk, Call | BadCall]] = []
         for one, (answer,) in zip(left, answers, strict=True):
@@ -94,6 +111,11 @@ def talk(
         for (one, call), result in zip(wanted, tools.run([call for _, call in wanted]), strict=True):
             one.made.append(Made(call, result))
             one.messages.append(result.message())
+        for one in left if exact else ():
+            if one.ended is None:
+                added = _added(tokenizer, one.messages, schemas)
+                one.ids += added
+                one.own += [False] * len(added)
         on_round(sum(one.ended is None for one in talks))
 
 
@@ -104,8 +126,11 @@ def _turn(
     if answer.finish_reason == "error":
         one.ended, one.error = ("length" if answer.permanent and one.turns else "error"), answer.error
         return None
-    asked = prompt_ids(tokenizer, one.messages, tools=list(schemas) or None)
+    asked = one.ids or prompt_ids(tokenizer, one.messages, tools=list(schemas) or None)
     turn = read_turn(tokenizer, list(answer.ids), thinking=opens_thought(tokenizer, asked))
+    if one.ids:
+        one.ids += answer.ids
+        one.own += [True] * len(answer.ids)
     one.turns.append(turn)
     one.num_tokens += len(answer.ids)
     one.answer = turn.content
@@ -125,3 +150,92 @@ def _calls(one: Talk, turn: Turn, answer: Answer, max_calls: int) -> Sequence[Ca
         one.ended = "calls"
         return ()
     return turn.calls
+
+
+def _added(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], schemas: Sequence[dict[str, object]]
+) -> list[int]:
+    """What the template puts behind the assistant's last turn: results, and where the next turn begins."""
+    tools = list(schemas) or None
+    last = max(place for place, message in enumerate(messages) if message["role"] == "assistant")
+    told = render(tokenizer, list(messages[: last + 1]), tools=tools)
+    end = max(place for place, trained in enumerate(told.assistant_masks) if trained) + 1
+    whole = prompt_ids(tokenizer, list(messages), tools=tools)
+    if whole[:end] != told.input_ids[:end]:
+        what = "the chat template writes an earlier turn anew once a tool has answered"
+        raise TemplateError("tools", what, "practise with a template that only appends, such as chatml_tools")
+    return whole[end:]
+
+
+def transcript(messages: Sequence[Message]) -> str:
+    """Turns behind a question, for people to read: one line a call, one a result, then the answer."""
+    lines = []
+    for message in messages:
+        text = str(message.get("content") or "")
+        if message["role"] == "tool":
+            lines.append(f"[result] {text[:SHOWN]}")
+            continue
+        lines += [text] if text else []
+        for call in message.get("tool_calls", ()):
+            function = call["function"]
+            lines.append(f"[call] {function['name']} {json.dumps(function['arguments'], ensure_ascii=False)}"[:SHOWN])
+    return "\n".join(lines)
+
+
+class ToolEngine:
+    """An engine whose answers are whole conversations with tools, told as one: what the model wrote and what it was
+    told. `max_new_tokens` bounds a turn, and with the results the whole.
+
+    Args:
+        engine: writes the turns; it must take ids.
+        max_calls: of one conversation.
+    """
+
+    def __init__(self, engine: Engine, tokenizer: PreTrainedTokenizerBase, tools: Toolbox, max_calls: int) -> None:
+        self._engine, self._tokenizer, self._tools, self._max_calls = engine, tokenizer, tools, max_calls
+
+    def answer(
+        self,
+        asks: Sequence[Ask],
+        *,
+        max_new_tokens: int,
+        top_p: float = 1.0,
+        stop_strings: Sequence[str] = (),
+        seed: int = 0,
+    ) -> Iterator[list[Answer]]:
+        """As `llmkit.chat.ask.Engine`. Raises UserError for plain text, which has no place for calls."""
+        if stop_strings or any(isinstance(ask.prompt, str) for ask in asks):
+            raise UserError("tools", "the model has no chat template, and so no place for calls", "set one with tools")
+        talks = [
+            [Talk(list(ask.prompt), f"{ask.key} {place}", heat) for place, heat in enumerate(ask.temperatures)]  # type: ignore[arg-type]
+            for ask in asks
+        ]
+        talk(
+            self._engine,
+            self._tokenizer,
+            self._tools,
+            [one for each in talks for one in each],
+            max_new_tokens=max_new_tokens,
+            max_calls=self._max_calls,
+            top_p=top_p,
+            seed=seed,
+            exact=True,
+        )
+        for ask, each in zip(asks, talks, strict=True):
+            yield [_told(one, len(ask.prompt), max_new_tokens) for one in each]
+
+
+def _told(one: Talk, num_asked: int, max_new_tokens: int) -> Answer:
+    """Args: num_asked: messages of the prompt."""
+    if one.ended == "error":
+        return Answer("", "error", error=one.error, permanent=True)
+    ids, own = one.ids[-len(one.own) :][:max_new_tokens], one.own[:max_new_tokens]
+    is_whole = one.ended == "answered" and len(one.own) <= max_new_tokens
+    return Answer(
+        one.answer,
+        "stop" if is_whole else "length",
+        num_tokens=sum(own),
+        ids=tuple(ids),
+        own=tuple(own),
+        messages=tuple(one.messages[num_asked:]),
+    )

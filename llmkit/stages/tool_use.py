@@ -7,7 +7,6 @@ Which questions are asked does not depend on the run's seed. Processes share the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,12 +24,11 @@ from llmkit.recipe.tools import ToolsSpec
 from llmkit.stages.asked import stages_read
 from llmkit.stages.common import Worker
 from llmkit.stages.frozen import frozen_questions
-from llmkit.stages.talking import Talk, talk
+from llmkit.stages.talking import Talk, talk, transcript
 from llmkit.tools.toolbox import Toolbox, open_tools
 
 SLICE = 256
 """Conversations that go on together."""
-_SHOWN = 300
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def _asked(
             num_failed=sum(made.result.failed for made in one.made),
             seconds=one.call_seconds,
             is_cut=one.ended != "answered",
-            text=shown(one),
+            text=transcript(one.messages[1:]) or f"[no answer: {one.ended}]",
         )
         for row, (place, one) in enumerate(zip(places, talks, strict=True))
     ]
@@ -166,13 +164,3 @@ def numbers_of(one: Used, group: str, spec: ToolsSpec) -> dict[str, float]:
     if one.tools:
         found |= {"failed_calls": float(one.num_failed > 0), "seconds_per_call": one.seconds / len(one.tools)}
     return found | {"num_calls": float(len(one.tools)), "truncated": float(one.is_cut)}
-
-
-def shown(one: Talk) -> str:
-    """A conversation behind its question, for people to read: one line a call, one a result, then the answer."""
-    lines = []
-    for made in one.made:
-        call = made.call
-        what = f"{call.name} {json.dumps(call.arguments, ensure_ascii=False)}" if isinstance(call, Call) else call.text
-        lines += [f"[call] {what[:_SHOWN]}", f"[result] {made.result.text[:_SHOWN]}"]
-    return "\n".join([*lines, one.answer or f"[no answer: {one.ended}]"])

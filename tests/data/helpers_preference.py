@@ -50,11 +50,11 @@ def vowels(completions: list[Any], **_: Any) -> list[float]:
     return [sum(letter in "aeiou" for letter in text) / (len(text) or 1) for text in texts]
 
 
-def chat_model(model_dir: Path, folder: Path) -> Path:
+def chat_model(model_dir: Path, folder: Path, template: str = "chatml") -> Path:
     """Has the tokens of its template, and often ends its answers."""
     torch.manual_seed(0)
     tokenizer, model = AutoTokenizer.from_pretrained(model_dir), AutoModelForCausalLM.from_pretrained(model_dir)
-    new_tokens = prepare_tokenizer(tokenizer, load_template("chatml"))
+    new_tokens = prepare_tokenizer(tokenizer, load_template(template))
     fit_model(model, tokenizer, new_tokens)
     with torch.no_grad():
         model.get_input_embeddings().weight[tokenizer.eos_token_id].normal_(std=2)
