@@ -53,6 +53,11 @@ _ROOMS = {
     "refusals": ("knowledge",),
     "evaluate": ("evaluate", "intervals.py", "generation", "chat", "modeling"),
 }
+_RANKED_BY = {
+    "judge": (("asked", "engines"), ("chat", "modeling", "generation")),
+    "labeller": ((), ("rewards",)),
+}
+"""Who ranks -> the files of `stages/` and the rooms whose code that takes besides."""
 _EVAL_FILES = (".yaml", ".yml", ".jsonl", ".json", ".py")
 _PRACTICE_FILES = (
     "common", "training", "callbacks", "practising", "practice", "prompts", "rollouts", "measuring", "monitors",
@@ -179,6 +184,7 @@ def _ranked(stage: Any, upstream: Upstream) -> dict[str, str]:
         files = {"human": upstream.rankings, "file": Path(stage.path).expanduser() if stage.path else None}
         file = files.get(stage.by)
         parts = {"rollouts": upstream.data.get(stage.rollouts, "")}
+        parts |= _sources(*_RANKED_BY.get(stage.by, ((), ())))
         return parts | ({"rankings": digest(file)} if file is not None else {})
     if isinstance(stage, RolloutStage):
         return {f"model {name}": upstream.data.get(name, "") for name in stage.models}
