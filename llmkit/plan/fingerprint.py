@@ -260,4 +260,5 @@ def _sources(files: Iterable[str], rooms: Iterable[str]) -> dict[str, str]:
 
 
 def _room(path: Path) -> str:
-    return digest(path) if path.suffix else digest_of_sources(path)
+    # prompts of judges and writers, and refusals, are text files beside the code
+    return digest(path) if path.suffix else digest_of_sources(path, (".py", ".jinja", ".txt"))
