@@ -41,7 +41,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _ROOMS = {
     "pretrain": ("data", "chat", "modeling"),
     "sft": ("data", "chat", "modeling"),
-    "dpo": ("data", "chat", "modeling"),
+    "dpo": ("data", "chat", "modeling", "intervals.py"),
     "grpo": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
     "rloo": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
     "rollout": ("data", "chat", "modeling", "generation"),

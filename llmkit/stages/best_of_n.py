@@ -29,6 +29,7 @@ from llmkit.artifacts.stagefile import StageFile
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import UserError
 from llmkit.generation.choose import hash_of
+from llmkit.intervals import means_of
 from llmkit.knowledge.store import Steps, writing
 from llmkit.recipe.stages import BestOfNStage
 from llmkit.stages.asked import processes, where_of
@@ -36,7 +37,7 @@ from llmkit.stages.common import Worker, main
 from llmkit.stages.engines import AskedModel, check_installed
 from llmkit.stages.problems import read_problems
 from llmkit.stages.scoring import Scorer
-from llmkit.stages.solving import Attempt, attempt_chunks, means_of, numbers_of
+from llmkit.stages.solving import Attempt, attempt_chunks, numbers_of
 
 ATTEMPTS, TRAIN = "attempts", "train"
 CHUNK = 128

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,6 @@ from llmkit.data.problems import Problem, Problems
 from llmkit.errors import RunError
 from llmkit.evaluate.passes import budgets, maj_at_k, pass_at_k
 from llmkit.generation.engine import ids_of
-from llmkit.intervals import mean_interval
 from llmkit.knowledge.store import Row, Steps
 from llmkit.stages.asked import Pace
 from llmkit.stages.common import Worker
@@ -180,17 +179,6 @@ def numbers_of(attempts: Sequence[Sequence[Attempt]]) -> Numbers:
                     values[f"maj@{k}"] = maj_at_k(votes, is_right, k, seed=number)
         for name, value in values.items():
             found.setdefault(name, []).append(value)
-    return found
-
-
-def means_of(numbers: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Each number's mean over problems, with `_low` and `_high`, its 95 % interval."""
-    found: dict[str, float] = {}
-    for name, values in numbers.items():
-        found[name] = sum(values) / len(values)
-        interval = mean_interval(values, seed=0)
-        if interval is not None:
-            found |= {f"{name}_low": interval[0], f"{name}_high": interval[1]}
     return found
 
 
