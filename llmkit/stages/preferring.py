@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from llmkit.artifacts.manifest import read_manifest
 from llmkit.chat.ask import Answer
 from llmkit.chat.template import template_of
+from llmkit.chat.turn import answer_to
 from llmkit.data.pairs import split_answer
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import ModelError, RunError, UserError
@@ -65,10 +66,7 @@ def labelled_by(spec: LabellerSpec) -> Judge:
     (reward,) = load([RewardSpec(path=spec.path, args=spec.args)])
 
     def judge(prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
-        said = [
-            text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
-            for prompt, text in zip(prompts, texts, strict=True)
-        ]
+        said = [answer_to(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
         places = [f"prompt {number}" for number in range(len(texts))]
         values = score(reward, prompts, said, [()] * len(texts), [{}] * len(texts), places)
         return np.array([np.nan if value is None else value for value in values], dtype=float)
@@ -89,8 +87,7 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, prompt: Any, text: str, max_l
     """A prompt with an answer as a reward model reads it, in its own template and tokens: the text is rendered again,
     because a policy could find spellings of a text, token by token, that the model has never seen. Of what is too long
     the beginning goes."""
-    answer = text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
-    prompt_ids, ids = split_answer(tokenizer, prompt, answer)
+    prompt_ids, ids = split_answer(tokenizer, prompt, answer_to(prompt, text))
     return [*prompt_ids, *ids][-max_length:]
 
 

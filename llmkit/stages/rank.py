@@ -20,6 +20,7 @@ from typing import Any
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import DataSummary, Manifest, Sample
 from llmkit.artifacts.rundir import RANKINGS, RunDir
+from llmkit.chat.turn import answer_to, last_text
 from llmkit.errors import RunError, UserError
 from llmkit.knowledge.store import Steps, read_rows, writing
 from llmkit.preference.agreement import between, with_oneself
@@ -94,7 +95,7 @@ def scores_of(
         values = score(
             reward,
             [item.prompt for item, _, _ in flat],
-            [_said(item, text) for item, _, text in flat],
+            [answer_to(item.prompt, text) for item, _, text in flat],
             [()] * len(flat),
             [own for _, own, _ in flat],
             [f"prompt {item.id}" for item, _, _ in flat],
@@ -106,10 +107,6 @@ def scores_of(
         found += [[float(next(each) or 0.0) for _ in item.texts] for item, _ in part]
         on_progress(len(found))
     return found
-
-
-def _said(item: Item, text: str) -> Any:
-    return text if isinstance(item.prompt, str) else [{"role": "assistant", "content": text}]
 
 
 def by_file(worker: Worker, source: Path, items: Mapping[str, Item]) -> tuple[list[Decision], dict[str, float]]:
@@ -205,7 +202,7 @@ def keep(
         metrics={name: float(count) for name, count in counts.items()} | agreements(decisions) | dict(metrics),
         data=DataSummary(num_rows=len(rows)),
         samples=[
-            Sample(prompt=_text(row["prompt"]), completion=_text(answer), label="ranked first")
+            Sample(prompt=last_text(row["prompt"]), completion=last_text(answer), label="ranked first")
             for row, answer in zip(rows, best, strict=False)
         ],
     )
@@ -220,7 +217,7 @@ def rows_of(decisions: Sequence[Decision], items: Mapping[str, Item], pairs: Pai
     found = []
     for id, ranks in rankings.items():
         item = items[id]
-        answers = [_said(item, text) for text in item.texts.values()]
+        answers = [answer_to(item.prompt, text) for text in item.texts.values()]
         found.append(
             {"prompt": item.prompt, "answers": answers, "rankings": [[own[i] for i in item.texts] for own in ranks]}
         )
@@ -237,10 +234,6 @@ def agreements(decisions: Sequence[Decision]) -> dict[str, float]:
         taus = [one.tau for one in group if one.tau is not None]
         found |= {name: sum(taus) / len(taus)} if taus else {}
     return found
-
-
-def _text(said: Any) -> str:
-    return said if isinstance(said, str) else str(said[-1]["content"])
 
 
 if __name__ == "__main__":

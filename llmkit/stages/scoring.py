@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from llmkit.chat.ask import Answer
+from llmkit.chat.turn import answer_to
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import UserError
 from llmkit.knowledge.match import is_accepted
@@ -74,7 +75,7 @@ class Scorer:
         log_metric: LogMetric | None = None,
     ) -> Scores:
         """Problem i of answer i. Raises UserError where a reward fails."""
-        completions = [_completion(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
+        completions = [answer_to(one.prompt, answer.text) for one, answer in zip(problems, answers, strict=True)]
         places = [problem.place for problem in problems]
         found = [
             score(
@@ -119,9 +120,3 @@ def vote_of(text: str) -> str | None:
     """The answer that a text gives, for votes and tables."""
     found = found_in(text).lenient
     return None if found is None else canonical(found)
-
-
-def _completion(problem: Problem, answer: Answer) -> Any:
-    if isinstance(problem.prompt, str):
-        return answer.text
-    return [{"role": "assistant", "content": answer.text}]
