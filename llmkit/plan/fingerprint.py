@@ -55,7 +55,7 @@ _ROOMS = {
 }
 _RANKED_BY = {
     "judge": (("asked", "engines"), ("chat", "modeling", "generation")),
-    "labeller": ((), ("rewards",)),
+    "labeller": (("preferring",), ("rewards",)),
 }
 """Who ranks -> the files of `stages/` and the rooms whose code that takes besides."""
 _EVAL_FILES = (".yaml", ".yml", ".jsonl", ".json", ".py")

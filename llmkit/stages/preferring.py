@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,15 +61,35 @@ def judged_by(folder: Path) -> Judge:
     return judge
 
 
-def labelled_by(spec: LabellerSpec) -> Judge:
-    """A function as judge. Raises UserError where it fails."""
+class Labeller(Judge, Protocol):
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        texts: Sequence[str],
+        columns: Sequence[Mapping[str, Any]] | None = None,
+        places: Sequence[str] | None = None,
+    ) -> np.ndarray:
+        """As a judge. Args: columns: of each answer's row, by name. places: where each row stands, for messages."""
+
+
+def labelled_by(spec: LabellerSpec) -> Labeller:
+    """A function as judge. Raises UserError where it fails, or does not score an answer."""
     (reward,) = load([RewardSpec(path=spec.path, args=spec.args)])
 
-    def judge(prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
+    def judge(
+        prompts: Sequence[Any],
+        texts: Sequence[str],
+        columns: Sequence[Mapping[str, Any]] | None = None,
+        places: Sequence[str] | None = None,
+    ) -> np.ndarray:
         said = [answer_to(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
-        places = [f"prompt {number}" for number in range(len(texts))]
-        values = score(reward, prompts, said, [()] * len(texts), [{}] * len(texts), places)
-        return np.array([np.nan if value is None else value for value in values], dtype=float)
+        columns = columns or [{}] * len(texts)
+        places = places or [f"prompt {number}" for number in range(len(texts))]
+        values = score(reward, prompts, said, [()] * len(texts), columns, places)
+        if None in values:
+            what = f"does not score an answer to {places[values.index(None)]}"
+            raise UserError(f"labeller {spec.path}", what, "return a number")
+        return np.array(values, dtype=float)
 
     return judge
 

@@ -30,14 +30,12 @@ from llmkit.preference.rankings import Decision, standing
 from llmkit.preference.rollouts import FILE as ROLLOUTS
 from llmkit.preference.rollouts import Item, read_rollouts
 from llmkit.preference.store import read_events
-from llmkit.recipe.practice import RewardSpec
 from llmkit.recipe.preference import LabellerSpec
 from llmkit.recipe.stages_preference import RankStage
-from llmkit.rewards.guard import score
-from llmkit.rewards.registry import load
 from llmkit.stages.asked import Pace, where_of
 from llmkit.stages.common import Worker, main
 from llmkit.stages.engines import AskedModel, check_engine, engine_of
+from llmkit.stages.preferring import labelled_by
 from llmkit.stages.rank_judge import RankJudge
 
 CHUNK, JUDGED = 64, "judged"
@@ -87,24 +85,14 @@ def scores_of(
     Raises:
         UserError: the function fails, or does not score a completion.
     """
-    (reward,) = load([RewardSpec(path=spec.path, args=spec.args)])
-    found: list[Scores] = []
+    labeller, found = labelled_by(spec), list[Scores]()
     for start in range(0, len(items), SLICE):
         part = list(zip(items[start : start + SLICE], columns[start : start + SLICE], strict=True))
         flat = [(item, own, text) for item, own in part for text in item.texts.values()]
-        values = score(
-            reward,
-            [item.prompt for item, _, _ in flat],
-            [answer_to(item.prompt, text) for item, _, text in flat],
-            [()] * len(flat),
-            [own for _, own, _ in flat],
-            [f"prompt {item.id}" for item, _, _ in flat],
-        )
-        if None in values:
-            item = flat[values.index(None)][0]
-            raise UserError(f"labeller {spec.path}", f"does not score an answer to {item.id}", "return a number")
-        each = iter(values)
-        found += [[float(next(each) or 0.0) for _ in item.texts] for item, _ in part]
+        prompts, texts = [item.prompt for item, _, _ in flat], [text for _, _, text in flat]
+        places = [f"prompt {item.id}" for item, _, _ in flat]
+        each = iter(labeller(prompts, texts, [own for _, own, _ in flat], places).tolist())
+        found += [[next(each) for _ in item.texts] for item, _ in part]
         on_progress(len(found))
     return found
 

@@ -22,10 +22,10 @@ from llmkit.modeling.reward_model import RewardCard, load_rewards, load_scorer
 from llmkit.preference.rollouts import read_rollouts
 from llmkit.preference.watch import Evaluation, best_of
 from llmkit.recipe.parts import DataSource
-from llmkit.recipe.preference import DegenerateSpec, RankingLossSpec
+from llmkit.recipe.preference import DegenerateSpec, LabellerSpec, RankingLossSpec
 from llmkit.stages import rollout
 from llmkit.stages.common import Worker
-from llmkit.stages.preferring import score_texts
+from llmkit.stages.preferring import labelled_by, score_texts
 from llmkit.stages.ranking_trainer import RankingCollator, RankingTrainer
 
 LIKES = "data.helpers_preference:vowels"
@@ -121,6 +121,16 @@ def test_ranks_follow_the_function(made: Chain) -> None:
         )
     pairs = rows_of(made.dirs["ranks-own"] / "data" / "pairs.jsonl")
     assert all(vowels([row["chosen"]]) > vowels([row["rejected"]]) for row in pairs)
+
+
+def test_a_labeller_that_does_not_score_an_answer_stops_the_stage(made: Chain, tmp_path: Path) -> None:
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    silent = "data.helpers_preference:silent"
+    with pytest.raises(UserError, match=r"labeller .*silent: does not score an answer to prompt \w+"):
+        chain.run("rank", "silent", rollouts="answers-own", by="labeller", labeller=silent)
+    with pytest.raises(UserError, match="does not score an answer to prompt 1"):
+        labelled_by(LabellerSpec(path=silent))(["a", "b"], ["yes", "no"])
 
 
 def test_people_are_waited_for_with_words_and_their_rankings_outlive_the_stage(made: Chain, tmp_path: Path) -> None:
