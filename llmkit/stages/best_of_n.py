@@ -32,7 +32,7 @@ from llmkit.generation.choose import hash_of
 from llmkit.intervals import means_of
 from llmkit.knowledge.store import Steps, writing
 from llmkit.recipe.stages import BestOfNStage
-from llmkit.stages.asked import processes, where_of
+from llmkit.stages.asked import chunks_of, processes, where_of
 from llmkit.stages.common import Worker, main
 from llmkit.stages.engines import AskedModel, check_installed
 from llmkit.stages.problems import read_problems
@@ -56,7 +56,7 @@ def run(worker: Worker) -> Manifest:
     if worker.is_main:
         steps.begin({ATTEMPTS: attempts_key(file)})
     state.wait_for_everyone()
-    chunks = [range(start, min(start + CHUNK, len(problems))) for start in range(0, len(problems), CHUNK)]
+    chunks = chunks_of(len(problems), CHUNK)
     rate = attempt_chunks(
         worker,
         state,
