@@ -78,8 +78,9 @@ _SHARED_FILES = {
 }
 _TRAINING_FILES = ("common", "training", "callbacks")
 # of these the content counts, not the names; how many questions are asked at once changes no answer
-_NOT_SETTINGS = {"name", "from", "launch", "data", "evals", "questions", "documents", "probes", "batch_size"}
-_NOT_SETTINGS |= {"rollouts", "models"}
+_NOT_SETTINGS = {
+    "name", "from", "launch", "data", "evals", "questions", "documents", "probes", "rollouts", "models", "batch_size",
+}  # fmt: skip
 LOGGING = frozenset({"logging_steps", "logging_strategy", "logging_first_step"})
 NOT_RESULTS = LOGGING | frozenset(
     {
