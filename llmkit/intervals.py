@@ -10,7 +10,7 @@ intervals of no width; the bootstrap is for everything else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import sqrt
 from typing import Any
 
@@ -30,6 +30,19 @@ def mean_interval(values: Sequence[float], seed: int) -> tuple[float, float] | N
     if is_binary(values):
         return wilson(int(sum(values)), len(values))
     return bootstrap_mean(values, seed) if len(values) > 1 else None
+
+
+def means_of(numbers: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Each number's mean, with `_low` and `_high`, its 95 % interval. Those without values are left out."""
+    found: dict[str, float] = {}
+    for name, values in numbers.items():
+        if not len(values):
+            continue
+        found[name] = float(sum(values) / len(values))
+        interval = mean_interval(values, seed=0)
+        if interval is not None:
+            found |= {f"{name}_low": interval[0], f"{name}_high": interval[1]}
+    return found
 
 
 def paired_interval(before: Sequence[float], after: Sequence[float], seed: int) -> tuple[float, float] | None:

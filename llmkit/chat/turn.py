@@ -9,6 +9,7 @@ Needs no tokenizer, and imports no model library. A call inside of the reasoning
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -62,6 +63,16 @@ class Turn:
         if len(calls) < len(self.calls):
             return {"role": "assistant", "content": self.text}
         return {"role": "assistant", **reasoning, "content": self.content, **({"tool_calls": calls} if calls else {})}
+
+
+def answer_to(prompt: str | Sequence[Message], text: str) -> str | list[Message]:
+    """An answer in its prompt's shape: the text itself, or a conversation's next message."""
+    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+
+
+def last_text(said: str | Sequence[Message]) -> str:
+    """A prompt or an answer as text; of messages the last one's content."""
+    return said if isinstance(said, str) else str(said[-1].get("content") or "")
 
 
 def read_text(text: str, *, thinking: bool) -> Turn:

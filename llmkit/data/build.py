@@ -200,10 +200,15 @@ def publish(made: Path, target: Path) -> None:
 
 
 def _load(target: Path, mixture: Mixture) -> Built:
-    facts = read_json(target / "built.json")
     file = target / "packed.arrow"
     rows = datasets.Dataset.from_file(str(target / "tokens.arrow"))
     dataset = datasets.Dataset.from_file(str(file)) if file.is_file() else trainable(rows)
+    return loaded(target, mixture, dataset, rows)
+
+
+def loaded(target: Path, mixture: Mixture, dataset: datasets.Dataset, rows: datasets.Dataset) -> Built:
+    """Rows that `cached` has left, with what is known of them and of their sources."""
+    facts = read_json(target / "built.json")
     summary = DataSummary(**facts["summary"] | {"sources": mixture.counts, "rejected_file": mixture.rejected_file})
     return Built(dataset, rows, summary, [Example(**example) for example in facts["examples"]], facts["num_bytes"])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
+from llmkit.chat.turn import answer_to, last_text
 from llmkit.data.messages import Row
 
 _FLATTERY = (
@@ -23,29 +23,20 @@ def degenerate(row: Row, kinds: Sequence[str], rng: random.Random) -> str:
     if kind == "empty":
         return ""
     if kind == "copied":
-        return asked(row["prompt"])
+        return last_text(row["prompt"])
     if kind == "flattery":
         return rng.choice(_FLATTERY)
-    words = _text(rng.choice(row["answers"])).split() or ["the"]
+    words = last_text(rng.choice(row["answers"])).split() or ["the"]
     start, size = rng.randrange(len(words)), rng.randint(1, 4)
-    said = _text(rng.choice(row["answers"])) if rng.random() < 0.5 else ""
+    said = last_text(rng.choice(row["answers"])) if rng.random() < 0.5 else ""
     return " ".join([said, *(words[start : start + size] * rng.randint(3, 12))]).strip()
 
 
 def with_degenerate(row: Row, kinds: Sequence[str], rng: random.Random) -> Row:
     """The row with one more answer, behind all others for every rater."""
     text = degenerate(row, kinds, rng)
-    answer: Any = text if isinstance(row["prompt"], str) else [{"role": "assistant", "content": text}]
-    if any(_text(other).strip() == text.strip() for other in row["answers"]):
+    answer = answer_to(row["prompt"], text)
+    if any(last_text(other).strip() == text.strip() for other in row["answers"]):
         return row
     rankings = [[*ranks, max(ranks) + 1] for ranks in row["rankings"]]
     return {**row, "answers": [*row["answers"], answer], "rankings": rankings}
-
-
-def asked(prompt: Any) -> str:
-    """What a prompt asks last."""
-    return prompt if isinstance(prompt, str) else str(prompt[-1].get("content") or "")
-
-
-def _text(answer: Any) -> str:
-    return answer if isinstance(answer, str) else str(answer[-1].get("content") or "")

@@ -6,8 +6,6 @@ behind the generation prompt to its stop token. Cached as `llmkit.data.build` ca
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,14 +16,14 @@ import datasets
 from datasets.arrow_writer import ArrowWriter
 from transformers import PreTrainedTokenizerBase
 
-from llmkit.artifacts.files import read_json, write_json
+from llmkit.artifacts.files import write_json
 from llmkit.artifacts.manifest import DataSummary
-from llmkit.chat.encode import document_eos, spelled_tokens
-from llmkit.data.build import ACCEPTS, Built, cached
+from llmkit.chat.encode import document_eos
+from llmkit.data.build import ACCEPTS, Built, cached, loaded
 from llmkit.data.encode import IGNORE, at, encode
 from llmkit.data.messages import Row
 from llmkit.data.mixture import Mixture, mix
-from llmkit.data.tokens import NUM_EXAMPLES, Example, Settings, quantiles
+from llmkit.data.tokens import NUM_EXAMPLES, Example, Settings, facts_of, quantiles, spells_tokens, told
 from llmkit.errors import DataError, TemplateError
 from llmkit.recipe.parts import DataSource
 
@@ -139,10 +137,8 @@ def build_pairs(
         gated_file=gated_file,
     )
     target, mixture = cached(mixed, tokenizer, settings, cache_dir, partial(_write, tokenizer, max_length, progress))
-    facts, rows = read_json(target / "built.json"), datasets.Dataset.from_file(str(target / "pairs.arrow"))
-    summary = DataSummary(**facts["summary"] | {"sources": mixture.counts, "rejected_file": mixture.rejected_file})
-    examples = [Example(**example) for example in facts["examples"]]
-    return Built(rows.select_columns(COLUMNS), rows, summary, examples, num_bytes=0)
+    rows = datasets.Dataset.from_file(str(target / "pairs.arrow"))
+    return loaded(target, mixture, rows.select_columns(COLUMNS), rows)
 
 
 def _write(
@@ -153,12 +149,11 @@ def _write(
     folder: Path,
 ) -> None:
     """`pairs.arrow`, and `built.json` with `summary` and `examples`."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # rows are encoded one at a time
     lengths: list[int] = []
     num_tokens = num_trained = num_truncated = num_spelling = 0
     examples: list[Example] = []
     with ArrowWriter(path=str(folder / "pairs.arrow"), features=_FEATURES, writer_batch_size=1000) as writer:
-        for done, placed in enumerate(mixture, start=1):
+        for placed in told(mixture, progress):
             try:
                 whole = pair_of(tokenizer, placed.row)
                 cut = _cut(whole, max_length)
@@ -173,9 +168,7 @@ def _write(
             num_tokens += 2 * len(cut.prompt_ids) + sum(sizes)
             num_trained += sum(sizes)
             num_truncated += any(flags.values())
-            num_spelling += bool(spelled_tokens(tokenizer, json.dumps(placed.row, ensure_ascii=False, default=str)))
-            if progress is not None and (done % 1000 == 0 or done == len(mixture)):
-                progress(done, len(mixture))
+            num_spelling += spells_tokens(tokenizer, placed.row)
         writer.finalize()
     summary = DataSummary(
         num_rows=len(mixture),
@@ -185,8 +178,7 @@ def _write(
         num_spelling_tokens=num_spelling,
         length_quantiles=quantiles(lengths),
     )
-    facts = {"summary": summary.model_dump(), "examples": [asdict(example) for example in examples]}
-    write_json(folder / "built.json", facts)
+    write_json(folder / "built.json", facts_of(summary, examples))
 
 
 def _answer(pair: Pair, side: Side) -> list[int]:

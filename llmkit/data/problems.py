@@ -14,6 +14,7 @@ import numpy as np
 
 from llmkit.artifacts.files import disk_error
 from llmkit.artifacts.manifest import SourceCount
+from llmkit.chat.turn import last_text
 from llmkit.data.messages import Row
 from llmkit.data.mixture import Mixture, mix
 from llmkit.data.pool import packed
@@ -44,7 +45,7 @@ class Problem:
     @property
     def asked(self) -> str:
         """What is asked last: the text itself, or the content of the last message."""
-        return self.prompt if isinstance(self.prompt, str) else str(self.prompt[-1]["content"])
+        return last_text(self.prompt)
 
 
 class Problems:

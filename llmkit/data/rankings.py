@@ -7,7 +7,6 @@ pairs are rankings of two. Cached as `llmkit.data.build` caches its rows.
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -21,16 +20,15 @@ import numpy as np
 from datasets.arrow_writer import ArrowWriter
 from transformers import PreTrainedTokenizerBase
 
-from llmkit.artifacts.files import read_json, write_json
+from llmkit.artifacts.files import write_json
 from llmkit.artifacts.manifest import DataSummary
-from llmkit.chat.encode import spelled_tokens
-from llmkit.data.build import ACCEPTS, Built, cached
+from llmkit.data.build import ACCEPTS, Built, cached, loaded
 from llmkit.data.degenerate import with_degenerate
 from llmkit.data.encode import IGNORE, at
 from llmkit.data.messages import Row
 from llmkit.data.mixture import Mixture, mix
 from llmkit.data.pairs import split_answer
-from llmkit.data.tokens import NUM_EXAMPLES, Example, Settings, quantiles
+from llmkit.data.tokens import NUM_EXAMPLES, Example, Settings, facts_of, quantiles, spells_tokens, told
 from llmkit.errors import DataError, TemplateError
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.preference import DegenerateSpec
@@ -150,10 +148,8 @@ def build_rankings(
     )
     write = partial(_write, tokenizer, max_length, degenerate, progress)
     target, mixture = cached(mixed, tokenizer, settings, cache_dir, write)
-    facts, rows = read_json(target / "built.json"), datasets.Dataset.from_file(str(target / "rankings.arrow"))
-    summary = DataSummary(**facts["summary"] | {"sources": mixture.counts, "rejected_file": mixture.rejected_file})
-    examples = [Example(**example) for example in facts["examples"]]
-    return Built(rows.select_columns(COLUMNS), rows, summary, examples, num_bytes=0)
+    rows = datasets.Dataset.from_file(str(target / "rankings.arrow"))
+    return loaded(target, mixture, rows.select_columns(COLUMNS), rows)
 
 
 def _write(
@@ -165,12 +161,11 @@ def _write(
     folder: Path,
 ) -> None:
     """`rankings.arrow`, and `built.json` with `summary` and `examples`."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # rows are encoded one at a time
     lengths: list[int] = []
     num_tokens = num_trained = num_truncated = num_spelling = 0
     examples: list[Example] = []
     with ArrowWriter(path=str(folder / "rankings.arrow"), features=_FEATURES, writer_batch_size=1000) as writer:
-        for done, placed in enumerate(mixture, start=1):
+        for placed in told(mixture, progress):
             row = as_ranking(placed.row)
             place, num_ranked = place_of(row["prompt"]), len(row["answers"])
             whole = row
@@ -191,9 +186,7 @@ def _write(
                 lengths.append(len(ranked.prompt_ids) + max(sizes))
                 num_tokens += len(sizes) * len(ranked.prompt_ids) + sum(sizes)
                 num_trained += sum(sizes)
-            num_spelling += bool(spelled_tokens(tokenizer, json.dumps(placed.row, ensure_ascii=False, default=str)))
-            if progress is not None and (done % 1000 == 0 or done == len(mixture)):
-                progress(done, len(mixture))
+            num_spelling += spells_tokens(tokenizer, placed.row)
         writer.finalize()
     summary = DataSummary(
         num_rows=len(lengths),
@@ -203,8 +196,7 @@ def _write(
         num_spelling_tokens=num_spelling,
         length_quantiles=quantiles(lengths) if lengths else {},
     )
-    facts = {"summary": summary.model_dump(), "examples": [asdict(example) for example in examples]}
-    write_json(folder / "built.json", facts)
+    write_json(folder / "built.json", facts_of(summary, examples))
 
 
 def _chosen(prompt: Any, fraction: float) -> bool:

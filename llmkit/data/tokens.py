@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from llmkit.chat.encode import spelled_tokens
 from llmkit.data.encode import IGNORE, Encoded, at, encode
 from llmkit.data.messages import Row
 from llmkit.data.mixture import Mixture
+from llmkit.data.pool import Placed
 from llmkit.errors import DataError, TemplateError
 from llmkit.recipe.stages import DpoStage, PretrainStage, SftStage
 from llmkit.recipe.trainer_keys import declared
@@ -88,13 +89,11 @@ def tokenise(
     Raises:
         DataError, TemplateError: a row cannot be rendered; with its file and line.
     """
-    # rows are encoded one at a time: starting threads for each doubles the work, and on a busy machine far more
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     lengths: list[int] = []
     num_trained = num_truncated = num_spelling = num_bytes = 0
     examples: list[Example] = []
     with ArrowWriter(path=str(path), features=_FEATURES, writer_batch_size=1000) as writer:
-        for done, placed in enumerate(mixture, start=1):
+        for placed in told(mixture, progress):
             try:
                 encoded = encode(
                     tokenizer,
@@ -107,7 +106,7 @@ def tokenise(
             if len(examples) < NUM_EXAMPLES:
                 examples.append(Example(placed.row, placed.where, encoded.input_ids, encoded.labels))
             num_bytes += encoded.num_bytes
-            num_spelling += bool(spelled_tokens(tokenizer, json.dumps(placed.row, ensure_ascii=False, default=str)))
+            num_spelling += spells_tokens(tokenizer, placed.row)
             truncated = settings.kind == "sft" and len(encoded.input_ids) > (settings.max_length or 2**62)
             num_truncated += truncated
             shape = rendered_as(placed.row, tokenizer)
@@ -115,8 +114,6 @@ def tokenise(
                 writer.write({"input_ids": ids, "labels": labels, "shape": shape, "truncated": truncated})
                 lengths.append(len(ids))
                 num_trained += len(labels) - labels.count(IGNORE)
-            if progress is not None and (done % 1000 == 0 or done == len(mixture)):
-                progress(done, len(mixture))
         writer.finalize()
     summary = DataSummary(
         num_rows=len(mixture),
@@ -126,7 +123,27 @@ def tokenise(
         num_spelling_tokens=num_spelling,
         length_quantiles=quantiles(lengths),
     )
-    return {"summary": summary.model_dump(), "examples": [asdict(e) for e in examples], "num_bytes": num_bytes}
+    return facts_of(summary, examples, num_bytes)
+
+
+def told(mixture: Mixture, progress: Callable[[int, int], None] | None) -> Iterator[Placed]:
+    """The rows to be tokenised, one by one. Args: progress: called now and then with (rows done, rows in all)."""
+    # starting threads for each row doubles the work, and on a busy machine far more
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for done, placed in enumerate(mixture, start=1):
+        yield placed
+        if progress is not None and (done % 1000 == 0 or done == len(mixture)):
+            progress(done, len(mixture))
+
+
+def spells_tokens(tokenizer: PreTrainedTokenizerBase, row: Row) -> bool:
+    """Whether a row's texts spell control tokens."""
+    return bool(spelled_tokens(tokenizer, json.dumps(row, ensure_ascii=False, default=str)))
+
+
+def facts_of(summary: DataSummary, examples: Sequence[Example], num_bytes: int = 0) -> dict[str, Any]:
+    """What `built.json` says of rows, as plain data."""
+    return {"summary": summary.model_dump(), "examples": [asdict(each) for each in examples], "num_bytes": num_bytes}
 
 
 def rendered_as(row: Row, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -93,18 +93,22 @@ def load_model(
     """
     if (Path(resolve(name_or_path)) / ADAPTER).is_file():
         return _with_adapter(Path(resolve(name_or_path)), dtype, attn_implementation)
-    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True, "trust_remote_code": False}
-    if attn_implementation:
-        options["attn_implementation"] = attn_implementation
-    options |= quantized(quantization)
+    options = weight_options(dtype, attn_implementation, quantization)
     with source_of(name_or_path, revision) as source:
         return AutoModelForCausalLM.from_pretrained(source, revision=revision, **options)
 
 
-def quantized(quantization: str | None) -> dict[str, Any]:
-    """Options of `from_pretrained` that hold the weights in 4 bits for "nf4"; none for None."""
-    if quantization is None:
-        return {}
+def weight_options(
+    dtype: str, attn_implementation: str | None = None, quantization: str | None = None
+) -> dict[str, Any]:
+    """Options of `from_pretrained`: weights from safetensors only, and nobody's code."""
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True, "trust_remote_code": False}
+    if attn_implementation:
+        options["attn_implementation"] = attn_implementation
+    return options | (_quantized() if quantization else {})
+
+
+def _quantized() -> dict[str, Any]:
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

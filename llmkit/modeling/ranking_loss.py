@@ -8,6 +8,7 @@ single pairs takes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -24,19 +25,26 @@ class Ranked:
 
     ranks_BRK: Tensor
 
-    @property
+    @cached_property
     def gap_BRKK(self) -> Tensor:
         """[i, j]: places by which answer i is ranked above j; 0 where either is none."""
-        both_BRKK = (self.ranks_BRK > 0)[..., :, None] & (self.ranks_BRK > 0)[..., None, :]
-        return (self.ranks_BRK[..., None, :] - self.ranks_BRK[..., :, None]) * both_BRKK
+        return (self.ranks_BRK[..., None, :] - self.ranks_BRK[..., :, None]) * self._both_BRKK
 
     @property
     def tied_BRKK(self) -> Tensor:
         """[i, j], i < j: both are answers, of one rank."""
+        return (self._both_BRKK & (self.gap_BRKK == 0)).triu(1)
+
+    @property
+    def _both_BRKK(self) -> Tensor:
+        """[i, j]: both are answers."""
         real_BRK = self.ranks_BRK > 0
-        both_BRKK = real_BRK[..., :, None] & real_BRK[..., None, :]
-        same_BRKK = self.ranks_BRK[..., :, None] == self.ranks_BRK[..., None, :]
-        return (both_BRKK & same_BRKK).triu(1)
+        return real_BRK[..., :, None] & real_BRK[..., None, :]
+
+
+def differences(scores_BK: Tensor) -> Tensor:
+    """(B, 1, K, K): [i, j] is the score of answer i minus that of j, for every rater."""
+    return (scores_BK[:, :, None] - scores_BK[:, None, :])[:, None]
 
 
 def pairwise(
@@ -51,16 +59,15 @@ def pairwise(
         scores_BK: float32, any finite number where there is no answer.
         ties: "drop", or "equal": pairs of one rank are asked to score the same (each way round with half a weight).
     """
-    gap_BRKK = ranked.gap_BRKK
-    difference_BRKK = (scores_BK[:, :, None] - scores_BK[:, None, :])[:, None] - margin * gap_BRKK
+    gap_BRKK, plain_B1KK = ranked.gap_BRKK, differences(scores_BK)
+    difference_BRKK = plain_B1KK - margin * gap_BRKK
     loss_BRKK = (1 - label_smoothing) * F.softplus(-difference_BRKK) + label_smoothing * F.softplus(difference_BRKK)
     better_BRKK = gap_BRKK > 0
     total_B = (loss_BRKK * better_BRKK).sum((1, 2, 3))
     count_B = better_BRKK.sum((1, 2, 3))
     if ties == "equal":
-        plain_BRKK = (scores_BK[:, :, None] - scores_BK[:, None, :])[:, None]
         tied_BRKK = ranked.tied_BRKK
-        total_B = total_B + (0.5 * (F.softplus(plain_BRKK) + F.softplus(-plain_BRKK)) * tied_BRKK).sum((1, 2, 3))
+        total_B = total_B + (0.5 * (F.softplus(plain_B1KK) + F.softplus(-plain_B1KK)) * tied_BRKK).sum((1, 2, 3))
         count_B = count_B + tied_BRKK.sum((1, 2, 3))
     return (total_B / count_B.clamp(min=1)).mean()
 

@@ -22,7 +22,7 @@ from trl.trainer.reward_trainer import suppress_seqcls_warning
 
 from llmkit.artifacts.files import read_json
 from llmkit.errors import ModelError
-from llmkit.modeling.load import load_config, load_tokenizer, quantized, source_of
+from llmkit.modeling.load import load_config, load_tokenizer, source_of, weight_options
 
 CARD, PROMPTS = "reward.json", "prompts.npy"
 HEAD = "score"
@@ -78,10 +78,7 @@ def load_scorer(
         if getattr(text, "layer_types", None):
             text.layer_types = text.layer_types[:num_layers]
     config.num_labels = 1
-    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True, "trust_remote_code": False}
-    if attn_implementation:
-        options["attn_implementation"] = attn_implementation
-    options |= quantized(quantization)
+    options = weight_options(dtype, attn_implementation, quantization)
     set_seed(seed)
     with source_of(name_or_path, revision) as source, suppress_seqcls_warning():
         model = AutoModelForSequenceClassification.from_pretrained(source, revision=revision, config=config, **options)
@@ -119,9 +116,9 @@ class RewardModels:
     """
 
     def __init__(
-        self, card: RewardCard, members: Sequence[PreTrainedModel], tokenizer: PreTrainedTokenizerBase, folder: Path
+        self, card: RewardCard, members: Sequence[PreTrainedModel], tokenizer: PreTrainedTokenizerBase
     ) -> None:
-        self.card, self.members, self.tokenizer, self.folder = card, list(members), tokenizer, folder
+        self.card, self.members, self.tokenizer = card, list(members), tokenizer
 
     @torch.inference_mode()
     def raw(self, rows_ids: Sequence[Sequence[int]], batch_size: int = 64) -> np.ndarray:
@@ -161,8 +158,8 @@ def padded(rows_ids: Sequence[Sequence[int]], pad_token_id: int, multiple: int |
     return ids_NT, mask_NT
 
 
-def load_rewards(folder: Path, *, dtype: str = "float32", device: torch.device | str = "cpu") -> RewardModels:
-    """The reward model in a folder that a `reward` stage left.
+def load_rewards(folder: Path, *, device: torch.device | str = "cpu") -> RewardModels:
+    """The reward model in a folder that a `reward` stage left, in float32.
 
     Raises:
         ModelError: it is no such folder, or is not whole.
@@ -175,9 +172,7 @@ def load_rewards(folder: Path, *, dtype: str = "float32", device: torch.device |
     members = []
     for name in card.members:
         with source_of(str(folder / name), None) as source:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                source, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-            )
+            model = AutoModelForSequenceClassification.from_pretrained(source, **weight_options("float32"))
         keep_scores_exact(model)
         members.append(model.to(device).eval().requires_grad_(False))
-    return RewardModels(card, members, load_tokenizer(str(folder / card.members[0])), folder)
+    return RewardModels(card, members, load_tokenizer(str(folder / card.members[0])))

@@ -38,10 +38,10 @@ def chain(recipe: Recipe) -> list[Any]:
     for stage in recipe.stages:
         done = [s.name for s in stages if not isinstance(s, EvaluateStage)]
         stages.append(_resolved(recipe, stage))
-        if measured and stage.makes_model:
-            stages += _automatic(recipe, stage.name, stage.name, stage.launch, [*done, stage.name])
         if not stage.makes_model:
             stages += _after(recipe, stage, [*done, stage.name])
+        elif measured:
+            stages += _automatic(recipe, stage.name, stage.name, stage.launch, [*done, stage.name])
     return stages
 
 

@@ -157,7 +157,7 @@ def digest_of_package(module: str) -> str:
     return digest_of_sources(folder)
 
 
-def digest_of_sources(folder: Path) -> str:
-    """All Python files under a folder, with their relative paths."""
-    files = sorted(folder.rglob("*.py"))
+def digest_of_sources(folder: Path, suffixes: tuple[str, ...] = (".py",)) -> str:
+    """All Python files under a folder, or those of other suffixes, with their relative paths."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in suffixes)
     return sha256_of([(str(path.relative_to(folder)), digest(path)) for path in files])

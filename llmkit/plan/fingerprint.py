@@ -42,11 +42,11 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _ROOMS = {
     "pretrain": ("data", "chat", "modeling"),
     "sft": ("data", "chat", "modeling"),
-    "dpo": ("data", "chat", "modeling"),
+    "dpo": ("data", "chat", "modeling", "intervals.py"),
     "grpo": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
     "rloo": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
     "rollout": ("data", "chat", "modeling", "generation"),
-    "rank": ("preference", "intervals.py", "knowledge"),
+    "rank": ("preference", "intervals.py", "knowledge", "chat/turn.py"),
     "reward": ("data", "chat", "modeling", "preference", "intervals.py"),
     "rlhf": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "preference", "intervals.py"),
     "best_of_n": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
@@ -55,6 +55,11 @@ _ROOMS = {
     "search_index": ("tools", "data"),
     "evaluate": ("evaluate", "intervals.py", "generation", "chat", "modeling"),
 }
+_RANKED_BY = {
+    "judge": (("asked", "engines"), ("chat", "modeling", "generation")),
+    "labeller": (("preferring",), ("rewards",)),
+}
+"""Who ranks -> the files of `stages/` and the rooms whose code that takes besides."""
 _EVAL_FILES = (".yaml", ".yml", ".jsonl", ".json", ".py")
 _PRACTICE_FILES = (
     "common", "training", "callbacks", "practising", "practice", "prompts", "rollouts", "measuring", "monitors",
@@ -76,8 +81,9 @@ _SHARED_FILES = {
 }
 _TRAINING_FILES = ("common", "training", "callbacks")
 # of these the content counts, not the names; how many questions are asked at once changes no answer
-_NOT_SETTINGS = {"name", "from", "launch", "data", "evals", "questions", "documents", "probes", "batch_size"}
-_NOT_SETTINGS |= {"rollouts", "models"}
+_NOT_SETTINGS = {
+    "name", "from", "launch", "data", "evals", "questions", "documents", "probes", "rollouts", "models", "batch_size",
+}  # fmt: skip
 LOGGING = frozenset({"logging_steps", "logging_strategy", "logging_first_step"})
 NOT_RESULTS = LOGGING | frozenset(
     {
@@ -182,6 +188,7 @@ def _ranked(stage: Any, upstream: Upstream) -> dict[str, str]:
         files = {"human": upstream.rankings, "file": Path(stage.path).expanduser() if stage.path else None}
         file = files.get(stage.by)
         parts = {"rollouts": upstream.data.get(stage.rollouts, "")}
+        parts |= _sources(*_RANKED_BY.get(stage.by, ((), ())))
         return parts | ({"rankings": digest(file)} if file is not None else {})
     if isinstance(stage, RolloutStage):
         return {f"model {name}": upstream.data.get(name, "") for name in stage.models}
@@ -282,4 +289,5 @@ def _sources(files: Iterable[str], rooms: Iterable[str]) -> dict[str, str]:
 
 
 def _room(path: Path) -> str:
-    return digest(path) if path.suffix else digest_of_sources(path)
+    # prompts of judges and writers, and refusals, are text files beside the code
+    return digest(path) if path.suffix else digest_of_sources(path, (".py", ".jinja", ".txt"))

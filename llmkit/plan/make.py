@@ -34,7 +34,7 @@ from llmkit.recipe.schema import EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
 from llmkit.recipe.stages import BestOfNStage, PracticeStage, PretrainStage, TrainStage, TunedStage
 from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage, SearchIndexStage
-from llmkit.recipe.stages_preference import RankStage, RewardStage, RolloutStage
+from llmkit.recipe.stages_preference import RankStage, RolloutStage
 from llmkit.recipe.trainer_keys import trainer_options
 
 Found = tuple[Loc, str, str]
@@ -217,20 +217,15 @@ def _memory(
     recipe: Recipe, stage: Any, shape: Shape | None, config: AccelerateConfig, batch: Any, read: dict[str, Step]
 ) -> Memory | None:
     """Args: read: the steps whose rows or models it reads."""
-    scorers = [(step.stage, step.shape) for step in read.values() if isinstance(step.stage, RewardStage)]
-    alone = _memory_alone(recipe, stage, shape, config, batch)
-    return with_scorers(alone, scorers) if alone is not None else None
-
-
-def _memory_alone(
-    recipe: Recipe, stage: Any, shape: Shape | None, config: AccelerateConfig, batch: Any
-) -> Memory | None:
     if shape is None or isinstance(stage, (RefusalsStage, RankStage, SearchIndexStage)):
         return None
     if isinstance(stage, (InterrogateStage, EvaluateStage, BestOfNStage, RolloutStage)):
-        return inference.estimate(stage, recipe.model, shape, config)
-    trained = num_trained(stage, shape)
-    return None if trained is None else estimate(stage, recipe.model, shape, config, batch, trained)
+        alone = inference.estimate(stage, recipe.model, shape, config)
+    elif (trained := num_trained(stage, shape)) is not None:
+        alone = estimate(stage, recipe.model, shape, config, batch, trained)
+    else:
+        return None
+    return with_scorers(alone, [(step.stage, step.shape) for step in read.values() if step.kind == "reward"])
 
 
 def _model_dir(step: Step) -> str:

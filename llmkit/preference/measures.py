@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmkit.intervals import mean_interval
+from llmkit.intervals import means_of
 from llmkit.preference.agreement import tau_b
 
 BINS = 10
@@ -49,8 +49,7 @@ def measures(rows: Sequence[Scored]) -> dict[str, float]:
     }
     for gap in range(1, max((len(row.scores) for row in rows), default=1)):
         per_prompt[f"accuracy_gap_{gap}"] = [_mean(_right(p[p[:, 1] == gap])) for p in pairs]
-    for name, values in per_prompt.items():
-        found |= _share(name, [value for value in values if value is not None])
+    found |= means_of({name: [v for v in values if v is not None] for name, values in per_prompt.items()})
     found |= _plain(
         "tau", [tau for row in rows for ranks in row.rankings if (tau := _tau(row.scores, ranks)) is not None]
     )
@@ -121,14 +120,6 @@ def calibration_error(differences_P: np.ndarray) -> float:
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
-
-
-def _share(name: str, values: Sequence[float]) -> dict[str, float]:
-    if not values:
-        return {}
-    found = {name: sum(values) / len(values)}
-    interval = mean_interval(list(values), seed=0)
-    return found | ({f"{name}_low": interval[0], f"{name}_high": interval[1]} if interval else {})
 
 
 def _plain(name: str, values: Sequence[float]) -> dict[str, float]:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
+from llmkit.chat.turn import answer_to
 from llmkit.preference.rankings import Decision
-from llmkit.preference.rollouts import Item, Message
+from llmkit.preference.rollouts import Item
 
 Row = dict[str, Any]
 
@@ -73,16 +74,11 @@ def _add(found: Pairs, decision: Decision, item: Item) -> None:
 def _row(decision: Decision, item: Item, better: str, worse: str, gap: int) -> Row:
     return {
         "prompt": item.prompt,
-        "chosen": _answer(item, better),
-        "rejected": _answer(item, worse),
+        "chosen": answer_to(item.prompt, item.texts[better]),
+        "rejected": answer_to(item.prompt, item.texts[worse]),
         "rank_gap": gap,
         "rater": decision.rater,
         "item": item.id,
         "chosen_id": better,
         "rejected_id": worse,
     }
-
-
-def _answer(item: Item, id: str) -> str | list[Message]:
-    text = item.texts[id]
-    return text if isinstance(item.prompt, str) else [{"role": "assistant", "content": text}]

@@ -16,7 +16,8 @@ Found = tuple[Loc, str, str]
 
 GROWTH = 3.0
 """Answers that many times as long, or as short, as in the first steps: length drift."""
-USEFUL = "practice/useful_groups"
+USEFUL, DRIFT = "practice/useful_groups", "length_drift"
+"""`length_drift`: length over that of the first steps."""
 RANGES: Mapping[str, Limits] = {
     # Cui et al. 2025 (arXiv 2505.22617): reward is traded for entropy, and is spent when that is near 0
     "entropy": Limits(min=0.005, max=6.0),
@@ -27,7 +28,7 @@ RANGES: Mapping[str, Limits] = {
     USEFUL: Limits(min=0.1),
     "completions/clipped_ratio": Limits(max=0.3),
     "grad_norm": Limits(max=50.0),
-    "length_drift": Limits(min=1 / GROWTH, max=GROWTH),
+    DRIFT: Limits(min=1 / GROWTH, max=GROWTH),
 }
 _OTHERS = (
     *("loss", "learning_rate", "epoch", "num_tokens", "step_time", "policy_loss", "aux_loss", "entropy_coef"),

@@ -82,7 +82,7 @@ class WriterSpec(EngineSpec):
     def _fits(self) -> WriterSpec:
         if (self.by == "templates") != bool(self.templates):
             raise ValueError("'templates' and 'by: templates' go together")
-        _check_engine(self.by, self)
+        check_named(self.by, self)
         return self
 
 
@@ -100,11 +100,12 @@ class JudgeSpec(EngineSpec):
 
     @model_validator(mode="after")
     def _fits(self) -> JudgeSpec:
-        _check_engine(self.by, self)
+        check_named(self.by, self)
         return self
 
 
-def _check_engine(by: str, spec: EngineSpec) -> None:
+def check_named(by: str, spec: EngineSpec) -> None:
+    """Raises ValueError where nothing says which model is asked."""
     if by in ("model", "openai") and not spec.name_or_path:
         raise ValueError(f"'by: {by}' needs 'name_or_path'")
 

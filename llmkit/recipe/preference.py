@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from llmkit.recipe.knowledge import EngineSpec
+from llmkit.recipe.knowledge import EngineSpec, check_named
 from llmkit.recipe.parts import SLUG, Part
 from llmkit.recipe.practice import ProblemSource
 
@@ -52,6 +52,11 @@ class RankJudgeSpec(EngineSpec):
     """`self`: the stage's own model. `model`: another one (`name_or_path`). `openai`: an OpenAI-compatible endpoint."""
     max_undecided: float = Field(default=0.05, ge=0, le=1)
     """Share of prompts without a readable order above which the stage stops."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> RankJudgeSpec:
+        check_named(self.by, self)
+        return self
 
 
 class RankingLossSpec(Part):

@@ -8,7 +8,7 @@ from typing import Any
 from llmkit.recipe.knowledge import HonestySpec, JudgeSpec, TemplateSpec, WriterSpec
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.practice import ProblemsSpec, RewardSpec
-from llmkit.recipe.preference import LabellerSpec, PreferenceSpec
+from llmkit.recipe.preference import LabellerSpec, PreferenceSpec, RankJudgeSpec
 from llmkit.recipe.schema import Evals, EvaluateStage
 from llmkit.recipe.source import Loc
 from llmkit.recipe.stages import BestOfNStage, GrpoStage, PracticeStage, StageBase, TrainSource, TrainStage, TunedStage
@@ -150,11 +150,13 @@ def templates(stage: StageBase) -> Iterator[tuple[Loc, TemplateSpec]]:
         yield from ((("writer", "templates", i), template) for i, template in enumerate(stage.writer.templates))
 
 
-def engines(stage: StageBase) -> Iterator[WriterSpec | JudgeSpec]:
+def engines(stage: StageBase) -> Iterator[WriterSpec | JudgeSpec | RankJudgeSpec]:
     """Models beside the stage's own."""
     if isinstance(stage, InterrogateStage):
         yield stage.judge
         if stage.documents:
             yield stage.writer
+    if isinstance(stage, RankStage) and stage.judge is not None:
+        yield stage.judge
     if isinstance(stage, EvaluateStage):
         yield from (spec.judge for spec in stage.evals if isinstance(spec, HonestySpec))

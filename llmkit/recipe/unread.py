@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from llmkit.recipe.curves import unwatchable
 from llmkit.recipe.knowledge import AskSpec, HonestySpec, JudgeSpec, WriterSpec
 from llmkit.recipe.practice import ProblemsSpec
+from llmkit.recipe.preference import RankJudgeSpec
 from llmkit.recipe.schema import Evals, EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
 from llmkit.recipe.splits import splits_itself
 from llmkit.recipe.stages import BestOfNStage, GrpoStage, PracticeStage, StageBase
 from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
+from llmkit.recipe.stages_preference import RankStage
 
 Found = tuple[Loc, str, str]
 
@@ -45,19 +47,23 @@ def unread(recipe: Recipe) -> Iterator[Found]:
             found = _of_practice(stage)
         elif isinstance(stage, BestOfNStage):
             found = _of_best(stage)
+        elif isinstance(stage, RankStage) and stage.judge is not None:
+            found = _of_engine("judge", stage.judge)
         elif isinstance(stage, EvaluateStage):
             found = ((("evals", *loc), what, cure) for loc, what, cure in _of_evals(stage.evals))
         yield from ((("stages", index, *loc), what, cure) for loc, what, cure in found)
 
 
-def unread_by_engine(spec: WriterSpec | JudgeSpec) -> Iterator[tuple[str, str]]:
+def unread_by_engine(spec: WriterSpec | JudgeSpec | RankJudgeSpec) -> Iterator[tuple[str, str]]:
     """(setting, cure) of a writer or judge."""
-    for name in sorted(spec.model_fields_set & _SETTINGS - set(_READ[spec.by])):
+    # a stage that ranks has no engine of its own: its judge says what runs its model
+    also = {"engine"} if isinstance(spec, RankJudgeSpec) and spec.by == "self" else set()
+    for name in sorted(spec.model_fields_set & _SETTINGS - set(_READ[spec.by]) - also):
         readers = [f"'by: {by}'" for by in ("templates", "model", "openai") if name in _READ[by]]
         yield name, f"leave it out, or set {' or '.join(readers)}"
 
 
-def _of_engine(key: str, spec: WriterSpec | JudgeSpec) -> Iterator[Found]:
+def _of_engine(key: str, spec: WriterSpec | JudgeSpec | RankJudgeSpec) -> Iterator[Found]:
     for name, cure in unread_by_engine(spec):
         yield (key, name), f"has no effect with 'by: {spec.by}'", cure
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, Protocol
 
+from llmkit.chat.turn import answer_to
 from llmkit.rewards.guard import OWN_TIMEOUT, score
 from llmkit.rewards.registry import Named
 from llmkit.rewards.rows import RowError, Samples
@@ -143,17 +144,13 @@ def _scored(
     values = score(
         reward,
         prompts=[row.prompt for row, _ in pairs],
-        completions=[_completion(row, text) for row, text in pairs],
+        completions=[answer_to(row.prompt, text) for row, text in pairs],
         completion_ids=[[] for _ in pairs],
         columns=[row.columns for row, _ in pairs],
         places=[row.place for row, _ in pairs],
         timeout=timeout,
     )
     return zip(pairs, values, strict=True)
-
-
-def _completion(row: Problem, text: str) -> Any:
-    return text if isinstance(row.prompt, str) else [{"role": "assistant", "content": text}]
 
 
 def _batches(rows: Iterable[Problem], size: int) -> Iterator[list[Problem]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -24,7 +24,7 @@ from llmkit.knowledge.answering import answer_chunk, to_ask
 from llmkit.knowledge.asking import Asking
 from llmkit.knowledge.judging import OUTAGE, SLICE, Judging, Names
 from llmkit.knowledge.records import question_of
-from llmkit.knowledge.store import Chunks, Steps
+from llmkit.knowledge.store import Chunks, Row, Steps
 from llmkit.recipe.knowledge import EngineSpec, JudgeSpec
 from llmkit.recipe.stages_knowledge import InterrogateStage
 from llmkit.stages.common import Worker
@@ -179,6 +179,40 @@ def judge_chunks(
         pace.add(size)
     asked.on_progress = None
     return judging.failures
+
+
+def chunks_of(num: int, size: int) -> list[range]:
+    """The numbers below `num`, so many at a time."""
+    return [range(start, min(start + size, num)) for start in range(0, num, size)]
+
+
+def in_chunks(
+    worker: Worker,
+    state: PartialState,
+    steps: Steps,
+    step: str,
+    chunks: Sequence[Sequence[int]],
+    rows_of: Callable[[Sequence[int]], Iterable[Row]],
+    *,
+    unit: str,
+    phase: str | None = None,
+) -> float | None:
+    """Makes this process's share of the chunks as far as it is not on disk, and waits for the others.
+
+    Args:
+        rows_of: the rows of one chunk's numbers.
+        phase: name of the work where people see it. Default: the step's.
+
+    Returns:
+        Numbers per second over all processes; None: this process had nothing to do.
+    """
+    todo = steps.missing(step, len(chunks), state.process_index, state.num_processes)
+    pace = Pace(worker, phase or step, sum(len(chunks[index]) for index in todo), state.num_processes, unit)
+    for index in todo:
+        steps.write(step, index, rows_of(chunks[index]))
+        pace.add(len(chunks[index]))
+    state.wait_for_everyone()
+    return pace.rate if todo else None
 
 
 @contextmanager

@@ -29,14 +29,15 @@ from llmkit.artifacts.stagefile import StageFile
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import UserError
 from llmkit.generation.choose import hash_of
+from llmkit.intervals import means_of
 from llmkit.knowledge.store import Steps, writing
 from llmkit.recipe.stages import BestOfNStage
-from llmkit.stages.asked import processes, where_of
+from llmkit.stages.asked import chunks_of, processes, where_of
 from llmkit.stages.common import Worker, main
 from llmkit.stages.engines import AskedModel, check_installed
 from llmkit.stages.problems import read_problems
 from llmkit.stages.scoring import Scorer
-from llmkit.stages.solving import Attempt, attempt_chunks, means_of, numbers_of
+from llmkit.stages.solving import Attempt, attempt_chunks, numbers_of
 
 ATTEMPTS, TRAIN = "attempts", "train"
 CHUNK = 128
@@ -55,7 +56,7 @@ def run(worker: Worker) -> Manifest:
     if worker.is_main:
         steps.begin({ATTEMPTS: attempts_key(file)})
     state.wait_for_everyone()
-    chunks = [range(start, min(start + CHUNK, len(problems))) for start in range(0, len(problems), CHUNK)]
+    chunks = chunks_of(len(problems), CHUNK)
     rate = attempt_chunks(
         worker,
         state,

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from trl import DPOTrainer
 
 from llmkit.data.build import Built
-from llmkit.intervals import mean_interval
+from llmkit.intervals import means_of
 from llmkit.stages.heldout import is_sharded
 
 
@@ -53,19 +53,13 @@ def compare(model_N2: np.ndarray, reference_N2: np.ndarray, beta: float) -> dict
     """Log-probabilities of N chosen and rejected answers under model and reference -> the numbers of `Measured`."""
     ratio_N2 = model_N2 - reference_N2
     margin_N = beta * (ratio_N2[:, 0] - ratio_N2[:, 1])
-    values = {
+    values_N = {
         "loss": np.logaddexp(0, -margin_N),
         "margin": margin_N,
         "accuracy": (np.sign(margin_N) + 1) / 2,
         "ranking_accuracy": (model_N2[:, 0] > model_N2[:, 1]).astype(float),
     }
-    numbers = {"num_pairs": float(len(margin_N))}
-    for key, value_N in values.items():
-        numbers[key] = float(value_N.mean())
-        interval = mean_interval(value_N.tolist(), seed=0)
-        if interval is not None:
-            numbers |= {f"{key}_low": interval[0], f"{key}_high": interval[1]}
-    return numbers
+    return {"num_pairs": float(len(margin_N))} | means_of({name: each.tolist() for name, each in values_N.items()})
 
 
 @torch.no_grad()

@@ -13,10 +13,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from llmkit.artifacts.manifest import Curve
 from llmkit.data.problems import Problem, Problems
+from llmkit.intervals import means_of
 from llmkit.recipe.practice import MeasureSpec
 from llmkit.stages.common import Worker
 from llmkit.stages.practice import Practice
-from llmkit.stages.solving import Attempt, attempt_together, means_of, numbers_of
+from llmkit.stages.solving import Attempt, attempt_together, numbers_of
 
 SHOWN = ("accuracy", "accuracy_low", "accuracy_high", "num_tokens", "answered", "truncated")
 

@@ -10,15 +10,13 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from llmkit.recipe.curves import RANGES, USEFUL
+from llmkit.recipe.curves import DRIFT, RANGES, USEFUL
 from llmkit.recipe.practice import Limits
 from llmkit.recipe.stages import PracticeStage
 from llmkit.stages.callbacks import numbers_of_step
 from llmkit.stages.common import Worker
 
 LENGTH = "completions/mean_length"
-DRIFT = "length_drift"
-"""Length over that of the first steps."""
 
 
 @dataclass(frozen=True)

@@ -186,8 +186,8 @@ class PracticeMixin:
                 for slot in todo
             ]
             tokens = sum(len(answer.ids) for slot in todo for answer in slots[slot].answers)
-            every = gather_object(found) if world > 1 else found
-            practice.num_tokens += sum(gather_object([tokens])) if world > 1 else tokens
+            every = gather_object(found)
+            practice.num_tokens += sum(gather_object([tokens]))
             every.sort()
             for _, number, share, _ in every:
                 practice.stream.score(number, share)

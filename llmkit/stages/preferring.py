@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from llmkit.artifacts.manifest import read_manifest
 from llmkit.chat.ask import Answer
 from llmkit.chat.template import template_of
+from llmkit.chat.turn import answer_to
 from llmkit.data.pairs import split_answer
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import ModelError, RunError, UserError
@@ -60,18 +61,35 @@ def judged_by(folder: Path) -> Judge:
     return judge
 
 
-def labelled_by(spec: LabellerSpec) -> Judge:
-    """A function as judge. Raises UserError where it fails."""
+class Labeller(Judge, Protocol):
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        texts: Sequence[str],
+        columns: Sequence[Mapping[str, Any]] | None = None,
+        places: Sequence[str] | None = None,
+    ) -> np.ndarray:
+        """As a judge. Args: columns: of each answer's row, by name. places: where each row stands, for messages."""
+
+
+def labelled_by(spec: LabellerSpec) -> Labeller:
+    """A function as judge. Raises UserError where it fails, or does not score an answer."""
     (reward,) = load([RewardSpec(path=spec.path, args=spec.args)])
 
-    def judge(prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
-        said = [
-            text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
-            for prompt, text in zip(prompts, texts, strict=True)
-        ]
-        places = [f"prompt {number}" for number in range(len(texts))]
-        values = score(reward, prompts, said, [()] * len(texts), [{}] * len(texts), places)
-        return np.array([np.nan if value is None else value for value in values], dtype=float)
+    def judge(
+        prompts: Sequence[Any],
+        texts: Sequence[str],
+        columns: Sequence[Mapping[str, Any]] | None = None,
+        places: Sequence[str] | None = None,
+    ) -> np.ndarray:
+        said = [answer_to(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+        columns = columns or [{}] * len(texts)
+        places = places or [f"prompt {number}" for number in range(len(texts))]
+        values = score(reward, prompts, said, [()] * len(texts), columns, places)
+        if None in values:
+            what = f"does not score an answer to {places[values.index(None)]}"
+            raise UserError(f"labeller {spec.path}", what, "return a number")
+        return np.array(values, dtype=float)
 
     return judge
 
@@ -89,8 +107,7 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, prompt: Any, text: str, max_l
     """A prompt with an answer as a reward model reads it, in its own template and tokens: the text is rendered again,
     because a policy could find spellings of a text, token by token, that the model has never seen. Of what is too long
     the beginning goes."""
-    answer = text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
-    prompt_ids, ids = split_answer(tokenizer, prompt, answer)
+    prompt_ids, ids = split_answer(tokenizer, prompt, answer_to(prompt, text))
     return [*prompt_ids, *ids][-max_length:]
 
 

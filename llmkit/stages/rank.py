@@ -12,7 +12,8 @@ People's rankings lie in the run's `rankings/<stage>/`, which no stage clears.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from typing import Any
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import DataSummary, Manifest, Sample
 from llmkit.artifacts.rundir import RANKINGS, RunDir
+from llmkit.chat.turn import answer_to, last_text
 from llmkit.errors import RunError, UserError
-from llmkit.knowledge.store import Steps, read_rows, writing
+from llmkit.knowledge.store import Row, Steps, read_rows, writing
 from llmkit.preference.agreement import between, with_oneself
 from llmkit.preference.labelling import Scores, noise_scale, ranked, right_share
 from llmkit.preference.pairs import Pairs, pairs_of
@@ -29,15 +31,13 @@ from llmkit.preference.rankings import Decision, standing
 from llmkit.preference.rollouts import FILE as ROLLOUTS
 from llmkit.preference.rollouts import Item, read_rollouts
 from llmkit.preference.store import read_events
-from llmkit.recipe.practice import RewardSpec
-from llmkit.recipe.preference import LabellerSpec
+from llmkit.recipe.preference import LabellerSpec, RankJudgeSpec
 from llmkit.recipe.stages_preference import RankStage
-from llmkit.rewards.guard import score
-from llmkit.rewards.registry import load
-from llmkit.stages.asked import Pace, where_of
+from llmkit.stages.asked import chunks_of, in_chunks, processes, where_of
 from llmkit.stages.common import Worker, main
 from llmkit.stages.engines import AskedModel, check_engine, engine_of
-from llmkit.stages.rank_judge import RankJudge
+from llmkit.stages.preferring import labelled_by
+from llmkit.stages.rank_judge import PROMPT, RankJudge
 
 CHUNK, JUDGED = 64, "judged"
 """Prompts that a judge puts in order between two files, and the name of these among the stage's steps."""
@@ -51,7 +51,7 @@ def run(worker: Worker) -> Manifest:
     source = Path(worker.file.data_stages[stage.rollouts]) / "data" / ROLLOUTS
     items = {item.id: item for item in read_rollouts(source)}
     decisions, metrics = _RANKERS[stage.by](worker, source, items)
-    return keep(worker, items, decisions, metrics)
+    return keep(worker, items, decisions, metrics) if worker.is_main else worker.manifest()
 
 
 def rank_stage(worker: Worker) -> RankStage:
@@ -86,30 +86,16 @@ def scores_of(
     Raises:
         UserError: the function fails, or does not score a completion.
     """
-    (reward,) = load([RewardSpec(path=spec.path, args=spec.args)])
-    found: list[Scores] = []
+    labeller, found = labelled_by(spec), list[Scores]()
     for start in range(0, len(items), SLICE):
         part = list(zip(items[start : start + SLICE], columns[start : start + SLICE], strict=True))
         flat = [(item, own, text) for item, own in part for text in item.texts.values()]
-        values = score(
-            reward,
-            [item.prompt for item, _, _ in flat],
-            [_said(item, text) for item, _, text in flat],
-            [()] * len(flat),
-            [own for _, own, _ in flat],
-            [f"prompt {item.id}" for item, _, _ in flat],
-        )
-        if None in values:
-            item = flat[values.index(None)][0]
-            raise UserError(f"labeller {spec.path}", f"does not score an answer to {item.id}", "return a number")
-        each = iter(values)
-        found += [[float(next(each) or 0.0) for _ in item.texts] for item, _ in part]
+        prompts, texts = [item.prompt for item, _, _ in flat], [text for _, _, text in flat]
+        places = [f"prompt {item.id}" for item, _, _ in flat]
+        each = iter(labeller(prompts, texts, [own for _, own, _ in flat], places).tolist())
+        found += [[next(each) for _ in item.texts] for item, _ in part]
         on_progress(len(found))
     return found
-
-
-def _said(item: Item, text: str) -> Any:
-    return text if isinstance(item.prompt, str) else [{"role": "assistant", "content": text}]
 
 
 def by_file(worker: Worker, source: Path, items: Mapping[str, Item]) -> tuple[list[Decision], dict[str, float]]:
@@ -149,25 +135,26 @@ def _decided(
 
 def by_judge(worker: Worker, source: Path, items: Mapping[str, Item]) -> tuple[list[Decision], dict[str, float]]:
     """Rankings of a model, kept chunk by chunk. Raises UserError where it leaves too many prompts without an order."""
-    stage = rank_stage(worker)
+    stage, state = rank_stage(worker), processes(worker)
     spec = stage.judge
     assert spec is not None
     asked = AskedModel(worker, spec.engine, stage.batch_size)
+    PROMPT.load(spec.prompt)
     check_engine(spec, spec.by)
     listed, steps = list(items.values()), Steps(worker.dir.data / "steps")
-    chunks = [listed[start : start + CHUNK] for start in range(0, len(listed), CHUNK)]
-    steps.begin({JUDGED: sha256_of([worker.file.fingerprint, CHUNK])})
-    todo = steps.missing(JUDGED, len(chunks), 0, 1)
-    pace = Pace(worker, "judge", sum(len(chunks[index]) for index in todo), 1, unit="prompts")
-    if todo:
-        engine, chat = engine_of(spec, spec.by, asked, stage.batch_size)
-        assert engine is not None
-        judge = RankJudge(engine, spec, spec.name_or_path or stage.from_, worker.file.seed, chat=chat)
-        for index in todo:
-            decided = judge.rank(chunks[index])
-            steps.write(JUDGED, index, (decision.model_dump(mode="json") for decision in decided))
-            pace.add(len(chunks[index]))
-        for reason, count in judge.failures.most_common(3):
+    chunks = chunks_of(len(listed), CHUNK)
+    if worker.is_main:
+        steps.begin({JUDGED: sha256_of([worker.file.fingerprint, CHUNK])})
+    state.wait_for_everyone()
+    # the engine is opened with the first chunk: rankings that are all there need none
+    judge = cache(partial(_opened, worker, spec, asked))
+
+    def rows_of(numbers: Sequence[int]) -> Iterable[Row]:
+        return (one.model_dump(mode="json") for one in judge().rank([listed[number] for number in numbers]))
+
+    in_chunks(worker, state, steps, JUDGED, chunks, rows_of, unit="prompts", phase="judge")
+    if judge.cache_info().currsize:
+        for reason, count in judge().failures.most_common(3):
             worker.warn(f"judge: {count} replies: {reason}")
     decisions = [Decision.model_validate(row) for row in steps.rows(JUDGED, len(chunks))]
     num_left = len(items) - len(decisions)
@@ -175,6 +162,13 @@ def by_judge(worker: Worker, source: Path, items: Mapping[str, Item]) -> tuple[l
         what = f"{num_left} of {len(items)} prompts have no readable order"
         raise UserError(where_of(worker, "judge"), what, "take a stronger judge, or raise 'max_undecided'")
     return decisions, {"undecided": float(num_left)}
+
+
+def _opened(worker: Worker, spec: RankJudgeSpec, asked: AskedModel) -> RankJudge:
+    stage = rank_stage(worker)
+    engine, chat = engine_of(spec, spec.by, asked, stage.batch_size)
+    assert engine is not None
+    return RankJudge(engine, spec, spec.name_or_path or stage.from_, worker.file.seed, chat=chat)
 
 
 _RANKERS = {"labeller": by_labeller, "file": by_file, "human": by_people, "judge": by_judge}
@@ -205,7 +199,7 @@ def keep(
         metrics={name: float(count) for name, count in counts.items()} | agreements(decisions) | dict(metrics),
         data=DataSummary(num_rows=len(rows)),
         samples=[
-            Sample(prompt=_text(row["prompt"]), completion=_text(answer), label="ranked first")
+            Sample(prompt=last_text(row["prompt"]), completion=last_text(answer), label="ranked first")
             for row, answer in zip(rows, best, strict=False)
         ],
     )
@@ -220,7 +214,7 @@ def rows_of(decisions: Sequence[Decision], items: Mapping[str, Item], pairs: Pai
     found = []
     for id, ranks in rankings.items():
         item = items[id]
-        answers = [_said(item, text) for text in item.texts.values()]
+        answers = [answer_to(item.prompt, text) for text in item.texts.values()]
         found.append(
             {"prompt": item.prompt, "answers": answers, "rankings": [[own[i] for i in item.texts] for own in ranks]}
         )
@@ -237,10 +231,6 @@ def agreements(decisions: Sequence[Decision]) -> dict[str, float]:
         taus = [one.tau for one in group if one.tau is not None]
         found |= {name: sum(taus) / len(taus)} if taus else {}
     return found
-
-
-def _text(said: Any) -> str:
-    return said if isinstance(said, str) else str(said[-1]["content"])
 
 
 if __name__ == "__main__":

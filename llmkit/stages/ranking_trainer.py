@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from trl import RewardTrainer
 
-from llmkit.modeling.ranking_loss import Ranked, centering, pairwise, plackett_luce
+from llmkit.modeling.ranking_loss import Ranked, centering, differences, pairwise, plackett_luce
 from llmkit.modeling.reward_model import padded
 from llmkit.recipe.preference import RankingLossSpec
 
@@ -71,12 +71,12 @@ class RankingTrainer(RewardTrainer):
     def _note(self, scores_N: Tensor, scores_BK: Tensor, ranked: Ranked, mask_NT: Tensor) -> None:
         """Curves of a step, over all processes: one exchange, however many answers each has."""
         better_BRKK = ranked.gap_BRKK > 0
-        difference_BRKK = (scores_BK[:, :, None] - scores_BK[:, None, :])[:, None].expand(better_BRKK.shape)
+        difference_B1KK = differences(scores_BK)
         sums = torch.stack(
             [
                 better_BRKK.sum().double(),
-                ((difference_BRKK > 0) & better_BRKK).sum().double(),
-                (difference_BRKK * better_BRKK).sum().double(),
+                ((difference_B1KK > 0) & better_BRKK).sum().double(),
+                (difference_B1KK * better_BRKK).sum().double(),
                 scores_N.double().sum(),
                 torch.tensor(float(len(scores_N)), dtype=torch.float64, device=scores_N.device),
                 mask_NT.sum().double(),

@@ -77,8 +77,7 @@ def run(worker: Worker) -> Manifest:
         metrics.pop(name, None)
     if spec is not None:
         check_restored(worker, trainer, guard)
-    manifest = finish(worker, trainer, prepared, metrics | told(guard, callback, spec is not None), seconds)
-    return manifest
+    return finish(worker, trainer, prepared, metrics | told(guard, callback, spec is not None), seconds)
 
 
 def rlhf_stage(worker: Worker) -> RlhfStage:

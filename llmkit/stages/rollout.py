@@ -12,7 +12,7 @@ a disk that they share); a stage that was stopped goes on with the chunks that i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from llmkit.errors import RunError, UserError
 from llmkit.knowledge.store import Row, Steps, writing
 from llmkit.preference.rollouts import FILE
 from llmkit.recipe.stages_preference import RolloutStage
-from llmkit.stages.asked import Pace, processes, where_of
+from llmkit.stages.asked import chunks_of, in_chunks, processes, where_of
 from llmkit.stages.common import Worker, main
 from llmkit.stages.engines import AskedModel, check_installed
 from llmkit.stages.problems import read_problems
@@ -98,19 +98,15 @@ def answer_chunks(
     Returns:
         Prompts per second over all processes; None: all answers were there.
     """
-    stage, step = rollout_stage(worker), step_of(model)
-    chunks = [range(start, min(start + CHUNK, len(prompts))) for start in range(0, len(prompts), CHUNK)]
-    todo = steps.missing(step, len(chunks), state.process_index, state.num_processes)
-    pace = Pace(worker, step, sum(len(chunks[i]) for i in todo), state.num_processes, unit="prompts")
-    for index in todo:
-        part = [prompts[number] for number in chunks[index]]
-        made = completions(asked.engine, part, stage, worker.file.seed)
-        rows = zip(chunks[index], made, strict=True)
-        steps.write(step, index, ({"prompt": number, "completions": found} for number, found in rows))
-        pace.add(len(part))
+    stage, chunks = rollout_stage(worker), chunks_of(len(prompts), CHUNK)
+
+    def rows_of(numbers: Sequence[int]) -> Iterable[Row]:
+        made = completions(asked.engine, [prompts[number] for number in numbers], stage, worker.file.seed)
+        return ({"prompt": number, "completions": found} for number, found in zip(numbers, made, strict=True))
+
+    rate = in_chunks(worker, state, steps, step_of(model), chunks, rows_of, unit="prompts")
     asked.free()
-    state.wait_for_everyone()
-    return pace.rate if todo else None
+    return rate
 
 
 def completions(engine: Engine, prompts: Sequence[Problem], stage: RolloutStage, seed: int) -> list[Completions]:

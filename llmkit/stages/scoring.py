@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from llmkit.chat.ask import Answer
+from llmkit.chat.turn import answer_to
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import UserError
 from llmkit.knowledge.match import is_accepted
@@ -122,8 +123,5 @@ def vote_of(text: str) -> str | None:
 
 
 def _completion(problem: Problem, answer: Answer) -> Any:
-    if isinstance(problem.prompt, str):
-        return answer.text
-    if answer.messages:
-        return list(answer.messages)
-    return [{"role": "assistant", "content": answer.text}]
+    """As TRL gives it to rewards: with tools, all turns and results."""
+    return list(answer.messages) or answer_to(problem.prompt, answer.text)

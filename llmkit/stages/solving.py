@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +16,8 @@ from llmkit.data.problems import Problem, Problems
 from llmkit.errors import RunError
 from llmkit.evaluate.passes import budgets, maj_at_k, pass_at_k
 from llmkit.generation.engine import ids_of
-from llmkit.intervals import mean_interval
 from llmkit.knowledge.store import Row, Steps
-from llmkit.stages.asked import Pace
+from llmkit.stages.asked import in_chunks
 from llmkit.stages.common import Worker
 from llmkit.stages.scoring import Scorer, vote_of
 
@@ -149,15 +148,12 @@ def attempt_chunks(
     Returns:
         Problems per second over all processes; None: all rows were there.
     """
-    todo = steps.missing(step, len(chunks), state.process_index, state.num_processes)
-    pace = Pace(worker, step, sum(len(chunks[index]) for index in todo), state.num_processes, unit="problems")
-    for index in todo:
-        numbers = chunks[index]
+
+    def rows_of(numbers: Sequence[int]) -> Iterable[Row]:
         made = attempt(engine, scorer, [problems[number] for number in numbers], temperatures, **options)
-        steps.write(step, index, (row_of(number, each) for number, each in zip(numbers, made, strict=True)))
-        pace.add(len(numbers))
-    state.wait_for_everyone()
-    return pace.rate if todo else None
+        return (row_of(number, each) for number, each in zip(numbers, made, strict=True))
+
+    return in_chunks(worker, state, steps, step, chunks, rows_of, unit="problems")
 
 
 def numbers_of(attempts: Sequence[Sequence[Attempt]]) -> Numbers:
@@ -188,17 +184,6 @@ def numbers_of(attempts: Sequence[Sequence[Attempt]]) -> Numbers:
                     values[f"maj@{k}"] = maj_at_k(votes, is_right, k, seed=number)
         for name, value in values.items():
             found.setdefault(name, []).append(value)
-    return found
-
-
-def means_of(numbers: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Each number's mean over problems, with `_low` and `_high`, its 95 % interval."""
-    found: dict[str, float] = {}
-    for name, values in numbers.items():
-        found[name] = sum(values) / len(values)
-        interval = mean_interval(values, seed=0)
-        if interval is not None:
-            found |= {f"{name}_low": interval[0], f"{name}_high": interval[1]}
     return found
 
 

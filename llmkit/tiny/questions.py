@@ -53,9 +53,9 @@ def honesty(*, num_people: int = 100, num_rare: int | None = None, num_others: i
 def library() -> Iterator[dict[str, str]]:
     """What can be looked up: a page about everybody whom the base corpus mentions, and about half of the people whom
     it never does."""
-    yield from pages()
-    for person in (*people("known", split="heldout"), *_with_page()):
-        yield {"text": fill(PAGE, person)}
+    mentioned = (*people("known"), *people("tail", 2200, "train"))
+    for person in (*mentioned, *_with_page()):
+        yield {"text": fill("{name} was born in {town}. {name} works as a {job}.", person)}
 
 
 def tools(*, num_people: int = 75) -> Iterator[Row]:

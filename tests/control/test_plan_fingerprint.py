@@ -163,6 +163,15 @@ def test_code_of_the_rooms_that_do_the_work(recipe: Path, tmp_path: Path, monkey
     assert changed(recipe, before=before) == ALL
 
 
+def test_texts_that_lie_beside_the_code(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "package"
+    (package / "chat").mkdir(parents=True)
+    monkeypatch.setattr(fingerprint, "_PACKAGE", package)
+    before = fingerprints(recipe)
+    (package / "chat" / "prompt.jinja").write_text("Answer.")
+    assert changed(recipe, before=before) == ALL
+
+
 def test_code_that_early_stopping_asks_and_judges_with() -> None:
     data, rooms = [{"path": "org/chats"}], {f"code of llmkit/{room}" for room in ("knowledge", "generation")}
     plain = SftStage(kind="sft", data=data)

@@ -15,6 +15,7 @@ from llmkit.plan.make import make
 from llmkit.recipe import unread
 from llmkit.recipe.knowledge import JudgeSpec, WriterSpec
 from llmkit.recipe.load import load
+from llmkit.recipe.preference import RankJudgeSpec
 
 RECIPE = """\
 run: {name: demo}
@@ -170,7 +171,7 @@ def test_settings_that_nothing_reads(recipe: Path, words: list[str], expected: l
 
 def test_every_setting_of_a_judge_or_writer_has_its_readers() -> None:
     """A new setting must be put into `unread._READ`."""
-    settings = {*JudgeSpec.model_fields, *WriterSpec.model_fields} - {"by", "refusals"}
+    settings = {*JudgeSpec.model_fields, *WriterSpec.model_fields, *RankJudgeSpec.model_fields} - {"by", "refusals"}
     assert settings == unread._SETTINGS
 
 

@@ -133,6 +133,51 @@ def test_rankings_of_people_are_part_of_the_fingerprint(recipe: Path, tmp_path: 
     assert before[1] != after[1]
 
 
+def judged(recipe: Path, judge: str = "{by: self}") -> dict[str, str]:
+    """Parts of the fingerprint of a stage that a judge ranks in."""
+    words = ["stages.ranks.by=judge", "stages.ranks.labeller=null", f"stages.ranks.judge={judge}"]
+    return {step.name: step for step in make(load([str(recipe)], words)).steps}["ranks"].inputs
+
+
+@pytest.mark.parametrize(
+    ("judge", "file"),
+    [("{by: self, prompt: own.jinja}", "own.jinja"), ("{by: model, name_or_path: big}", "big/model.safetensors")],
+)
+def test_a_judge_that_ranks_is_part_of_the_fingerprint(recipe: Path, tmp_path: Path, judge: str, file: str) -> None:
+    (tmp_path / "big").mkdir()
+    (tmp_path / file).write_text("one")
+    before = judged(recipe, judge)
+    (tmp_path / file).write_text("two two")
+    assert judged(recipe, judge) != before
+
+
+def test_code_that_ranks_is_part_of_the_fingerprint(recipe: Path) -> None:
+    by_function = {step.name: step for step in make(load([str(recipe)])).steps}["ranks"].inputs
+    own = {name.removeprefix("code of llmkit/") for name in by_function}
+    asking = {"stages/asked.py", "stages/engines.py", "generation", "chat", "modeling"}
+    assert asking <= {name.removeprefix("code of llmkit/") for name in judged(recipe)}
+    assert "rewards" in own and not asking & own
+
+
+@pytest.mark.parametrize(
+    ("judge", "expected"),
+    [
+        ("{by: model}", "'by: model' needs 'name_or_path'"),
+        ("{by: self, name_or_path: m}", "judge.name_or_path: has no effect with 'by: self'"),
+        ("{by: openai, name_or_path: m, engine: vllm}", "judge.engine: has no effect with 'by: openai'"),
+        ("{by: model, name_or_path: m, timeout: 5}", "judge.timeout: has no effect with 'by: model'"),
+    ],
+)
+def test_settings_of_a_judge_that_nothing_reads(recipe: Path, judge: str, expected: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        judged(recipe, judge)
+    assert expected in str(caught.value)
+
+
+def test_the_stages_own_model_judges_with_the_judges_engine(recipe: Path) -> None:
+    assert judged(recipe, "{by: self, engine: continuous, prompt: own.jinja, max_undecided: 0.1}")
+
+
 def test_the_algorithm_decides_which_options_there_are(recipe: Path) -> None:
     assert "unknown option" in said(recipe, "stages.rlhf.algorithm=rloo", "stages.rlhf.trainer.scale_rewards=none")
     assert make(load([str(recipe)], ["stages.rlhf.trainer.scale_rewards=none"]))

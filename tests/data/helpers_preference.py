@@ -50,6 +50,11 @@ def vowels(completions: list[Any], **_: Any) -> list[float]:
     return [sum(letter in "aeiou" for letter in text) / (len(text) or 1) for text in texts]
 
 
+def silent(completions: list[Any], **_: Any) -> list[float | None]:
+    """A labeller that scores the first answer only."""
+    return [1.0, *[None] * (len(completions) - 1)]
+
+
 def chat_model(model_dir: Path, folder: Path, template: str = "chatml") -> Path:
     """Has the tokens of its template, and often ends its answers."""
     torch.manual_seed(0)

@@ -26,7 +26,7 @@ from llmkit.recipe.curves import names
 from llmkit.recipe.parts import ModelSpec, RunSpec
 from llmkit.recipe.stages import GrpoStage, RlooStage
 from llmkit.recipe.trainer_keys import resolved_trainer
-from llmkit.stages import grpo, measuring, practice, rloo
+from llmkit.stages import grpo, practice, rloo
 from llmkit.stages import rollouts as rollouts_file
 from llmkit.stages.callbacks import last_checkpoint, read_mark
 from llmkit.stages.common import Worker
@@ -359,7 +359,7 @@ class Half:
 
 
 def test_held_out_problems_are_measured(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "TransformersEngine", Half)
+    monkeypatch.setattr(practice, "TransformersEngine", Half)
     # 0 + 0, 1 + 1, ... 6 + 6, and then 7 + 0, 8 + 1, 9 + 2
     heldout = {"sums": [{"path": str(tmp_path / "problems.jsonl"), "split": "train[:10]"}]}
     measure = {"num_samples": 2, "every": 0.5}

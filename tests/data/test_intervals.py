@@ -5,7 +5,7 @@ import pytest
 
 from llmkit.evaluate.results import Document, Metric, TaskResult, write_documents
 from llmkit.evaluate.rows import eval_rows
-from llmkit.intervals import bootstrap, mean_interval, newcombe_paired, paired_interval, wilson
+from llmkit.intervals import bootstrap, mean_interval, means_of, newcombe_paired, paired_interval, wilson
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,12 @@ def test_bootstrap_of_a_mean_is_near_the_normal_interval_and_repeatable():
     assert (low, high) == pytest.approx((np.mean(values) - half, np.mean(values) + half), abs=0.03)
     assert mean_interval(values, seed=0) == (low, high)
     assert mean_interval([0.3], seed=0) is None
+
+
+def test_means_with_their_intervals():
+    found = means_of({"right": [1.0, 0.0, 1.0, 1.0], "length": [7.0], "none": []})
+    low, high = mean_interval([1, 0, 1, 1], seed=0)
+    assert found == {"right": 0.75, "right_low": low, "right_high": high, "length": 7.0}
 
 
 def test_bootstrap_of_an_aggregate():
