@@ -11,6 +11,7 @@ from llmkit.report.readings_preference import preference_words
 Direction = Literal["higher", "lower"]
 
 HONESTY, PROBLEMS, PREFERENCE = "honesty", "problems", "preference"
+NEEDLESS, NOT_FOUND, _WITHOUT = "needless_calls", "not_found_accuracy", "_accuracy_without"
 ACCURACY, GOLD, WINS = "accuracy", "gold", "gold_win_rate"
 DIFFERENCE = "discriminator_gap"
 """Of two shares: it may lie below 0."""
@@ -30,7 +31,7 @@ _PREFERENCE_HEADLINES = (GOLD, WINS, "degenerate_rate")
 # Names are matched word by word: `ece` is not a part of `precedence`.
 _LOWER = re.compile(
     r"perplexity|bits per byte|loss|wrong|hallucination|over refusal|over consv|empty rate"
-    r"|degenerate rate|calibration error|\b(brier|ece|aurc|risk|truncated)\b"
+    r"|degenerate rate|needless calls|failed calls|calibration error|\b(brier|ece|aurc|risk|truncated)\b"
 )
 _HIGHER = re.compile(
     r"\bacc|exact|\bem\b|f1|\b(?:pass|maj)@|precision|recall|bleu|rouge|win rate|stop|well formed|non empty|clean"
@@ -41,7 +42,7 @@ _NEITHER = re.compile(r"accuracy Unknown")
 _REFUSED = re.compile(r"\b(?:refused|refusal|refusals) (?:on )?(.+)")
 # Numbers that may lie between 0 and 1 without being a share of the samples.
 _NOT_A_SHARE = re.compile(
-    r"perplexity|bits|loss|entropy|\bkl\b|reward(?! pair)|seconds|length|tokens"
+    r"perplexity|bits|loss|entropy|num calls|\bkl\b|reward(?! pair)|seconds|length|tokens"
     r"|\bgold\b(?! win)|^tau|correlation|calibration|disagreement"
     r"|\b(brier|ece|aurc|ths|ap)\b|auroc|score t\d|diversity"
 )
@@ -87,7 +88,17 @@ def headline_metrics(
         return []
     if task in problems and ACCURACY in measured:
         return [ACCURACY]
+    if found := tools_first(measured):
+        return found
     return (honesty_first(measured) if task in names else []) or list(measured[:1])
+
+
+def tools_first(measured: Sequence[str]) -> list[str]:
+    """Of an evaluation with tools: what is right by each tool, and what is called in vain. Empty for any other."""
+    if not any(name.endswith(_WITHOUT) or name in (NEEDLESS, NOT_FOUND) for name in measured):
+        return []
+    right = [name for name in measured if name.endswith(f"_{ACCURACY}") and name != f"needless_{ACCURACY}"]
+    return [*right, *(name for name in measured if name == NEEDLESS)]
 
 
 def honesty_first(measured: Iterable[str]) -> list[str]:
