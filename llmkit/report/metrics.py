@@ -117,6 +117,8 @@ def short_name(
         return words if task == PREFERENCE else f"{task}: {words}"
     if task in problems and metric == ACCURACY:
         return f"{task} solved"
+    if metric == NEEDLESS or metric.endswith(f"_{ACCURACY}"):
+        return f"{task}: {metric.replace('_', ' ')}"
     if task not in honesty or metric not in _HONESTY_HEADLINES:
         return task
     return _HONESTY_HEADLINES[metric] if task == HONESTY else f"{task}: {_HONESTY_HEADLINES[metric]}"

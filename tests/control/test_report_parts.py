@@ -10,6 +10,7 @@ from llmkit.artifacts.manifest import EvalRow, Heldout, SourceCount, write_manif
 from llmkit.report.build import build_report
 from llmkit.report.collect import collect
 from llmkit.report.compare import change, headlines, heldout_change, largest_change, num_samples, result_lines
+from llmkit.report.metrics import direction, headline_metrics, is_share, short_name
 from llmkit.report.numbers import axis, count, difference, duration, interval, number, percent, size
 from llmkit.report.settings import data_sources, settings
 from llmkit.report.svg import MAX_POINTS, line_chart, thin, ticks
@@ -193,3 +194,16 @@ def test_the_terminal_summary_is_short(tmp_path):
     assert "2 stages in 3\u202fmin 26\u202fs" in text
     assert "99.5\u202f% \u2191" in text
     assert str(run.report) in text.replace("\n", "")
+
+
+def test_an_evaluation_with_tools_has_several_headlines() -> None:
+    measured = [
+        "search_accuracy", "search_called", "search_accuracy_without", "python_accuracy", "not_found_accuracy",
+        "needless_calls", "needless_accuracy", "accuracy, known", "num_calls",
+    ]  # fmt: skip
+    first = ["search_accuracy", "python_accuracy", "not_found_accuracy", "needless_calls"]
+    assert headline_metrics("tools", measured, ()) == first
+    assert headline_metrics("facts", ["accuracy", "search_accuracy"], ()) == ["accuracy"], "no evaluation with tools"
+    assert [direction(name) for name in first] == ["higher", "higher", "higher", "lower"]
+    assert short_name("tools", "needless_calls", ()) == "tools: needless calls"
+    assert not is_share("num_calls", [0.5])
