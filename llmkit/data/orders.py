@@ -18,7 +18,7 @@ from llmkit.data.sources import is_function, is_local, name_of, read_source
 from llmkit.errors import DataError
 from llmkit.recipe.practice import ProblemSource
 
-Order = Literal["reasoning_first", "answer_first", "filler"]
+Order = Literal["reasoning_first", "answer_first", "filler", "think"]
 SPOKEN = "The answer is"
 FILLER = ". "
 
@@ -33,13 +33,14 @@ def worked(
     revision: str | None = None,
     columns: dict[str, str] | None = None,
     args: dict[str, Any] | None = None,
-) -> Iterator[dict[str, str]]:
-    """`{"prompt", "completion"}` for every problem of a source.
+) -> Iterator[Row]:
+    """`{"prompt", "completion"}` for every problem of a source; with `think` `{"messages"}`.
 
     Args:
         path: of the problems, as in a recipe; their `solution` holds the working and then the answer.
         order: `reasoning_first` working, then answer; `answer_first` the same words, answer in front; `filler` as many
-            `.` as the working has words, then the answer.
+            `.` as the working has words, then the answer; `think` the working as `reasoning_content`, for a template
+            with a span for it.
         answer_after: mark in `solution` between the two.
         name, split, revision, columns, args: of the source, as in a recipe. How many rows are taken, and which slice of
             a file, is said beside this function in the recipe.
@@ -64,7 +65,17 @@ def worked(
             completion = _in_order(row, order, answer_after)
         except BadRow as error:
             raise DataError(where, str(error), "mend or remove the row") from None
-        yield {"prompt": row["prompt"], "completion": completion}
+        yield _thought(row["prompt"], completion) if order == "think" else _plain(row["prompt"], completion)
+
+
+def _plain(prompt: str, completion: str) -> Row:
+    return {"prompt": prompt, "completion": completion}
+
+
+def _thought(prompt: str, completion: str) -> Row:
+    working, _, answer = completion.rpartition(SPOKEN)
+    said = {"role": "assistant", "reasoning_content": working.strip(), "content": f"{SPOKEN}{answer}"}
+    return {"messages": [{"role": "user", "content": prompt}, said]}
 
 
 def _in_order(row: Row, order: Order, mark: str) -> str:
@@ -74,4 +85,4 @@ def _in_order(row: Row, order: Order, mark: str) -> str:
     said = f"{SPOKEN} {str(row['answer']).rstrip('.')}."
     if order == "filler":
         return FILLER * len(working.split()) + said
-    return f"{working} {said}" if order == "reasoning_first" else f"{said} {working}"
+    return f"{said} {working}" if order == "answer_first" else f"{working} {said}"

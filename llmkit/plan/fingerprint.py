@@ -228,7 +228,7 @@ def _problems(stage: EvaluateStage) -> dict[str, str]:
     if not specs:
         return {}
     parts = {f"evals.{spec.name}": spec.model_dump_json(exclude={"problems"}) for spec in specs}
-    return parts | _sources(("problems", "solving", "scoring"), ("knowledge", "rewards", "sandbox", "data"))
+    return parts | _sources(("problems", "solving", "scoring", "thinking"), ("knowledge", "rewards", "sandbox", "data"))
 
 
 def _preferences(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:

@@ -170,6 +170,9 @@ class ProblemsSpec(Part):
     prefill: str = ""
     """Text with which every answer begins. "The answer is" leaves the model no tokens to think before it answers; some
     " ." in front of that are tokens without content (Pfau et al. 2024, arXiv 2404.15758)."""
+    thinking_budgets: list[Annotated[int, Field(ge=0)]] = []
+    """Also measure the greedy accuracy with at most so many tokens of reasoning, for templates that have a span for it:
+    `[0, 16, 64]`."""
     raw_phrasing: str = "Question: {prompt}\nAnswer:"
     """Wording for a model without a chat template."""
     by: str | None = None

@@ -61,7 +61,7 @@ def run(worker: Worker) -> Manifest:
     revision = file.model.revision if is_base else None
     tokenizer = load_tokenizer(file.input_model, revision)
     template = template_of(tokenizer)
-    prepared = prepare_problems(worker, problem_specs, chat=template is not None)
+    prepared = prepare_problems(worker, problem_specs, tokenizer, chat=template is not None)
     preference_specs = [spec for spec in stage.evals if isinstance(spec, PreferenceSpec)]
     wanted = prepare_preferences(worker, preference_specs, chat=template is not None)
     tool_specs = [spec for spec in stage.evals if isinstance(spec, ToolsSpec)]
@@ -83,7 +83,7 @@ def run(worker: Worker) -> Manifest:
             steps,
             state,
             (PROBLEMS, index),
-            partial(evaluate_problems, worker, state, spec, prepared[index], engine, chat=chat),
+            partial(evaluate_problems, worker, state, spec, prepared[index], engine, tokenizer, chat=chat),
         )
     for index, preference in enumerate(preference_specs):
         engine = TransformersEngine(model, tokenizer, stage.batch_size)

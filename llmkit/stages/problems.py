@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from transformers import PreTrainedTokenizerBase
 
 from llmkit.chat.ask import Engine
 from llmkit.data.problems import Problem, Problems, build_problems
@@ -24,6 +25,7 @@ from llmkit.stages.asked import stages_read, where_of
 from llmkit.stages.common import Worker
 from llmkit.stages.scoring import Scorer
 from llmkit.stages.solving import Attempt, attempt_together, numbers_of
+from llmkit.stages.thinking import BudgetEngine, check_thinking
 
 SEED = 0
 RAW_STOPS = ("\n\n", "\nQuestion:")
@@ -71,12 +73,18 @@ def _read(
     )
 
 
-def prepare(worker: Worker, specs: Sequence[ProblemsSpec], *, chat: bool) -> list[tuple[Scorer, Problems]]:
+def prepare(
+    worker: Worker, specs: Sequence[ProblemsSpec], tokenizer: PreTrainedTokenizerBase, *, chat: bool
+) -> list[tuple[Scorer, Problems]]:
     """Before the model is loaded: problems and rewards, checked against one another.
 
     Raises:
-        DataError, UserError: problems that cannot be read, rewards that cannot score them.
+        DataError, UserError: problems that cannot be read, rewards that cannot score them, a template without a span of
+            reasoning where that is bounded.
     """
+    for spec in specs if chat else ():
+        if spec.thinking_budgets:
+            check_thinking(tokenizer, spec.name)
     return [_prepare(worker, spec, chat) for spec in specs]
 
 
@@ -116,10 +124,12 @@ def evaluate_problems(
     spec: ProblemsSpec,
     prepared: tuple[Scorer, Problems],
     engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
     *,
     chat: bool,
 ) -> TaskResult:
-    """All metrics of `llmkit.stages.solving.numbers_of`; with `by` the accuracy of each value of that column."""
+    """All metrics of `llmkit.stages.solving.numbers_of`; with `by` the accuracy of each value of that column, with
+    `thinking_budgets` the accuracy at each."""
     scorer, problems = prepared
     listed = list(problems)
     attempts = attempt_together(
@@ -138,6 +148,13 @@ def evaluate_problems(
     numbers = numbers_of(attempts)
     metrics = [Metric(name, sum(values) / len(values), len(values), list(values)) for name, values in numbers.items()]
     metrics += _by(spec, listed, numbers["accuracy"])
+    for budget in spec.thinking_budgets if chat else ():
+        thinking = BudgetEngine(engine, tokenizer, budget)
+        options: dict[str, Any] = {"max_new_tokens": spec.max_new_tokens, "seed": SEED}
+        numbers[f"accuracy, thinking {budget}"] = right = [
+            float(made[0].is_right) for made in attempt_together(state, thinking, scorer, listed, (0.0,), **options)
+        ]
+        metrics.append(Metric(f"accuracy, thinking {budget}", sum(right) / len(right), len(right), right))
     documents = [
         _document(place, problem, made, {name: values[place] for name, values in numbers.items()})
         for place, (problem, made) in enumerate(zip(listed, attempts, strict=True))
