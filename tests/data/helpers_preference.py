@@ -56,7 +56,7 @@ def silent(completions: list[Any], **_: Any) -> list[float | None]:
 
 
 def chat_model(model_dir: Path, folder: Path) -> Path:
-    """A random model that has the tokens of its template, and often ends its answers."""
+    """Has the tokens of its template, and often ends its answers."""
     torch.manual_seed(0)
     tokenizer, model = AutoTokenizer.from_pretrained(model_dir), AutoModelForCausalLM.from_pretrained(model_dir)
     new_tokens = prepare_tokenizer(tokenizer, load_template("chatml"))
