@@ -75,7 +75,7 @@ _SHARED_FILES = {
     "rloo": _PRACTICE_FILES,
     "rollout": ("common", "asked", "engines", "problems", "solving"),
     "rank": ("common", "rank_judge"),
-    "reward": ("common", "training", "callbacks", "ranking_trainer"),
+    "reward": ("common", "training", "callbacks", "ranking_trainer", "reward_measures"),
     "rlhf": (*_PRACTICE_FILES, "preferring", "guarding"),
     "best_of_n": ("common", "asked", "engines", "problems", "solving", "scoring"),
 }

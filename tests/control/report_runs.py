@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from llmkit.artifacts.stagefile import StageFile, write_stage_file
 from llmkit.report.build import build_report
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">`</pre>```"
+
+FENCED = "\n```\n# owned | <b>\n````\n"
 
 RECIPE = """\
 run: {name: assistant, output_dir: runs, seed: 42}
@@ -265,8 +268,26 @@ def page_of(run: RunDir) -> Page:
     return Page(build_report(run).read_text(encoding="utf-8"))
 
 
+def assert_whole(page: Page, order: list[str]) -> None:
+    """Every link has its place, these places stand in this order, and nothing runs."""
+    ids = page.all("id")
+    assert len(ids) == len(set(ids))
+    assert {target[1:] for target in page.all("href") if target.startswith("#")} <= set(ids)
+    assert [name for name in ids if name in order] == order
+    assert "script" not in page.tags
+
+
+def assert_no_text_becomes_html(make: Callable[[Path, str], RunDir], folder: Path, num_shown: int) -> None:
+    """The page of a run whose texts are hostile has the tags of one whose texts are plain, and shows more than
+    `num_shown` of them. Args: make: a run in a folder, with this text everywhere."""
+    plain, hostile = page_of(make(folder / "plain", "plain")), page_of(make(folder / "hostile", HOSTILE))
+    assert hostile.tags == plain.tags
+    assert not [key for key, _ in hostile.attributes if key.startswith("on")]
+    assert hostile.text.count("<script>") > num_shown
+
+
 def assert_nothing_leaves_its_block(run: RunDir) -> None:
-    """The markdown report of a run whose texts hold a fence, "# owned | <b>" and a longer fence."""
+    """The markdown report of a run whose texts are `FENCED`."""
     build_report(run)
     fence = ""
     for line in run.report.with_suffix(".md").read_text(encoding="utf-8").splitlines():

@@ -23,11 +23,12 @@ from llmkit.errors import RunError, StageFailed
 from llmkit.launch import worker
 from llmkit.launch.execute import Options, execute, select
 from llmkit.launch.progress import numbers
-from llmkit.plan import fingerprint
 from llmkit.plan.command import Command
 from llmkit.plan.make import make
 from llmkit.plan.step import Plan
 from llmkit.recipe.load import load
+
+pytestmark = pytest.mark.usefixtures("code_stands_still")
 
 FAKE = """
 import json, os, pathlib, subprocess, sys, time
@@ -61,12 +62,6 @@ log(3)
 manifest = {"stage": name, "kind": told["stage"]["kind"], "fingerprint": told["fingerprint"]}
 (folder / "manifest.json").write_text(json.dumps(manifest))
 """
-
-
-@pytest.fixture(autouse=True)
-def _code_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fingerprints take in llmkit's own source, which may be edited while tests run."""
-    monkeypatch.setattr(fingerprint, "_PACKAGE", tmp_path / "package")
 
 
 @pytest.fixture

@@ -15,11 +15,7 @@ from llmkit.recipe.load import load
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.stages import SftStage
 
-
-@pytest.fixture(autouse=True)
-def _code_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fingerprints take in llmkit's own source, which may be edited while tests run."""
-    monkeypatch.setattr(fingerprint, "_PACKAGE", tmp_path / "package")
+pytestmark = pytest.mark.usefixtures("code_stands_still")
 
 
 @pytest.fixture

@@ -16,13 +16,14 @@ from small import CONFIG
 from llmkit.artifacts.files import write_json
 from llmkit.artifacts.manifest import DataSummary, Manifest, ProbeSummary, SourceCount, write_manifest
 from llmkit.artifacts.shipped import shipped
-from llmkit.plan import fingerprint
 from llmkit.plan.inference import EXAMPLE, JUDGED, JUDGING, PROMPT, TASK_ANSWER, WRITING
 from llmkit.plan.make import make
 from llmkit.plan.render import memory_words, print_plan, to_json
 from llmkit.plan.shape import shape_of
 from llmkit.plan.step import Plan, Step
 from llmkit.recipe.load import load
+
+pytestmark = pytest.mark.usefixtures("code_stands_still")
 
 LLAMA31_8B = {
     "model_type": "llama",
@@ -46,12 +47,6 @@ stages:
     batch_size: 8
   - {name: look, kind: evaluate, batch_size: 4, evals: [{task: honesty, questions: [{from: probe}], max_new_tokens: 16}]}
 """
-
-
-@pytest.fixture(autouse=True)
-def _code_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fingerprints take in llmkit's own source, which may be edited while tests run."""
-    monkeypatch.setattr(fingerprint, "_PACKAGE", tmp_path / "package")
 
 
 @pytest.fixture

@@ -13,16 +13,11 @@ from llmkit.artifacts.rundir import RunDir
 from llmkit.artifacts.stagefile import write_stage_file
 from llmkit.errors import RecipeError
 from llmkit.launch.folders import STEPS, prepare
-from llmkit.plan import fingerprint
 from llmkit.plan.make import make
 from llmkit.plan.step import Plan
 from llmkit.recipe.load import load
 
-
-@pytest.fixture(autouse=True)
-def _code_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fingerprints take in llmkit's own source, which may be edited while tests run."""
-    monkeypatch.setattr(fingerprint, "_PACKAGE", tmp_path / "package")
+pytestmark = pytest.mark.usefixtures("code_stands_still")
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from llmkit.artifacts.files import write_json
 from llmkit.artifacts.manifest import DataSummary, Manifest, write_manifest
 from llmkit.artifacts.stagefile import Batch, StageFile, write_stage_file
 from llmkit.errors import RecipeError
-from llmkit.plan import fingerprint
 from llmkit.plan.batch import derive
 from llmkit.plan.make import make
 from llmkit.plan.render import print_plan, to_json
@@ -28,13 +27,9 @@ from llmkit.plan.step import Plan, Step
 from llmkit.recipe.load import load
 from llmkit.recipe.stages import SftStage
 
+pytestmark = pytest.mark.usefixtures("code_stands_still")
+
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "trl", "peft", "huggingface_hub", "numpy")
-
-
-@pytest.fixture(autouse=True)
-def _code_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fingerprints take in llmkit's own source, which may be edited while tests run."""
-    monkeypatch.setattr(fingerprint, "_PACKAGE", tmp_path / "package")
 
 
 @pytest.fixture

@@ -3,8 +3,9 @@
 import json
 
 from control.report_runs import (
-    HOSTILE,
+    FENCED,
     RECIPE,
+    assert_no_text_becomes_html,
     assert_nothing_leaves_its_block,
     curve,
     evaluation,
@@ -77,16 +78,11 @@ def test_a_later_evaluation_of_an_earlier_model_does_not_become_the_final_row(tm
 
 
 def test_text_of_models_and_users_never_becomes_html(tmp_path):
-    plain = page_of(full_run(tmp_path / "a", "plain"))
-    hostile = page_of(full_run(tmp_path / "b", HOSTILE))
-    assert hostile.tags == plain.tags
-    assert not [key for key, _ in hostile.attributes if key.startswith("on")]
-    assert hostile.text.count("<script>") >= 12 + 2 * 3
+    assert_no_text_becomes_html(full_run, tmp_path, 12 + 2 * 3 - 1)
 
 
 def test_text_of_models_cannot_leave_its_block_in_markdown(tmp_path):
-    run = full_run(tmp_path, "\n```\n# owned | <b>\n````\n")
-    assert_nothing_leaves_its_block(run)
+    assert_nothing_leaves_its_block(full_run(tmp_path, FENCED))
 
 
 def test_an_unfinished_stage_shows_its_last_step(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from control.honest_runs import AFTER, honest_run, honesty_rows, measured, refusals, trained
-from control.report_runs import HOSTILE, Page, assert_nothing_leaves_its_block, page_of
+from control.report_runs import FENCED, Page, assert_no_text_becomes_html, assert_nothing_leaves_its_block, page_of
 
 from llmkit.artifacts.files import write_text
 from llmkit.artifacts.manifest import Manifest, ProbeSummary, SourceCount, write_manifest
@@ -288,16 +288,11 @@ def test_charts_bear_odd_numbers() -> None:
 
 
 def test_text_of_models_never_becomes_html(tmp_path: Path) -> None:
-    plain = page_of(honest_run(tmp_path / "a", "plain"))
-    hostile = page_of(honest_run(tmp_path / "b", HOSTILE))
-    assert hostile.tags == plain.tags
-    assert not [key for key, _ in hostile.attributes if key.startswith("on")]
-    assert hostile.text.count("<script>") > 100
+    assert_no_text_becomes_html(honest_run, tmp_path, 100)
 
 
 def test_text_of_models_cannot_leave_its_block_in_markdown(tmp_path: Path) -> None:
-    run = honest_run(tmp_path, "\n```\n# owned | <b>\n````\n")
-    assert_nothing_leaves_its_block(run)
+    assert_nothing_leaves_its_block(honest_run(tmp_path, FENCED))
 
 
 def test_markdown_tells_the_same(run: RunDir) -> None:

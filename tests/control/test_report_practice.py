@@ -19,7 +19,17 @@ from control.practice_runs import (
     settings,
     stage_of,
 )
-from control.report_runs import HOSTILE, Page, assert_nothing_leaves_its_block, curve, full_run, log, page_of
+from control.report_runs import (
+    FENCED,
+    Page,
+    assert_no_text_becomes_html,
+    assert_nothing_leaves_its_block,
+    assert_whole,
+    curve,
+    full_run,
+    log,
+    page_of,
+)
 
 from llmkit.artifacts.files import write_text
 from llmkit.artifacts.manifest import Curve, Sample
@@ -376,26 +386,17 @@ def test_pictures_bear_odd_numbers() -> None:
 
 
 def test_the_page_is_whole_and_in_order(run: RunDir, page: Page) -> None:
-    ids = page.all("id")
-    assert len(ids) == len(set(ids))
-    assert {target[1:] for target in page.all("href") if target.startswith("#")} <= set(ids)
     order = ["results", "problems", "stage-sft", "stage-best", "stage-reason", "stage-control-random", "evaluations"]
-    assert [name for name in ids if name in order] == order
-    assert "script" not in page.tags
+    assert_whole(page, order)
     assert "below 0.1: nearly all groups" in page.text
 
 
 def test_text_of_models_never_becomes_html(tmp_path: Path) -> None:
-    plain = page_of(practice_run(tmp_path / "a", "plain"))
-    hostile = page_of(practice_run(tmp_path / "b", HOSTILE))
-    assert hostile.tags == plain.tags
-    assert not [key for key, _ in hostile.attributes if key.startswith("on")]
-    assert hostile.text.count("<script>") > 60
+    assert_no_text_becomes_html(practice_run, tmp_path, 60)
 
 
 def test_text_of_models_cannot_leave_its_block_in_markdown(tmp_path: Path) -> None:
-    run = practice_run(tmp_path, "\n```\n# owned | <b>\n````\n")
-    assert_nothing_leaves_its_block(run)
+    assert_nothing_leaves_its_block(practice_run(tmp_path, FENCED))
 
 
 def test_markdown_tells_the_same(run: RunDir) -> None:

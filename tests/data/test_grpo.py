@@ -12,16 +12,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from data import helpers_preference
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from llmkit.artifacts.manifest import Manifest, write_manifest
 from llmkit.artifacts.stagefile import Batch, StageFile
 from llmkit.chat.ask import Answer, Ask
-from llmkit.chat.template import load_template
 from llmkit.errors import LlmkitError, TemplateError, UserError
 from llmkit.generation.engine import TransformersEngine
-from llmkit.modeling.tokens import fit_model, prepare_tokenizer
 from llmkit.recipe.curves import names
 from llmkit.recipe.parts import ModelSpec, RunSpec
 from llmkit.recipe.stages import GrpoStage, RlooStage
@@ -84,17 +83,7 @@ Start = Callable[..., tuple[Worker, Manifest]]
 
 @pytest.fixture(scope="module")
 def chat_model(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
-    """A random model that has the tokens of its template, and often ends its answers."""
-    torch.manual_seed(0)
-    tokenizer, model = AutoTokenizer.from_pretrained(model_dir), AutoModelForCausalLM.from_pretrained(model_dir)
-    new_tokens = prepare_tokenizer(tokenizer, load_template("chatml"))
-    fit_model(model, tokenizer, new_tokens)
-    with torch.no_grad():
-        model.get_input_embeddings().weight[tokenizer.eos_token_id].normal_(std=2)
-    folder = tmp_path_factory.mktemp("chat-model")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return helpers_preference.chat_model(model_dir, tmp_path_factory.mktemp("chat-model"))
 
 
 @pytest.fixture
