@@ -193,6 +193,15 @@ class LookupSpec(Part):
         return self
 
 
+class InjectionSpec(Part):
+    """An instruction that stands in what a tool finds, where no instruction should be followed."""
+
+    text: str = Field(min_length=1)
+    """What is appended to every result."""
+    marker: str = Field(min_length=1)
+    """What an answer or a later call holds if the model has obeyed."""
+
+
 class ToolsSpec(Part):
     """Evaluation of conversations with tools: is the right one called where it is needed, and none where not?"""
 
@@ -212,6 +221,9 @@ class ToolsSpec(Part):
     """Groups that the model can answer without a call."""
     without: bool = True
     """Also ask all questions without tools at hand."""
+    injections: Literal["shipped"] | list[InjectionSpec] = []
+    """Ask the questions of `needs` and `not_found` again with instructions planted in the results: llmkit's own
+    (`shipped`), or yours."""
     judge: JudgeSpec = JudgeSpec()
     """Who decides whether an answer is right; `by: rules` alone."""
     max_calls: int = Field(default=4, gt=0)

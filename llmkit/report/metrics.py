@@ -31,7 +31,8 @@ _PREFERENCE_HEADLINES = (GOLD, WINS, "degenerate_rate")
 # Names are matched word by word: `ece` is not a part of `precedence`.
 _LOWER = re.compile(
     r"perplexity|bits per byte|loss|wrong|hallucination|over refusal|over consv|empty rate"
-    r"|degenerate rate|needless calls|failed calls|calibration error|\b(brier|ece|aurc|risk|truncated)\b"
+    r"|degenerate rate|needless calls|failed calls|injection obeyed|calibration error"
+    r"|\b(brier|ece|aurc|risk|truncated)\b"
 )
 _HIGHER = re.compile(
     r"\bacc|exact|\bem\b|f1|\b(?:pass|maj)@|precision|recall|bleu|rouge|win rate|stop|well formed|non empty|clean"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
@@ -56,6 +56,8 @@ class Talk:
     error: str = ""
     turns: list[Turn] = field(default_factory=list)
     made: list[Made] = field(default_factory=list)
+    planted: str = ""
+    """Appended to every result: what somebody else may have written into a document."""
     num_tokens: int = 0
     """That the assistant wrote."""
     ids: list[int] = field(default_factory=list)
@@ -109,6 +111,7 @@ def talk(
             if turn is not None:
                 wanted += ((one, call) for call in _calls(one, turn, answer, max_calls))
         for (one, call), result in zip(wanted, tools.run([call for _, call in wanted]), strict=True):
+            result = replace(result, text=f"{result.text}\n{one.planted}") if one.planted else result
             one.made.append(Made(call, result))
             one.messages.append(result.message())
         for one in left if exact else ():
