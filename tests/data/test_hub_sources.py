@@ -16,7 +16,9 @@ from llmkit.errors import DataError, ModelError
 from llmkit.modeling import load
 from llmkit.recipe.parts import DataSource
 
-ROWS = [{"messages": [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "Yes."}]} for i in range(7)]
+ROWS = [
+    {"messages": [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "Yes."}]} for i in range(7)
+]
 JSONL = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
 
 
