@@ -161,7 +161,7 @@ def _kind(draft: Draft) -> str:
     if rl:
         kind = {"ipo": "dpo", "gdpo": "grpo"}.get(str(rl), str(rl))
         found = kind_of(kind, draft.place(("rl",)))
-        draft.moved(("rl",), "kind", found)
+        draft.moved(("rl",), "kind", f"{found}, loss_type: ipo" if rl == "ipo" else found)
         return found
     sets = draft.get("datasets", [])
     plain = [isinstance(item, dict) and item.get("type") in ("completion", "pretrain") for item in sets]
@@ -277,8 +277,8 @@ def _options(draft: Draft) -> None:
         epochs = max(1.0, draft.number("num_epochs", 1))
         share = round(1 / math.ceil(draft.count("saves_per_epoch", 1) * epochs), 4)
         draft.set_trainer("save_steps", share if share < 1 else 0.5, ("saves_per_epoch",), "a share of all steps")
-    if draft.get("save_strategy") is None and draft.get("save_steps") is None:
-        draft.set_trainer("save_strategy", "steps" if per_epoch else "epoch")
+    elif draft.get("save_strategy") is None and draft.get("save_steps") is None:
+        draft.set_trainer("save_strategy", "epoch", None, "the default there")
     if draft.get("group_by_length") is True:
         draft.set_trainer("train_sampling_strategy", "group_by_length", ("group_by_length",))
     draft.list_all({"group_by_length": "false: rows are shuffled", "cosine_min_lr_ratio": _cosine(draft)})
@@ -302,6 +302,8 @@ def _defaults(draft: Draft) -> None:
     """axolotl's own, where TRL's or llmkit's are others."""
     draft.default_trainer(num_train_epochs=1, lr_scheduler_type="cosine", optim="adamw_torch_fused")
     draft.default_trainer(gradient_checkpointing=False, logging_steps=500)
+    if draft.get("wandb_project"):
+        draft.default_trainer(report_to="wandb")
     if not {"warmup_steps", "warmup_ratio"} & set(draft.given):
         draft.default_trainer(warmup_steps=0.03)
     if draft.kind == "sft":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from llmkit.errors import Problem
 from llmkit.importing.accelerate import Launch, read_accelerate
 from llmkit.importing.draft import Draft, Entry
 from llmkit.importing.foreign import Loc, as_number
-from llmkit.recipe.trainer_keys import OWNED, PRACTICE, check_trainer, declared
+from llmkit.recipe.trainer_keys import CONFIG_CLASSES, OWNED, PRACTICE, check_trainer, declared
 
 RENAMED = {
     "max_seq_length": "max_length",
@@ -201,6 +202,14 @@ def trainer(draft: Draft, renamed: dict[str, str] | None = None) -> None:
             draft.listed((key,), f"`{name}` is given as well, and counts")
         elif name in options:
             draft.set_trainer(name, _value(name, value), (key,))
+        elif name in _all_options():
+            draft.listed((key,), f"today's {CONFIG_CLASSES[draft.kind][0][2]} has no such option")
+
+
+@cache
+def _all_options() -> set[str]:
+    """Options of any trainer."""
+    return {name for kind in CONFIG_CLASSES for name in declared(kind)}
 
 
 def _value(name: str, value: Any) -> Any:
@@ -226,13 +235,7 @@ def without_effect(draft: Draft) -> None:
 
 
 def finish(draft: Draft, known: set[str]) -> None:
-    """What is left: empty keys, and keys that nobody knows, which are refused."""
-    for loc in list(draft.left):
-        value: Any = draft.given
-        for part in loc:
-            value = value[part]
-        if value is None or value in ({}, []):
-            draft.listed(loc, "is empty: nothing to set")
+    """What is left are keys that nobody knows: they are refused, all at once, unless they are to be left out."""
     names = sorted(known | set(declared(draft.kind)) | set(OWNED) | set(REASONS) | set(RENAMED))
     for loc in list(draft.left):
         near = get_close_matches(str(loc[0]), names, n=1)

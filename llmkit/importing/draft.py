@@ -53,10 +53,20 @@ class Draft:
 
     def __post_init__(self) -> None:
         self.left: dict[Loc, None] = dict.fromkeys(leaves(self.foreign.data))
+        for loc in list(self.left):
+            if self.value(loc) in (None, {}, []):
+                self.listed(loc, "is empty: nothing to set")
 
     @property
     def given(self) -> dict[str, Any]:
         return self.foreign.data
+
+    def value(self, loc: Loc) -> Any:
+        """What stands at a place of the file."""
+        value: Any = self.given
+        for part in loc:
+            value = value[part]
+        return value
 
     def get(self, key: str, default: Any = None) -> Any:
         """A value of the file; the default where it is empty."""

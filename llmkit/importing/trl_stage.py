@@ -47,9 +47,11 @@ def kind_of(word: str, where: str) -> str:
 
 def _of_path(path: Path) -> str | None:
     """The handbook's folders: recipes/<model>/<stage>/config_full.yaml."""
-    words = [*path.absolute().parts[-2:-1], *path.stem.lower().replace("-", "_").split("_")]
-    known = [word for word in words if word in KINDS or word in UNSUPPORTED]
-    return known[0] if known else None
+    folder, words = path.absolute().parent.name.lower(), path.stem.lower().replace("-", "_").split("_")
+    if folder in KINDS or folder in UNSUPPORTED:
+        return folder
+    known = {word for word in words if word in KINDS or word in UNSUPPORTED}
+    return known.pop() if len(known) == 1 else None
 
 
 def _of_keys(keys: set[str]) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarfloat import ScalarFloat
+from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
 from llmkit.artifacts.files import write_text
 from llmkit.errors import Problem, RecipeError
@@ -55,6 +56,8 @@ def _node(value: Any, loc: tuple[Any, ...]) -> Any:
         if not any(isinstance(item, (dict, list)) for item in value):
             nodes.fa.set_flow_style()
         return nodes
+    if isinstance(value, str) and value.lower() in ("no", "yes", "on", "off"):
+        return SingleQuotedScalarString(value)  # a boolean to readers of YAML 1.1
     return _float(value) if isinstance(value, float) else value
 
 
