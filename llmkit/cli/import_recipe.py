@@ -33,7 +33,9 @@ def import_recipe(file: str, system: str | None, out: str | None, options: Optio
 
 def _print(imported: Imported) -> None:
     """The account as a table; keys and values are another file's text."""
-    table = Table("key", "what became of it", "where, or why", title=f"{imported.system} -> llmkit", title_justify="left")
+    table = Table(
+        "key", "what became of it", "where, or why", title=f"{imported.system} -> llmkit", title_justify="left"
+    )
     for entry in imported.entries:
         if entry.fate != "mapped":
             table.add_row(*(escape(visible(text)) for text in (entry.key, entry.fate, said(entry))))

@@ -64,7 +64,9 @@ def new(
 @app.command("import")
 def import_recipe(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML file of another project.", show_default=False)],
-    out: Annotated[str | None, typer.Option("--out", "-o", help="Recipe to write. Default: FILE's name .llmkit.yaml")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="Recipe to write. Default: FILE's name .llmkit.yaml")
+    ] = None,
     system: Annotated[
         str | None,
         typer.Option("--from", help="alignment-handbook, open-r1, trl, axolotl or llamafactory. Default: by its keys."),

@@ -28,7 +28,9 @@ def read_accelerate(path: Path) -> Launch:
     """Raises RecipeError for a file that is no Accelerate config, or for a strategy that llmkit does not have."""
     data = read_foreign(path).data
     if not {"distributed_type", "num_processes", "compute_environment"} & set(data):
-        raise RecipeError([Problem(str(path), "is no Accelerate config", "give the file of `accelerate launch --config_file`")])
+        raise RecipeError(
+            [Problem(str(path), "is no Accelerate config", "give the file of `accelerate launch --config_file`")]
+        )
     shape = shape_of(data, str(path))
     entries = []
     for loc in leaves(data):
@@ -54,7 +56,9 @@ def shape_of(data: dict[str, Any], where: str) -> str:
         return deepspeed_shape((data.get("deepspeed_config") or {}).get("zero_stage"), where)
     shapes = {"NO": "single", "FALSE": "single", "MULTI_GPU": "ddp", "FSDP": "fsdp2"}
     if kind not in shapes:
-        raise RecipeError([Problem(f"{where}: distributed_type", f"llmkit has no launch like {kind:.40}", "use another")])
+        raise RecipeError(
+            [Problem(f"{where}: distributed_type", f"llmkit has no launch like {kind:.40}", "use another")]
+        )
     return shapes[kind]
 
 
@@ -62,5 +66,7 @@ def deepspeed_shape(zero_stage: Any, where: str) -> str:
     """ZeRO-1 becomes ZeRO-2, which also shards gradients; ZeRO-0 is DDP."""
     shapes = {0: "ddp", 1: "zero2", 2: "zero2", 3: "zero3"}
     if zero_stage not in shapes:
-        raise RecipeError([Problem(where, f"has no ZeRO stage that llmkit knows: {zero_stage!r:.40}", "give 0, 1, 2 or 3")])
+        raise RecipeError(
+            [Problem(where, f"has no ZeRO stage that llmkit knows: {zero_stage!r:.40}", "give 0, 1, 2 or 3")]
+        )
     return shapes[zero_stage]

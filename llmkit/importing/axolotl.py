@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
 
 from llmkit.importing import common, deepspeed
 from llmkit.importing.axolotl_data import sources
@@ -111,8 +110,10 @@ LISTED = {
 }  # fmt: skip
 _WORDS = {
     "base_model", "revision_of_model", "datasets", "test_datasets", "pretraining_dataset", "chat_template", "rl", "trl",
-    "chat_template_jinja", "adapter", "load_in_4bit", "load_in_8bit", "lora_r", "lora_alpha", "lora_dropout", "output_dir",
-    "lora_target_modules", "lora_target_linear", "peft_use_dora", "val_set_size", "micro_batch_size", "deepspeed", "fsdp",
+    "chat_template_jinja", "adapter", "load_in_4bit", "load_in_8bit", "lora_r", "lora_alpha", "lora_dropout",
+    "output_dir",
+    "lora_target_modules", "lora_target_linear", "peft_use_dora", "val_set_size", "micro_batch_size", "deepspeed",
+    "fsdp",
     "fsdp_config", "flash_attention", "sdp_attention", "eager_attention", "flex_attention", "attn_implementation",
     "gradient_checkpointing", "saves_per_epoch", "reward_model", "process_reward_model", "hub_model_id", "attention",
     "batch_size", "torch_dtype", "use_tensorboard", "max_packed_sequence_len",
@@ -216,7 +217,9 @@ def _adapter(draft: Draft) -> None:
             draft.stage["peft"]["method"] = "dora"
             draft.moved(("peft_use_dora",), "peft.method")
         draft.moved(("adapter",), "peft")
-    draft.list_all(dict.fromkeys([*_LORA, "lora_target_modules", "lora_target_linear", "peft_use_dora"], "not in use here"))
+    draft.list_all(
+        dict.fromkeys([*_LORA, "lora_target_modules", "lora_target_linear", "peft_use_dora"], "not in use here")
+    )
     four = draft.get("load_in_4bit") is True or kind == "qlora"
     common.quantize(draft, 4 if four else 0, ("load_in_4bit",))
     common.quantize(draft, 8 if draft.get("load_in_8bit") is True else 0, ("load_in_8bit",))
@@ -318,5 +321,3 @@ def _defaults(draft: Draft) -> None:
         draft.default_trainer(mask_truncated_completions=False, disable_dropout=False)
     if draft.kind not in PRACTICE:
         draft.default_trainer(max_length=512)
-
-

@@ -13,7 +13,10 @@ _SUFFIXES = (".json", ".jsonl", ".parquet", ".csv", ".txt", ".gz")
 FORMATS = {"alpaca": "alpaca", "completion": "text", "pretrain": "text", "sharegpt": "sharegpt", "oasst": "oasst"}
 """First word of a `type` -> llmkit's format."""
 _PAIRS = {"intel": {"prompt": "question"}, "ultra": {}, "prompt_pairs": {}, "default": {}, "icr": {"prompt": "input"}}
-_PAIRS |= {"argilla_chat": {}, "argilla": {"prompt": "instruction", "chosen": "chosen_response", "rejected": "rejected_response"}}
+_PAIRS |= {
+    "argilla_chat": {},
+    "argilla": {"prompt": "instruction", "chosen": "chosen_response", "rejected": "rejected_response"},
+}
 """Second word of a preference `type` -> which columns it reads, where they are not prompt, chosen, rejected."""
 _ROLES = "roles are read by llmkit's own table of names"
 _LISTED = {
@@ -57,7 +60,9 @@ def _sets(draft: Draft, key: str, place: str = "data") -> list[dict[str, Any]]:
         return [{"path": common.safe_path(draft, (key,), value), **_reading(draft, (key,), {})}]
     items = value if isinstance(value, list) else [value]
     wrap = isinstance(value, list)
-    return [_source(draft, (key, index) if wrap else (key,), item, f"{place}[{index}]") for index, item in enumerate(items)]
+    return [
+        _source(draft, (key, index) if wrap else (key,), item, f"{place}[{index}]") for index, item in enumerate(items)
+    ]
 
 
 def _source(draft: Draft, loc: Loc, item: Any, to: str) -> dict[str, Any]:
@@ -105,7 +110,11 @@ def _reading(draft: Draft, loc: Loc, item: dict[str, Any]) -> dict[str, Any]:
         return _conversations(item)
     if first in FORMATS:
         return {"format": FORMATS[first]}
-    raise draft.refuse((*loc, "type"), f"llmkit reads no rows of type '{kind!s:.60}'", f"use one of chat_template, {', '.join(FORMATS)}")
+    raise draft.refuse(
+        (*loc, "type"),
+        f"llmkit reads no rows of type '{kind!s:.60}'",
+        f"use one of chat_template, {', '.join(FORMATS)}",
+    )
 
 
 def _conversations(item: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +128,9 @@ def _conversations(item: dict[str, Any]) -> dict[str, Any]:
 
 def _pairs(draft: Draft, loc: Loc, item: dict[str, Any], style: str) -> dict[str, Any]:
     if style not in (*_PAIRS, "chat_template"):
-        raise draft.refuse((*loc, "type"), f"llmkit reads no pairs of type '{item.get('type')!s:.60}'", "name the columns by hand")
+        raise draft.refuse(
+            (*loc, "type"), f"llmkit reads no pairs of type '{item.get('type')!s:.60}'", "name the columns by hand"
+        )
     columns = dict(_PAIRS.get(style, {}))
     for key, name in (("field_messages", "prompt"), ("field_chosen", "chosen"), ("field_rejected", "rejected")):
         if item.get(key) not in (None, name):
@@ -131,7 +142,12 @@ def _pairs(draft: Draft, loc: Loc, item: dict[str, Any], style: str) -> dict[str
 
 def _own(draft: Draft, loc: Loc, kind: dict[str, Any]) -> dict[str, Any]:
     """A `type` of one's own: columns for alpaca's rows. Wordings of one's own have no place."""
-    names = {"field_instruction": "instruction", "field_output": "output", "field_input": "input", "field_system": "system"}
+    names = {
+        "field_instruction": "instruction",
+        "field_output": "output",
+        "field_input": "input",
+        "field_system": "system",
+    }
     columns = {name: str(kind[key]) for key, name in names.items() if kind.get(key) not in (None, name)}
     for key in names:
         draft.moved((*loc, "type", key), "data[].columns")

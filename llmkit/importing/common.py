@@ -64,7 +64,7 @@ REASONS = {
     "wandb_entity": "wandb reads it from the environment: WANDB_ENTITY in `launch.env`",
     "wandb_run_group": "wandb reads it from the environment: WANDB_RUN_GROUP in `launch.env`",
 }
-"""Keys without a place -> what llmkit does instead. What TRL knows and llmkit sets itself is in `trainer_keys.OWNED`."""
+"""Keys without a place -> what llmkit does instead. What llmkit sets itself is in `trainer_keys.OWNED`."""
 
 _ATTENTION = {"fa2": "flash_attention_2", "flash_attention_2": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -163,7 +163,9 @@ def quantize(draft: Draft, bits: Any, loc: tuple[str, ...]) -> None:
     elif bits == 4:
         raise draft.refuse(loc, "4-bit weights without an adapter cannot be trained", "add the adapter (LoRA)")
     else:
-        draft.listed(loc, "llmkit has 4 bits (`peft.quantization: nf4`) or none; this recipe trains an adapter on whole weights")
+        draft.listed(
+            loc, "llmkit has 4 bits (`peft.quantization: nf4`) or none; this recipe trains an adapter on whole weights"
+        )
 
 
 def run_folder(draft: Draft, key: str = "output_dir") -> None:
@@ -251,7 +253,9 @@ def cut_silently(draft: Draft) -> None:
     """All five programs cut rows at `max_length` and say nothing; llmkit stops unless it is told."""
     if draft.kind not in PRACTICE:
         draft.stage["max_truncated"] = 1.0
-        draft.added.append(Entry("1.0, since rows are cut at `max_length` there without a word", "mapped", "max_truncated"))
+        draft.added.append(
+            Entry("1.0, since rows are cut at `max_length` there without a word", "mapped", "max_truncated")
+        )
 
 
 def heldout_slice(split: str, rows: int, percent: int) -> tuple[str, str]:
@@ -280,14 +284,12 @@ def set_aside(draft: Draft, sources: list[dict[str, Any]], size: float) -> str:
     return f"the first {rows or f'{percent} %'}{' rows' if rows else ''} of each source"
 
 
-
-
 def nested(draft: Draft, key: str) -> None:
     """Options of the trainer that stand together under one key."""
     options = declared(draft.kind)
     for name, value in draft.given[key].items():
         today = RENAMED.get(name, name)
-        if value is None or (key, name) not in draft.left and not isinstance(value, (dict, list)):
+        if value is None or ((key, name) not in draft.left and not isinstance(value, (dict, list))):
             continue
         if today in options and today not in OWNED:
             draft.set_trainer(today, _value(today, value), (key, name))

@@ -1,6 +1,6 @@
 """A foreign file to a recipe: which program wrote it, its converter, and the account.
 
-    convert(Path("config_full.yaml"), Options()) -> Imported
+convert(Path("config_full.yaml"), Options()) -> Imported
 """
 
 from __future__ import annotations
@@ -56,7 +56,18 @@ def convert(path: Path, options: Options, system: str | None = None) -> Imported
 
 def _ordered(stage: dict[str, Any]) -> dict[str, Any]:
     """The stage's keys in the order in which llmkit's own recipes have them."""
-    first = ["name", "kind", "data", "heldout", "rewards", "launch", "global_batch_size", "max_truncated", "peft", "loss"]
+    first = [
+        "name",
+        "kind",
+        "data",
+        "heldout",
+        "rewards",
+        "launch",
+        "global_batch_size",
+        "max_truncated",
+        "peft",
+        "loss",
+    ]
     return {key: stage[key] for key in [*first, *(k for k in stage if k not in first)] if key in stage}
 
 
@@ -73,7 +84,7 @@ def detect(foreign: Foreign) -> str:
         raise RecipeError([Problem(str(foreign.path), what, f"llmkit validate {foreign.path}")])
     if "base_model" in keys:
         return "axolotl"
-    if "stage" in keys and keys & _LLAMAFACTORY or {"dataset", "template"} <= keys:
+    if ("stage" in keys and keys & _LLAMAFACTORY) or {"dataset", "template"} <= keys:
         return "llamafactory"
     if "dataset_mixer" in keys or "dataset_mixture" in keys:
         return "open-r1" if keys & _OPEN_R1 else "alignment-handbook"

@@ -22,7 +22,9 @@ def launch(draft: Draft) -> None:
     elif fsdp:
         loc = ("fsdp",) if draft.get("fsdp") else ("fsdp_config",)
         common.launch(draft, "fsdp2", loc)
-        draft.listed(("fsdp_config",), "recipes/accelerate/fsdp2.yaml says it; for other values give a config of your own")
+        draft.listed(
+            ("fsdp_config",), "recipes/accelerate/fsdp2.yaml says it; for other values give a config of your own"
+        )
     else:
         common.launch(draft)
     draft.list_all(dict.fromkeys(("fsdp", "fsdp_config"), "is empty: nothing to set"))

@@ -88,7 +88,7 @@ class Draft:
         return int(value)
 
     def place(self, loc: Loc) -> str:
-        return f"{self.foreign.where(loc)}: {dotted(loc)}"
+        return f"{self.foreign.where(loc)}: {dotted(loc)}" if loc else str(self.foreign.path)
 
     def refuse(self, loc: Loc, what: str, cure: str = "") -> RecipeError:
         """The error to raise about a key."""

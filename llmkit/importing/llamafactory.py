@@ -89,7 +89,8 @@ LISTED = {
     "report_to_project": "set `project` in `trainer`",
 }  # fmt: skip
 _WORDS = {
-    "model_name_or_path", "model_revision", "stage", "finetuning_type", "dataset", "template", "cutoff_len", "max_samples",
+    "model_name_or_path", "model_revision", "stage", "finetuning_type", "dataset", "template", "cutoff_len",
+    "max_samples",
     "val_size", "lora_rank", "lora_alpha", "lora_dropout", "lora_target", "use_dora", "quantization_bit", "flash_attn",
     "mix_strategy", "interleave_probs", "train_on_prompt", "packing", "pref_loss", "pref_ftx", "deepspeed", "fsdp",
     "disable_gradient_checkpointing", "output_dir", "default_system", "reward_model", "bf16", "fp16", "do_train",
@@ -162,7 +163,9 @@ def _aside(draft: Draft) -> None:
     if isinstance(size, (int, float)) and not isinstance(size, bool) and size > 0 and draft.kind != "reward":
         said = common.set_aside(draft, draft.stage["data"], float(size))
         draft.moved(("val_size",), "heldout.test", said or "nothing could be set aside: give `heldout` by hand")
-    draft.list_all({"val_size": "`heldout_fraction` sets prompts aside" if draft.kind == "reward" else "nothing is set aside"})
+    draft.list_all(
+        {"val_size": "`heldout_fraction` sets prompts aside" if draft.kind == "reward" else "nothing is set aside"}
+    )
 
 
 def _options(draft: Draft) -> None:
@@ -196,7 +199,9 @@ def _loss(draft: Draft) -> None:
         draft.set_trainer("loss_type", [loss, "sft"], ("pref_loss",))
         draft.set_trainer("loss_weights", [1.0, float(share)], ("pref_ftx",))
     else:
-        draft.set_trainer("loss_type", loss, ("pref_loss",) if "pref_loss" in draft.given else None, "the default there")
+        draft.set_trainer(
+            "loss_type", loss, ("pref_loss",) if "pref_loss" in draft.given else None, "the default there"
+        )
     draft.list_all({"pref_ftx": "0: no loss on the chosen answers alone"})
 
 

@@ -65,7 +65,9 @@ def _source(draft: Draft, name: str, described: dict[str, Any]) -> dict[str, Any
         raise draft.refuse(("dataset",), f"{INFO} describes no '{name:.60}'", hint)
     pictures = {"images", "videos", "audios"} & set(entry.get("columns") or {})
     if pictures:
-        raise draft.refuse(("dataset",), f"'{name:.60}' has {', '.join(sorted(pictures))}", "llmkit trains on text alone")
+        raise draft.refuse(
+            ("dataset",), f"'{name:.60}' has {', '.join(sorted(pictures))}", "llmkit trains on text alone"
+        )
     source = {"path": _path(draft, name, entry, described[""])}
     for key, to in (("subset", "name"), ("split", "split")):
         if entry.get(key):
@@ -94,7 +96,10 @@ def _format(draft: Draft, entry: dict[str, Any]) -> dict[str, Any]:
     if entry.get("formatting") == "sharegpt":
         messages = (entry.get("tags") or {}).get("role_tag") == "role"
         name = "messages" if messages else "conversations"
-        return {"format": "messages" if messages else "sharegpt", **_columns({name: given.get("messages", "conversations")})}
+        return {
+            "format": "messages" if messages else "sharegpt",
+            **_columns({name: given.get("messages", "conversations")}),
+        }
     return {"format": "alpaca", **_columns({_ALPACA[k]: v for k, v in given.items() if k in _ALPACA})} if entry else {}
 
 
@@ -128,4 +133,6 @@ def _mixture(draft: Draft, found: list[dict[str, Any]]) -> None:
                 source["fraction"] = round(number / sum(numbers), 6)
         draft.moved(("interleave_probs",), "data[].fraction")
         draft.moved(("mix_strategy",), "data[].fraction", "no row stands twice")
-    draft.list_all({"mix_strategy": "sets are put together and shuffled", "interleave_probs": "only interleaving reads it"})
+    draft.list_all(
+        {"mix_strategy": "sets are put together and shuffled", "interleave_probs": "only interleaving reads it"}
+    )

@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 _OUTPUT = re.compile(r"\{\{([-+]?)(.*?)([-+]?)\}\}", re.DOTALL)
 _CONTENT = re.compile(r"""(\w+)(?:\.content|\[\s*['"]content['"]\s*\])(?:\s*\|\s*trim|\.strip\(\))?""")
 _LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
-_TOKEN = re.compile(r"<\|[^|<>]+\|>|<｜[^｜<>]+｜>|<[a-z_]+>|</s>")
+_TOKEN = re.compile(r"<\|[^|<>]+\|>|<\uff5c[^\uff5c<>]+\uff5c>|<[a-z_]+>|</s>")
 # What could make a few messages take hours or gigabytes: such a template is not rendered here.
 _RISKY = re.compile(r"range|\*|lipsum|recursive|macro|include|import|extends|joiner|cycler")
 UNMARKED = "no {% generation %} marks could be put in and proved: put them in by hand, or name a shipped template"
@@ -118,5 +118,5 @@ def _render(source: str, messages: list[dict[str, Any]], prompt: bool) -> str:
 
 def _header(text: str, stop: str) -> str:
     """Tokens that the tokenizer must have as single ones. A template that ends turns with `eos_token` needs none."""
-    tokens = [token for token in dict.fromkeys(_TOKEN.findall(text)) if token == stop or token[1] in "|｜"]
+    tokens = [token for token in dict.fromkeys(_TOKEN.findall(text)) if token == stop or token[1] in "|\uff5c"]
     return f"{{#- special_tokens: {' '.join(tokens)}; stop_token: {stop} -#}}\n" if stop in tokens else ""

@@ -252,7 +252,9 @@ def _named(draft: Draft) -> dict[str, Any]:
     draft.moved(("dataset_name",), "data[0].path")
     configs = _list(draft.get("dataset_config", draft.get("dataset_configs", [])))
     for key in ("dataset_config", "dataset_configs"):
-        if configs and str(configs[0]) not in ("default", "all") or configs[:1] == ["all"] and key == "dataset_config":
+        if (configs and str(configs[0]) not in ("default", "all")) or (
+            configs[:1] == ["all"] and key == "dataset_config"
+        ):
             draft.moved((key,), "data[0].name")
             source["name"] = str(configs[0])
         else:

@@ -8,7 +8,12 @@ from typing import Any
 from llmkit.importing.draft import Draft
 from llmkit.importing.foreign import as_number
 
-_SAME = {"accuracy": "math", "accuracy_reward": "math", "reasoning_accuracy_reward": "math", "think_format_reward": "think"}
+_SAME = {
+    "accuracy": "math",
+    "accuracy_reward": "math",
+    "reasoning_accuracy_reward": "math",
+    "think_format_reward": "think",
+}
 _ANSWERED = r"(?s)\A<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>\Z"
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _OPEN_R1 = ("accuracy", "format", "tag_count")

@@ -68,8 +68,7 @@ def _is_plain(value: dict[str, Any]) -> bool:
 def _float(value: float) -> Any:
     """`2.0e-5` rather than `2e-05`, which readers of YAML 1.1 take for a text."""
     if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
-        mantissa, _, exponent = f"{value:.15e}".partition("e")
-        digits = mantissa.rstrip("0")
+        digits = f"{value:.15e}".partition("e")[0].rstrip("0")
         places = len(digits.rstrip(".").partition(".")[2]) or 1
         return ScalarFloat(value, width=places + 2, prec=1, m_sign=False, exp="e", e_width=2, e_sign=None)
     return value
