@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,22 @@ def template_of(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
     tokens, stop = _declared(source, where="chat_template of the tokenizer")
     sha = _sha256(source)
     return ChatTemplate(_shipped_shas().get(sha, "custom"), source, tokens, stop or _find_stop(tokenizer, source), sha)
+
+
+def with_stop_token(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -> ChatTemplate:
+    """The template, with the stop token that its header does not declare: found as in `template_of`.
+
+    Raises:
+        TemplateError: nothing that the tokenizer knows as a token follows an answer.
+    """
+    if template.stop_token is not None:
+        return template
+    stop = _find_stop(tokenizer, template.source)
+    if stop is None:
+        what = "no token of the tokenizer follows an answer, so that the model would not learn to stop"
+        cure = "begin the file with {#- special_tokens: <|im_end|>; stop_token: <|im_end|> -#}, by its own tokens"
+        raise TemplateError(f"chat template {template.name}", what, cure)
+    return replace(template, stop_token=stop)
 
 
 def apply_template(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -> list[str]:

@@ -61,6 +61,43 @@ def new(
     copy_recipe(name, dest) if name else list_recipes()
 
 
+@app.command("import")
+def import_recipe(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML file of another project.", show_default=False)],
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="Recipe to write. Default: FILE's name .llmkit.yaml")
+    ] = None,
+    system: Annotated[
+        str | None,
+        typer.Option("--from", help="alignment-handbook, open-r1, trl, axolotl or llamafactory. Default: by its keys."),
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="sft, dpo, cpt, grpo, ...; where the file does not say.")
+    ] = None,
+    num_processes: Annotated[
+        int | None, typer.Option("--num-processes", min=1, help="Processes it was written for. Default: 1.")
+    ] = None,
+    accelerate: Annotated[
+        str | None, typer.Option("--accelerate", help="The Accelerate config that it was launched with.")
+    ] = None,
+    allow_unknown: Annotated[bool, typer.Option("--allow-unknown", help="List unknown keys; do not stop.")] = False,
+) -> None:
+    """Turn a YAML of alignment-handbook, open-r1, TRL, axolotl or LLaMA-Factory into a recipe.
+
+    Every key is carried over, renamed, or listed with what llmkit does instead.
+
+    Examples:
+
+        llmkit import config_full.yaml --stage dpo --num-processes 8 --out dpo.yaml
+
+        llmkit import lora-1b.yml --from axolotl --out lora.yaml
+    """
+    from llmkit.cli.import_recipe import import_recipe as command
+    from llmkit.importing.draft import Options
+
+    command(file, system, out, Options(stage, num_processes, allow_unknown, accelerate))
+
+
 @app.command()
 def validate(words: Words) -> None:
     """Check a recipe: names, types, trainer options, batch arithmetic, files. All problems at once.

@@ -154,7 +154,9 @@ def _prompt_completion(row: Row) -> Row:
 
 
 def _side(value: Any, where: str, wrap: Callable[[str], Message]) -> list[Message]:
-    return [wrap(text_of(value, where))] if isinstance(value, str) else normalise(value, where)
+    if isinstance(value, str):
+        return [wrap(text_of(value, where))]
+    return normalise([value] if isinstance(value, dict) else value, where)
 
 
 def _preference(row: Row) -> Row:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
 from llmkit.artifacts.manifest import Manifest, read_manifest
-from llmkit.chat.template import ChatTemplate, load_template, template_of
+from llmkit.chat.template import ChatTemplate, load_template, template_of, with_stop_token
 from llmkit.errors import TemplateError
 from llmkit.modeling.adapter import let_fused_head_read, lora_config
 from llmkit.modeling.load import load_config, load_spec, load_tokenizer
@@ -58,11 +58,13 @@ def run(worker: Worker) -> Manifest:
 
 
 def chat_template(worker: Worker, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
-    """The recipe's template, else the tokenizer's own. Raises TemplateError where it differs from the parent's."""
+    """The recipe's template, else the tokenizer's own. Raises TemplateError where it differs from the parent's,
+    or where no stop token can be found."""
     named = worker.file.model.chat_template
     template = load_template(named) if named else template_of(tokenizer)
     if template is None:
         return None
+    template = with_stop_token(tokenizer, template)
     parent = read_manifest(Path(worker.file.parent)) if worker.file.parent else None
     if parent and parent.chat_template_sha256 and parent.chat_template_sha256 != template.sha256:
         what = f"'{template.name}' is not the template that stage '{parent.stage}' was trained with"

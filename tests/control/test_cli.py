@@ -23,7 +23,7 @@ model: {name_or_path: org/model}
 stages:
   - {name: sft, kind: sft, data: [{path: org/set}]}
 """
-COMMANDS = ["new", "validate", "plan", "run", "show", "chat", "judge-check", "rank", "report", "schema"]
+COMMANDS = ["new", "import", "validate", "plan", "run", "show", "chat", "judge-check", "rank", "report", "schema"]
 
 
 @pytest.fixture

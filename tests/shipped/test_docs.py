@@ -47,6 +47,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rollouts(folder / "rollouts.jsonl", [rollout_row(0)])
     with open_store(folder / "rankings.jsonl") as store:
         store.append(decision(item_of(rollout_row(0), ""), ["c1", "c0 c2 c3 c4"]))
+    foreign = ROOT / "tests/control/foreign"
+    (folder / "foreign/dpo").mkdir(parents=True)
+    for name in ("axolotl/lora-1b.yaml", "llamafactory/llama3_lora_sft.yaml"):
+        shutil.copy(foreign / name, folder / "foreign")
+    handbook = foreign / "alignment-handbook/zephyr-7b-beta-dpo-config_full.yaml"
+    shutil.copy(handbook, folder / "foreign/dpo/config_full.yaml")
     run = folder / "runs" / "assistant"
     run.mkdir(parents=True)
     shutil.copy(ROOT / "recipes/tiny/assistant.yaml", run / "recipe.yaml")

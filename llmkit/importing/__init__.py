@@ -1,0 +1,1 @@
+"""Recipes of other projects -> recipes of llmkit, with an account of every key."""

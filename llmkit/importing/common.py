@@ -1,0 +1,299 @@
+"""What recipes of several programs say in the same words: TRL's and transformers' options, adapters, batches."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from llmkit.errors import Problem
+from llmkit.importing.accelerate import Launch, read_accelerate
+from llmkit.importing.draft import Draft, Entry
+from llmkit.importing.foreign import Loc, as_number
+from llmkit.recipe.trainer_keys import CONFIG_CLASSES, OWNED, PRACTICE, check_trainer, declared
+
+RENAMED = {
+    "max_seq_length": "max_length",
+    "warmup_ratio": "warmup_steps",
+    "use_liger": "use_liger_kernel",
+    "optimizer": "optim",
+    "vllm_max_model_len": "vllm_max_model_length",
+    "vllm_guided_decoding_regex": "vllm_structured_outputs_regex",
+    "neftune_alpha": "neftune_noise_alpha",
+}
+"""Old name -> today's name of an option of the trainer. `warmup_steps` below 1 is a share of the steps."""
+
+NUMBERS = {"learning_rate", "weight_decay", "num_train_epochs", "warmup_steps", "max_grad_norm", "beta", "adam_epsilon"}
+"""Options that YAML 1.1 may have read as text: `2e-5` has no point."""
+
+_EVALUATED = "llmkit measures each set in `heldout` before and after the stage"
+_HUB = "training does not publish"
+REASONS = {
+    "overwrite_output_dir": "each stage has a folder of its own: `run.name` and the stage's name say which",
+    "logging_dir": "curves lie in the stage's folder",
+    "evaluation_strategy": _EVALUATED,
+    "per_device_eval_batch_size": _EVALUATED,
+    "generate_during_eval": "set `prompts`: they are answered after every stage",
+    "max_train_samples": "set a source's `num_rows`",
+    "save_safetensors": "weights are always saved as safetensors",
+    "max_prompt_length": "today's TRL has no such limit; `max_length` bounds prompt and answer together",
+    "max_target_length": "today's TRL has no such limit; `max_length` bounds prompt and answer together",
+    "is_encoder_decoder": "causal language models only",
+    "model_adapter_name": "llmkit makes the adapters and the reference model itself",
+    "ref_adapter_name": "llmkit makes the adapters and the reference model itself",
+    "reference_free": "today's TRL has no such option",
+    "label_pad_token_id": "it follows from the collator",
+    "padding_value": "it follows from the tokenizer",
+    "dataset_batch_size": "rows are prepared by llmkit",
+    "num_of_sequences": "rows are packed by llmkit",
+    "chars_per_token": "rows are packed by llmkit",
+    "preprocessing_num_workers": "rows are prepared by llmkit, once, and kept",
+    "tokenizer_name_or_path": "the model's own tokenizer is used; tokens of the chat template are added to it",
+    "trust_remote_code": "llmkit runs no code from model repositories",
+    "vllm_device": "today's TRL has no such option: `vllm_mode: colocate` shares the training GPUs",
+    "vllm_dtype": "today's TRL has no such option",
+    "use_cpu": OWNED["use_cpu"],
+    "no_cuda": OWNED["use_cpu"],
+    "push_to_hub_model_id": _HUB,
+    "push_to_hub_organization": _HUB,
+    "push_to_hub_token": _HUB,
+    "push_to_hub_revision": _HUB,
+    "hub_model_revision": _HUB,
+    "wandb_entity": "wandb reads it from the environment: WANDB_ENTITY in `launch.env`",
+    "wandb_run_group": "wandb reads it from the environment: WANDB_RUN_GROUP in `launch.env`",
+}
+"""Keys without a place -> what llmkit does instead. What llmkit sets itself is in `trainer_keys.OWNED`."""
+
+_ATTENTION = {"fa2": "flash_attention_2", "flash_attention_2": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
+_DTYPES = ("float32", "bfloat16", "float16")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def model(draft: Draft, key: str = "model_name_or_path") -> None:
+    """The model's name. Refused: what llmkit would read as a folder in a Python package."""
+    name = draft.get(key)
+    if not isinstance(name, str) or not name.strip():
+        raise draft.refuse((key,), "names no model", "give its Hub id or folder")
+    draft.model["name_or_path"] = safe_path(draft, (key,), name)
+    draft.moved((key,), "model.name_or_path")
+    revision = draft.get("model_revision")
+    if revision is not None:
+        draft.model["revision"] = str(revision)
+        draft.moved(("model_revision",), "model.revision")
+
+
+def safe_path(draft: Draft, loc: tuple[str | int, ...], path: Any) -> str:
+    """A Hub id or file. In llmkit's recipes a colon names Python code, which these files cannot mean."""
+    if not isinstance(path, str) or not path.strip() or ":" in path or "\n" in path:
+        cure = "download it, and give the file or folder" if "://" in str(path) else "give a Hub id, a file or a folder"
+        raise draft.refuse(loc, f"{str(path)!r:.80} is no Hub id and no path", cure)
+    return path
+
+
+def dtype(draft: Draft, *keys: str) -> None:
+    for key in keys:
+        value = str(draft.get(key, "")).removeprefix("torch.")
+        if value in _DTYPES:
+            draft.model["dtype"] = value
+            draft.moved((key,), "model.dtype")
+        elif value:
+            draft.listed((key,), f"'{value}': llmkit loads float32 unless `model.dtype` names a type")
+
+
+def attention(draft: Draft, key: str = "attn_implementation") -> None:
+    value = draft.get(key)
+    if isinstance(value, str):
+        draft.model["attn_implementation"] = _ATTENTION.get(value, value)
+        draft.moved((key,), "model.attn_implementation")
+    if draft.get("use_flash_attention_2") is True:
+        draft.model["attn_implementation"] = "flash_attention_2"
+        draft.moved(("use_flash_attention_2",), "model.attn_implementation")
+    draft.list_all({"use_flash_attention_2": "false: transformers chooses"})
+
+
+def batch(draft: Draft, per_device: str, accumulation: str, default: int = 8) -> None:
+    """per device x accumulation x processes -> `global_batch_size`."""
+    rows, steps = draft.count(per_device, default), draft.count(accumulation, 1)
+    processes = draft.stage.get("launch", {}).get("num_processes", 1)
+    draft.stage["global_batch_size"] = rows * steps * processes
+    why = f"{rows} rows x {steps} steps x {processes} {'process' if processes == 1 else 'processes'}"
+    if per_device in draft.given:
+        draft.set_trainer("per_device_train_batch_size", rows, (per_device,))
+    else:
+        draft.set_trainer("per_device_train_batch_size", rows, None, "the default there")
+    draft.moved((accumulation,), "global_batch_size", why)
+
+
+def launch(draft: Draft, accelerate: str | None = None, loc: Loc | None = None) -> None:
+    """How many processes, as far as anybody says, and which Accelerate config of llmkit's is like theirs."""
+    said = read_accelerate(Path(draft.options.accelerate)) if draft.options.accelerate else Launch()
+    own = draft.count("num_processes", 1) if draft.get("num_processes") else None
+    draft.moved(("num_processes",), "launch.num_processes")
+    num = draft.options.num_processes or said.num_processes or own or 1
+    shape = accelerate or said.shape or ("ddp" if num > 1 else "single")
+    if num > 1 or shape != "single":
+        draft.stage["launch"] = {"accelerate": shape, "num_processes": num}
+        if said.num_machines > 1:
+            draft.stage["launch"]["num_machines"] = said.num_machines
+    draft.entries += said.entries
+    if loc is not None:
+        draft.moved(loc, "launch.accelerate", shape)
+
+
+def adapter(draft: Draft, names: dict[str, str], default: dict[str, Any]) -> None:
+    """`peft:` from keys of the file: their name -> `PeftSpec`'s."""
+    spec = dict(default)
+    for key, name in names.items():
+        value = as_number(draft.get(key))
+        if value is not None:
+            spec[name] = value
+            draft.moved((key,), f"peft.{name}")
+    draft.stage["peft"] = spec
+
+
+def quantize(draft: Draft, bits: Any, loc: tuple[str, ...]) -> None:
+    """Weights in 4 bits belong to an adapter. 8 bits are not supported: refused, not rounded."""
+    if not bits:
+        draft.listed(loc, "false: weights are not quantised")
+    elif bits == 4 and "peft" in draft.stage:
+        draft.stage["peft"]["quantization"] = "nf4"
+        draft.moved(loc, "peft.quantization", "NF4")
+    elif bits == 4:
+        raise draft.refuse(loc, "4-bit weights without an adapter cannot be trained", "add the adapter (LoRA)")
+    else:
+        draft.listed(
+            loc, "llmkit has 4 bits (`peft.quantization: nf4`) or none; this recipe trains an adapter on whole weights"
+        )
+
+
+def run_folder(draft: Draft, key: str = "output_dir") -> None:
+    """`data/zephyr-7b` -> `output_dir: data`, `name: zephyr-7b`."""
+    path = str(draft.get(key, "")).rstrip("/")
+    parent, _, last = path.rpartition("/")
+    draft.run["name"] = slug(last or draft.foreign.path.stem)
+    if path:
+        draft.run["output_dir"] = parent or "."
+        draft.moved((key,), "run.output_dir", f"and `run.name`: {draft.run['name']}")
+
+
+def slug(text: str) -> str:
+    """A name that a recipe takes."""
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._") or "imported"
+
+
+def seed(draft: Draft, key: str = "seed") -> None:
+    if draft.get(key) is not None:
+        draft.run["seed"] = int(draft.number(key, 42))
+        draft.moved((key,), "run.seed")
+
+
+def trainer(draft: Draft, renamed: dict[str, str] | None = None) -> None:
+    """Every key that is still left and that TRL knows by this name, by today's name, or that llmkit sets itself."""
+    options, names = declared(draft.kind), {**RENAMED, **(renamed or {})}
+    for key in dict.fromkeys(str(loc[0]) for loc in draft.left):
+        name, value = names.get(key, key), draft.given[key]
+        if value is None:
+            continue
+        if key in REASONS:
+            draft.listed((key,), REASONS[key])
+        elif name in OWNED:
+            draft.listed((key,), f"llmkit: {OWNED[name]}")
+        elif name in options and name in draft.stage.get("trainer", {}):
+            draft.listed((key,), f"`{name}` is given as well, and counts")
+        elif name in options:
+            draft.set_trainer(name, _value(name, value), (key,))
+        elif name in _all_options():
+            draft.listed((key,), f"today's {CONFIG_CLASSES[draft.kind][0][2]} has no such option")
+
+
+@cache
+def _all_options() -> set[str]:
+    """Options of any trainer."""
+    return {name for kind in CONFIG_CLASSES for name in declared(kind)}
+
+
+def _value(name: str, value: Any) -> Any:
+    """As today's TRL takes it. YAML 1.1 reads `save_strategy: no` as false."""
+    if name.endswith("_strategy") and value is False:
+        return "no"
+    if name == "scale_rewards" and isinstance(value, bool):
+        return "group" if value else "none"
+    return as_number(value) if name in NUMBERS else value
+
+
+def without_effect(draft: Draft) -> None:
+    """Options that llmkit's trainer of this kind does not read: taken out again, with its reason."""
+    options = draft.stage.get("trainer", {})
+    while found := list(check_trainer(draft.kind, options)):
+        for key, what, cure in found:
+            options.pop(key, None)
+            why = f"{what}; {cure}" if cure else what
+            draft.added = [entry for entry in draft.added if entry.to != f"trainer.{key}"]
+            for index, entry in enumerate(draft.entries):
+                if entry.to == f"trainer.{key}" or entry.to.startswith(f"trainer.{key}."):
+                    draft.entries[index] = type(entry)(entry.key, "listed", "", why)
+
+
+def finish(draft: Draft, known: set[str]) -> None:
+    """What is left are keys that nobody knows: they are refused, all at once, unless they are to be left out."""
+    names = sorted(known | set(declared(draft.kind)) | set(OWNED) | set(REASONS) | set(RENAMED))
+    for loc in list(draft.left):
+        near = get_close_matches(str(loc[0]), names, n=1)
+        hint = f"did you mean '{near[0]}'?" if near and near[0] != loc[0] else ""
+        if draft.options.allow_unknown:
+            draft.listed(loc, f"unknown, left out as asked{f' ({hint})' if hint else ''}")
+        else:
+            cure = hint or "take it out, or pass --allow-unknown to leave it out"
+            draft.problems.append(Problem(draft.place(loc), "unknown key", cure))
+
+
+def cut_silently(draft: Draft) -> None:
+    """All five programs cut rows at `max_length` and say nothing; llmkit stops unless it is told."""
+    if draft.kind not in PRACTICE:
+        draft.stage["max_truncated"] = 1.0
+        draft.added.append(
+            Entry("1.0, since rows are cut at `max_length` there without a word", "mapped", "max_truncated")
+        )
+
+
+def heldout_slice(split: str, rows: int, percent: int) -> tuple[str, str]:
+    """(training slice, held-out slice) of a whole split: so many rows, or so many percent."""
+    mark = str(rows) if rows else f"{percent}%"
+    return f"{split}[{mark}:]", f"{split}[:{mark}]"
+
+
+def set_aside(draft: Draft, sources: list[dict[str, Any]], size: float) -> str:
+    """Takes the first rows of each source that is not sliced out of training: a share (below 1) or a count in all.
+
+    Returns:
+        What was done, in words; empty if there is no source to take from.
+    """
+    whole = [source for source in sources if "[" not in source.get("split", "train")]
+    if not whole or size <= 0:
+        return ""
+    rows = 0 if size < 1 else max(1, int(size) // len(whole))
+    percent = 0 if rows else max(1, round(size * 100))
+    aside = []
+    for source in whole:
+        train, held = heldout_slice(source.get("split", "train"), rows, percent)
+        aside.append({**{k: v for k, v in source.items() if k not in ("fraction", "num_rows")}, "split": held})
+        source["split"] = train
+    draft.stage["heldout"] = {"test": aside}
+    return f"the first {rows or f'{percent} %'}{' rows' if rows else ''} of each source"
+
+
+def nested(draft: Draft, key: str) -> None:
+    """Options of the trainer that stand together under one key."""
+    options = declared(draft.kind)
+    for name, value in draft.given[key].items():
+        today = RENAMED.get(name, name)
+        if value is None or ((key, name) not in draft.left and not isinstance(value, (dict, list))):
+            continue
+        if today in options and today not in OWNED:
+            draft.set_trainer(today, _value(today, value), (key, name))
+        elif today in OWNED:
+            draft.listed((key, name), f"llmkit: {OWNED[today]}")
+        elif name in REASONS:
+            draft.listed((key, name), REASONS[name])

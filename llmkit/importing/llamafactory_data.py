@@ -1,0 +1,138 @@
+"""LLaMA-Factory's data sets: names, what dataset_info.json says of them, mixtures."""
+
+from __future__ import annotations
+
+import json
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from llmkit.importing import common
+from llmkit.importing.draft import Draft
+from llmkit.importing.foreign import as_number
+
+INFO = "dataset_info.json"
+_ALPACA = {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}
+_PAIR = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected", "messages": "prompt"}
+MAX_BYTES = 10_000_000
+
+
+def sources(draft: Draft) -> list[dict[str, Any]]:
+    """`data` of the stage. Raises RecipeError for sets that no dataset_info.json describes, and for pictures."""
+    names = _names(draft, "dataset")
+    if not names:
+        raise draft.refuse(("dataset",), "names no data set")
+    described = _described(draft)
+    found = [_source(draft, name, described) for name in names]
+    _mixture(draft, found)
+    _samples(draft, found)
+    draft.moved(("dataset",), "data[].path", "" if described else f"no {INFO} was found: give the paths by hand")
+    if _names(draft, "eval_dataset"):
+        held = [_source(draft, name, described) for name in _names(draft, "eval_dataset")]
+        draft.stage["heldout"] = {"test": held}
+        draft.moved(("eval_dataset",), "heldout.test")
+    return found
+
+
+def _names(draft: Draft, key: str) -> list[str]:
+    value = draft.get(key, [])
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise draft.refuse((key,), "is no list of names")
+    return [name.strip() for name in names if name.strip()]
+
+
+def _described(draft: Draft) -> dict[str, Any]:
+    """The descriptions that lie in `dataset_dir`, `data/`, or beside the file; empty if there are none."""
+    folder, parent = str(draft.get("dataset_dir", "data")), draft.foreign.path.parent
+    for path in (Path(folder) / INFO, parent / folder / INFO, parent / INFO):
+        if path.is_file() and path.stat().st_size < MAX_BYTES:
+            try:
+                data = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError) as error:
+                raise draft.refuse(("dataset",), f"{path} cannot be read ({error!s:.80})") from None
+            return {"": str(path.parent), **data} if isinstance(data, dict) else {}
+    return {}
+
+
+def _source(draft: Draft, name: str, described: dict[str, Any]) -> dict[str, Any]:
+    if not described:
+        return {"path": common.safe_path(draft, ("dataset",), name), **_format(draft, {})}
+    entry = described.get(name)
+    if not isinstance(entry, dict):
+        near = get_close_matches(name, [key for key in described if key], n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"describe it in {described['']}/{INFO}"
+        raise draft.refuse(("dataset",), f"{INFO} describes no '{name:.60}'", hint)
+    pictures = {"images", "videos", "audios"} & set(entry.get("columns") or {})
+    if pictures:
+        raise draft.refuse(
+            ("dataset",), f"'{name:.60}' has {', '.join(sorted(pictures))}", "llmkit trains on text alone"
+        )
+    source = {"path": _path(draft, name, entry, described[""])}
+    for key, to in (("subset", "name"), ("split", "split")):
+        if entry.get(key):
+            source[to] = str(entry[key])
+    if isinstance(entry.get("num_samples"), int):
+        source["num_rows"] = entry["num_samples"]
+    return source | _format(draft, entry)
+
+
+def _path(draft: Draft, name: str, entry: dict[str, Any], folder: str) -> str:
+    path = entry.get("hf_hub_url")
+    if path is None and entry.get("file_name"):
+        path = str(Path(folder) / str(entry["file_name"]))
+    if path is None:
+        raise draft.refuse(("dataset",), f"'{name:.60}' lies neither on the Hub nor in a file", "give it a file_name")
+    return common.safe_path(draft, ("dataset",), path)
+
+
+def _format(draft: Draft, entry: dict[str, Any]) -> dict[str, Any]:
+    """Format and columns of the rows, by LLaMA-Factory's own names of columns."""
+    given = {k: str(v) for k, v in (entry.get("columns") or {}).items() if isinstance(v, str)}
+    if draft.kind == "pretrain":
+        return {"format": "text", **_columns({"text": given.get("prompt", "text")})}
+    if draft.kind in ("dpo", "reward"):
+        return {"format": "preference", **_columns({_PAIR[k]: v for k, v in given.items() if k in _PAIR}, whole=True)}
+    if entry.get("formatting") == "sharegpt":
+        messages = (entry.get("tags") or {}).get("role_tag") == "role"
+        name = "messages" if messages else "conversations"
+        return {
+            "format": "messages" if messages else "sharegpt",
+            **_columns({name: given.get("messages", "conversations")}),
+        }
+    return {"format": "alpaca", **_columns({_ALPACA[k]: v for k, v in given.items() if k in _ALPACA})} if entry else {}
+
+
+def _columns(names: dict[str, str], whole: bool = False) -> dict[str, Any]:
+    """`columns`, where one of them has another name; of pairs then all three."""
+    if all(name == column for name, column in names.items()):
+        return {}
+    return {"columns": names if whole else {name: column for name, column in names.items() if name != column}}
+
+
+def _samples(draft: Draft, found: list[dict[str, Any]]) -> None:
+    if draft.get("max_samples") is None:
+        return
+    most = draft.count("max_samples", 1)
+    for source in found:
+        if "fraction" not in source:
+            source["num_rows"] = most
+    draft.moved(("max_samples",), "data[].num_rows", "of each set; a smaller one gives all that it has")
+
+
+def _mixture(draft: Draft, found: list[dict[str, Any]]) -> None:
+    """`interleave_*` with probabilities is llmkit's `fraction`; `concat` is what sources without it do."""
+    shares = draft.get("interleave_probs")
+    if shares is not None and str(draft.get("mix_strategy", "concat")).startswith("interleave"):
+        parts = [as_number(part) for part in (shares.split(",") if isinstance(shares, str) else shares)]
+        numbers = [part for part in parts if isinstance(part, (int, float)) and part > 0]
+        if len(numbers) != len(found):
+            raise draft.refuse(("interleave_probs",), f"needs a share above 0 for each of {len(found)} data sets")
+        for source, number in zip(found, numbers, strict=True):
+            if len(found) > 1:
+                source["fraction"] = round(number / sum(numbers), 6)
+        draft.moved(("interleave_probs",), "data[].fraction")
+        draft.moved(("mix_strategy",), "data[].fraction", "no row stands twice")
+    draft.list_all(
+        {"mix_strategy": "sets are put together and shuffled", "interleave_probs": "only interleaving reads it"}
+    )

@@ -1,0 +1,258 @@
+"""`llmkit import`: what becomes of every key of other projects' recipes, and what is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llmkit.errors import RecipeError
+from llmkit.importing.convert import Imported, convert
+from llmkit.importing.draft import Options
+from llmkit.importing.write import to_yaml, write
+from llmkit.recipe.load import load
+
+FOREIGN = Path(__file__).parent / "foreign"
+NO_STAGE = {"zephyr-141b-A35b-orpo-config_full", "qlora-1b-kto", "llama3_lora_kto", "llama3_lora_ppo"}
+REFUSED = {*NO_STAGE, "Qwen2.5-Coder-7B-codeforces-grpo", "mtp_config"}
+FILES = sorted(FOREIGN.glob("*/*.yaml"))
+TAKEN = [path for path in FILES if path.stem not in REFUSED]
+
+
+def keys(value: Any, path: str = "") -> Iterator[str]:
+    """Places of all values, read by another YAML library and walked by other code than llmkit's."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from keys(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        for index, item in enumerate(value):
+            yield from keys(item, f"{path}[{index}]")
+    else:
+        yield path
+
+
+def imported(path: Path, **options: Any) -> Imported:
+    stage = "sft" if path.stem == "example_config" else None
+    return convert(path, Options(**{"stage": stage, **options}))
+
+
+def from_text(tmp_path: Path, text: str, system: str | None = None, **options: Any) -> Imported:
+    path = tmp_path / "sft.yaml"
+    path.write_text(text)
+    return convert(path, Options(**options), system)
+
+
+def problem(tmp_path: Path, text: str, system: str | None = None, **options: Any) -> str:
+    with pytest.raises(RecipeError) as error:
+        from_text(tmp_path, text, system, **options)
+    return str(error.value).replace(str(tmp_path), "")
+
+
+def test_there_are_the_handbook_s_recipes() -> None:
+    assert len(list((FOREIGN / "alignment-handbook").glob("*.yaml"))) == 25
+
+
+@pytest.mark.parametrize("path", TAKEN, ids=lambda path: path.stem)
+def test_no_key_vanishes(path: Path) -> None:
+    made = imported(path)
+    given = Counter(keys(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    assert Counter(entry.key for entry in made.entries) == given
+    for entry in made.entries:
+        assert entry.to or entry.fate == "listed", entry
+        assert entry.why or entry.fate != "listed", entry
+
+
+@pytest.mark.parametrize("path", TAKEN, ids=lambda path: path.stem)
+def test_what_is_written_is_a_valid_recipe(path: Path, tmp_path: Path) -> None:
+    made = imported(path)
+    target = tmp_path / "recipe.yaml"
+    write(made, path, target)
+    recipe = load([target]).recipe
+    assert recipe.stages[0].kind in ("pretrain", "sft", "dpo", "grpo", "reward")
+    # every setting of the account stands in the recipe
+    assert recipe.model.name_or_path
+    text = target.read_text(encoding="utf-8")
+    for entry in made.entries:
+        assert entry.key.partition("[")[0].partition(".")[0] in text.partition("\nrun:")[0]
+
+
+@pytest.mark.parametrize("stem", sorted(NO_STAGE))
+def test_a_stage_without_counterpart_is_refused_with_its_reason(stem: str) -> None:
+    (path,) = FOREIGN.glob(f"*/{stem}.yaml")
+    with pytest.raises(RecipeError, match="has no stage in llmkit"):
+        imported(path)
+
+
+def test_unknown_keys_are_refused_at_once_with_the_nearest_name() -> None:
+    path = FOREIGN / "trl/mtp_config.yaml"
+    with pytest.raises(RecipeError) as error:
+        imported(path, stage="sft")
+    lines = str(error.value).splitlines()
+    assert len(lines) == 3
+    assert lines[2] == f"{path}:10: lerning_rate: unknown key; did you mean 'learning_rate'?"
+    made = imported(path, stage="sft", allow_unknown=True)
+    assert {e.key for e in made.entries if "unknown" in e.why} == {"mtp_enabled", "mtp_num_predictions", "lerning_rate"}
+
+
+def test_old_names_become_today_s() -> None:
+    made = imported(FOREIGN / "alignment-handbook/zephyr-7b-gemma-sft-config_full.yaml")
+    stage, model = made.recipe["stages"][0], made.recipe["model"]
+    assert (stage["trainer"]["max_length"], stage["trainer"]["warmup_steps"]) == (2048, 0.1)
+    assert "max_seq_length" not in stage["trainer"] and "warmup_ratio" not in stage["trainer"]
+    assert (model["dtype"], model["attn_implementation"]) == ("bfloat16", "flash_attention_2")
+    assert stage["heldout"]["test"][0]["split"] == "test_sft"
+    assert stage["trainer"]["packing"] is True, "the handbook's older script packed rows"
+
+
+@pytest.mark.parametrize(("processes", "total"), [(None, 128), (8, 1024)])
+def test_batch_arithmetic(processes: int | None, total: int) -> None:
+    made = imported(FOREIGN / "alignment-handbook/gpt2-nl-dpo-config_full.yaml", num_processes=processes)
+    stage = made.recipe["stages"][0]
+    rows = 8 * 8 * (processes or 1)
+    assert stage["global_batch_size"] == rows
+    assert stage["trainer"]["per_device_train_batch_size"] == 8
+    assert total == 2 * rows
+
+
+def test_an_accelerate_config_says_the_processes_and_the_sharding(tmp_path: Path) -> None:
+    config = tmp_path / "zero3.yaml"
+    config.write_text("distributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: 3}\nnum_processes: 8\n")
+    made = imported(FOREIGN / "alignment-handbook/gpt2-nl-dpo-config_full.yaml", accelerate=str(config))
+    stage = made.recipe["stages"][0]
+    assert stage["launch"] == {"accelerate": "zero3", "num_processes": 8} and stage["global_batch_size"] == 512
+    said = {entry.key: entry.fate for entry in made.entries if entry.key.startswith("accelerate: ")}
+    assert len(said) == 3
+    config.write_text("learning_rate: 1\n")
+    with pytest.raises(RecipeError, match="is no Accelerate config"):
+        imported(FOREIGN / "alignment-handbook/gpt2-nl-dpo-config_full.yaml", accelerate=str(config))
+
+
+def test_shares_of_a_mixture_and_rows_set_aside() -> None:
+    made = imported(FOREIGN / "alignment-handbook/smollm-sft-config.yaml")
+    splits = [source["split"] for source in made.recipe["stages"][0]["data"]]
+    assert splits[0] == "train_sft[5%:]" and "train_sft[:1%]" in splits
+    said = {entry.key: entry.why for entry in made.entries}
+    assert "0.001 is rounded to 1 %" in said["dataset_mixture.datasets[4].weight"]
+    held = [source["split"] for source in made.recipe["stages"][0]["heldout"]["test"]]
+    assert set(held) == {"train_sft[:5%]", "test_sft[:5%]"} and len(held) == 8
+
+
+def test_adapters_and_their_quantisation() -> None:
+    stage = imported(FOREIGN / "alignment-handbook/zephyr-7b-beta-dpo-config_qlora.yaml").recipe["stages"][0]
+    assert stage["peft"]["quantization"] == "nf4" and stage["peft"]["r"] == 16
+    stage = imported(FOREIGN / "axolotl/qlora-fsdp-70b.yaml").recipe["stages"][0]
+    assert stage["peft"] == {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "quantization": "nf4"}
+    assert stage["launch"]["accelerate"] == "fsdp2"
+    stage = imported(FOREIGN / "llamafactory/llama3_lora_dpo.yaml").recipe["stages"][0]
+    assert stage["peft"] == {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": "all-linear"}
+    assert (stage["trainer"]["beta"], stage["trainer"]["loss_type"]) == (0.1, "sigmoid")
+
+
+def test_data_sets_of_llama_factory_are_found_in_its_list(tmp_path: Path) -> None:
+    made = imported(FOREIGN / "llamafactory/llama3_full_sft_ds3.yaml")
+    data = made.recipe["stages"][0]["data"]
+    assert [Path(source["path"]).name for source in data] == ["identity.json", "alpaca_en_demo.json"]
+    assert data[0]["format"] == "alpaca" and data[0]["split"] == "train[10%:]"
+    assert made.recipe["stages"][0]["launch"]["accelerate"] == "zero3"
+    base = "model_name_or_path: a/b\nstage: sft\nfinetuning_type: full\ntemplate: chatml\n"
+    (tmp_path / "dataset_info.json").write_text((FOREIGN / "llamafactory/dataset_info.json").read_text())
+    assert "did you mean 'identity'?" in problem(tmp_path, base + "dataset: identiti\n")
+    assert "llmkit trains on text alone" in problem(tmp_path, base + "dataset: mllm_demo\n")
+    stage = from_text(tmp_path, base + "dataset: openorca\n").recipe["stages"][0]
+    assert stage["data"][0]["columns"] == {"instruction": "question", "output": "response", "system": "system_prompt"}
+    mixed = "dataset: slimorca,identity\nmix_strategy: interleave_under\ninterleave_probs: 3,1\n"
+    stage = from_text(tmp_path, base + mixed).recipe["stages"][0]
+    assert [source["fraction"] for source in stage["data"]] == [0.75, 0.25]
+
+
+def test_rewards_by_llmkit_s_names() -> None:
+    stage = imported(FOREIGN / "open-r1/Qwen2.5-Math-7B-grpo.yaml").recipe["stages"][0]
+    assert [(reward["name"], reward.get("weight", 1.0)) for reward in stage["rewards"]] == [
+        ("math", 1.0),
+        ("regex", 0.5),
+    ]
+    assert stage["data"][0]["columns"] == {"prompt": "problem", "answer": "solution"}
+    made = imported(FOREIGN / "open-r1/Qwen2.5-1.5B-Instruct-grpo.yaml")
+    assert made.recipe["stages"][0]["global_batch_size"] == 16 * 16 * 7
+    with pytest.raises(RecipeError, match="none of these rewards: cf_code, code_format"):
+        imported(FOREIGN / "open-r1/Qwen2.5-Coder-7B-codeforces-grpo.yaml")
+    stage = imported(FOREIGN / "trl/grpo.yaml").recipe["stages"][0]
+    assert stage["rewards"][2] == {"path": "my_lib.rewards:brief"}
+
+
+BASE = "model_name_or_path: a/b\ndataset_name: c/d\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [1\n", "/sft.yaml:2: not valid YAML"),
+        ("- a\n- b\n", "is no mapping of keys to values"),
+        ("", "is no mapping"),
+        ("run: {name: a}\nstages: []\n", "is a recipe of llmkit already"),
+        ("a: 1\nb: 2\n", "none of the programs that llmkit knows"),
+        (BASE + "seed: 1\nseed: 2\n", "/sft.yaml:4: found duplicate key \"seed\""),
+        ("model_name_or_path: {{ model }}\ndataset_name: c/d\n", "is a template"),
+        ("{% if big %}\nmodel_name_or_path: a/b\n{% endif %}\n", "is a template"),
+        (BASE + "output_dir: ${HOME}/x\n", "/sft.yaml:3: output_dir: is a template"),
+        (BASE + "output_dir: '{{ out }}'\n", "/sft.yaml:3: output_dir: is a template"),
+        ("model_name_or_path: os:system\ndataset_name: c/d\n", "/sft.yaml:1: model_name_or_path: 'os:system' is no Hub"),
+        ("model_name_or_path: a/b\ndataset_name: os:system\n", "/sft.yaml:2: dataset_name: 'os:system' is no Hub id"),
+        ("model_name_or_path: a/b\n", "names no data set"),
+        (BASE + "seed: !!python/object:os.system x\n", "has the YAML tag"),
+        (BASE + "gradient_accumulation_steps: many\n", "must be a number, got 'many'"),
+        (BASE + "gradient_accumulation_steps: 0\n", "must be a whole number above 0"),
+        (BASE + "load_in_4bit: true\n", "4-bit weights without an adapter"),
+        ("a: " + "[" * 30 + "]" * 30 + "\nmodel_name_or_path: a/b\n", "nested deeper"),
+        ("base_model: a/b\nrl: kto\n", "is for kto: KTO"),
+        ("base_model: a/b\nadapter: llama-adapter\ndatasets: [{path: c/d, type: alpaca}]\n", "no adapter 'llama-ad"),
+        ("base_model: a/b\ndatasets: [{path: c/d, type: reflection}]\n", "reads no rows of type 'reflection'"),
+        ("base_model: a/b\ndatasets: [{type: alpaca}]\n", "is no data set with a path"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    assert said in problem(tmp_path, text)
+
+
+def test_many_values_by_aliases_are_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    assert "no recipe" in problem(tmp_path, "\n".join(lines) + "\nmodel_name_or_path: a/b\n")
+
+
+def test_systems_by_name(tmp_path: Path) -> None:
+    assert from_text(tmp_path, BASE, "handbook").system == "alignment-handbook"
+    assert "did you mean 'axolotl'?" in problem(tmp_path, BASE, "axlotl")
+    (tmp_path / "other.yaml").write_text(BASE)
+    with pytest.raises(RecipeError, match="add --stage, one of sft"):
+        convert(tmp_path / "other.yaml", Options())
+    assert convert(tmp_path / "other.yaml", Options(stage="dpo")).recipe["stages"][0]["kind"] == "dpo"
+
+
+def test_what_yaml_1_1_reads_as_booleans_and_text(tmp_path: Path) -> None:
+    made = from_text(tmp_path, BASE + "save_strategy: no\nlearning_rate: 2e-5\nbf16: yes\nrun_name: 'no'\n")
+    trainer = made.recipe["stages"][0]["trainer"]
+    assert (trainer["save_strategy"], trainer["learning_rate"], trainer["bf16"]) == ("no", 2e-5, True)
+    text = to_yaml(made, Path("x.yaml"))
+    assert "learning_rate: 2.0e-5\n" in text and "save_strategy: 'no'\n" in text
+    assert yaml.safe_load(text)["stages"][0]["trainer"]["learning_rate"] == 2e-5
+
+
+def test_a_hostile_key_stays_in_its_comment(tmp_path: Path) -> None:
+    text = BASE + '"evil\\nrun: {name: mine}\\u2028\\e[31m": 1\nchat_template: "{{ x }}\\n"\n'
+    made = from_text(tmp_path, text, allow_unknown=True)
+    written = to_yaml(made, Path("a\nb.yaml"))
+    assert yaml.safe_load(written)["run"] == {"name": "sft"}
+    assert "\x1b" not in written and "\u2028" not in written
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    made = from_text(tmp_path, BASE)
+    (tmp_path / "recipe.yaml").write_text("mine\n")
+    with pytest.raises(RecipeError, match="is there already"):
+        write(made, Path("sft.yaml"), tmp_path / "recipe.yaml")
+    assert (tmp_path / "recipe.yaml").read_text() == "mine\n"

@@ -1,0 +1,80 @@
+"""Imported recipes train; an inline template trains its answers alone, a template without a header finds its stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from foreign_trial import FOREIGN, run_trial
+from transformers import PreTrainedTokenizerBase
+
+from llmkit.chat.template import expand, load_template, with_stop_token
+from llmkit.data.formats import convert
+from llmkit.errors import TemplateError
+from llmkit.importing.template import UNMARKED, marked
+from llmkit.modeling.load import load_tokenizer
+
+ZEPHYR = FOREIGN / "alignment-handbook/zephyr-7b-beta-sft-config_full.yaml"
+DPO = FOREIGN / "alignment-handbook/pref_align_scan-dpo-config_zephyr.yaml"
+CHATML = "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return load_tokenizer("llmkit.tiny:base")
+
+
+@pytest.mark.parametrize("path", [ZEPHYR, DPO], ids=lambda path: path.stem)
+def test_an_imported_recipe_trains(path: Path, tmp_path: Path) -> None:
+    manifest = run_trial(tmp_path, path)
+    assert manifest.settings["trainer"]["learning_rate"] in (2e-5, 5e-7)
+    assert manifest.stop_token == ("<|endoftext|>" if path == ZEPHYR else "<|im_end|>")
+
+
+def test_marks_are_put_in_where_they_are_proved(tokenizer: PreTrainedTokenizerBase) -> None:
+    source, problem = marked(CHATML)
+    assert not problem and source.startswith(
+        "{#- special_tokens: <|im_start|> <|im_end|>; stop_token: <|im_end|> -#}\n"
+    )
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    text, spans = expand(tokenizer, source, messages)
+    assert text == expand(tokenizer, CHATML, messages)[0]
+    assert [text[start:end] for start, end in spans] == ["b<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for m in messages %}{{ m['role'] }}{% endfor %}",
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}",
+        "{% for m in messages %}{{ m['content'] + eos_token }}",
+        "{% for i in range(99999) %}{{ messages[0]['content'] + eos_token }}{% endfor %}",
+        "{% for m in messages %}{{ m['content'] * 999999999 + eos_token }}{% endfor %}",
+        "{% for m in messages %}{{ m['content'] + eos_token }}{{ m['content'] }}{% endfor %}",
+    ],
+)
+def test_what_cannot_be_proved_is_left_as_it_is(source: str) -> None:
+    assert marked(source) == (source, UNMARKED)
+
+
+def test_a_template_without_a_header_finds_its_stop_or_is_refused(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    (tmp_path / "own.jinja").write_text("{% for m in messages %}{{ m.content + eos_token }}{% endfor %}")
+    assert with_stop_token(tokenizer, load_template(tmp_path / "own.jinja")).stop_token == "<|endoftext|>"
+    (tmp_path / "own.jinja").write_text("{% for m in messages %}{{ m.content }}\n{% endfor %}")
+    with pytest.raises(TemplateError, match="would not learn to stop"):
+        with_stop_token(tokenizer, load_template(tmp_path / "own.jinja"))
+
+
+def test_pairs_of_single_messages_are_taken() -> None:
+    """As LLaMA-Factory and axolotl write them."""
+    row = {
+        "conversations": [{"from": "human", "value": "a"}],
+        "chosen": {"from": "gpt", "value": "b"},
+        "rejected": {"from": "gpt", "value": "c"},
+    }
+    columns = {"prompt": "conversations", "chosen": "chosen", "rejected": "rejected"}
+    made = convert(row, "preference", columns)
+    assert made["prompt"] == [{"role": "user", "content": "a"}]
+    assert made["chosen"] == [{"role": "assistant", "content": "b"}]
