@@ -8,6 +8,7 @@ from typing import Any
 from llmkit.recipe import reads
 from llmkit.recipe.checks import BASE, model_of
 from llmkit.recipe.curves import filled
+from llmkit.recipe.hub import PushStage
 from llmkit.recipe.knowledge import HonestySpec, JudgeSpec
 from llmkit.recipe.parts import LaunchSpec
 from llmkit.recipe.practice import ProblemsSpec, RewardSpec
@@ -87,8 +88,10 @@ def _resolved(recipe: Recipe, stage: Any) -> Any:
         changes |= {"evals": _frozen(recipe, stage.evals or recipe.evals), "prompts": stage.prompts or recipe.prompts}
     if isinstance(stage, InterrogateStage):
         changes["judge"] = _judge(recipe, stage.judge)
-    if isinstance(stage, RefusalsStage) or (isinstance(stage, RankStage) and stage.by != "judge"):
-        # it sorts rows: nothing to share out
+    if isinstance(stage, PushStage):
+        changes |= {"hub": stage.hub or recipe.hub, "ship": stage.ship or recipe.ship}
+    if isinstance(stage, (RefusalsStage, PushStage)) or (isinstance(stage, RankStage) and stage.by != "judge"):
+        # it sorts rows or sends files: nothing to share out
         changes["launch"] = stage.launch.model_copy(update={"accelerate": "cpu/single", "num_processes": 1})
     return stage.model_copy(update=changes)
 

@@ -29,6 +29,7 @@ from llmkit.plan.files import (
     template_file,
 )
 from llmkit.recipe import reads
+from llmkit.recipe.hub import PushStage
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import ProblemsSpec
@@ -52,6 +53,7 @@ _ROOMS = {
     "interrogate": ("knowledge", "generation", "data", "chat", "modeling"),
     "refusals": ("knowledge",),
     "evaluate": ("evaluate", "intervals.py", "generation", "chat", "modeling"),
+    "push": ("hub", "report"),
 }
 _EVAL_FILES = (".yaml", ".yml", ".jsonl", ".json", ".py")
 _PRACTICE_FILES = (
@@ -67,6 +69,7 @@ _SHARED_FILES = {
     "rloo": _PRACTICE_FILES,
     "rollout": ("common", "asked", "engines", "problems", "solving"),
     "rank": ("common", "rank_judge"),
+    "push": ("common",),
     "reward": ("common", "training", "callbacks", "ranking_trainer"),
     "rlhf": (*_PRACTICE_FILES, "preferring", "guarding"),
     "best_of_n": ("common", "asked", "engines", "problems", "solving", "scoring"),
@@ -125,6 +128,8 @@ def inputs_of(stage: Any, model: ModelSpec, base: str | None, upstream: Upstream
     if upstream.parent is not None:
         parts["input model"] = upstream.parent
     parts |= _rewards(stage) | _ranked(stage, upstream)
+    if isinstance(stage, PushStage):
+        parts |= {f"stage {name}": fingerprint for name, fingerprint in upstream.data.items()}
     parts |= _model(model, base, stage.kind)
     return parts
 
