@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback_hub.fixture import hub, waits  # noqa: F401 - fixtures
 from small import SHAPE
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
