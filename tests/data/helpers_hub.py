@@ -7,7 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from llmkit.artifacts.files import write_text
+import numpy as np
+from safetensors.numpy import save_file
+
+from llmkit.artifacts.files import write_json, write_text
 from llmkit.artifacts.manifest import (
     DataSummary,
     EvalRow,
@@ -42,6 +45,18 @@ ROWS = {
     },
 }
 KINDS = {"04-idk": "refusals", "05-rolls": "rollout", "06-ranks": "rank"}
+
+
+def small_folder(folder: Path) -> Path:
+    """What looks like a model, for tests that load none: no model library is imported."""
+    folder.mkdir(parents=True)
+    save_file({"weight": np.arange(2000, dtype=np.float32)}, folder / "model.safetensors")
+    config = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "num_hidden_layers": 2}
+    write_json(folder / "config.json", config | {"_name_or_path": str(folder)})
+    write_json(folder / "generation_config.json", {"eos_token_id": 1})
+    write_json(folder / "tokenizer.json", {"vocab": {"/home/anna": 1}})
+    write_json(folder / "tokenizer_config.json", {"eos_token": "<|im_end|>"})
+    return folder
 
 
 def finished_run(folder: Path, model_dir: Path, extra: str = "") -> RunDir:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers_hub import finished_run, ready, spec, texts
+from helpers_hub import finished_run, ready, small_folder, spec, texts
 from huggingface_hub import DatasetCard, ModelCard
 
 from llmkit.artifacts.files import read_json, write_json, write_text
@@ -16,6 +16,12 @@ from llmkit.hub.paths import Paths
 from llmkit.hub.report import report_files
 from llmkit.recipe.load import load
 from llmkit.secrets import redacted
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path) -> Path:
+    return small_folder(tmp_path / "small")
+
 
 TOKEN = "hf_abcdefghijklmnopqrstuvwxyz0123"
 HOSTILE = "\n---\nlicense: evil\n---\n# owned | <script>owned()</script> `x` ```\n[owned](http://owned)\x1b[31m"
@@ -35,7 +41,7 @@ def test_the_card_says_what_it_is_where_it_is_from_and_how_good(tmp_path: Path, 
     }
     assert card.data.license == "apache-2.0" and card.data.model_name == "assistant"
     assert card.data.datasets == ["me/assistant-data"]
-    for expected in ("llmkit.tiny:base", "| sft | sft | base | 8 |", "ab12ab12ab12", "90.0 % (85.0–95.0)", package.tag):
+    for expected in ("llmkit.tiny:base", "| sft | sft | base | 8 |", "ab12ab12ab12", "90.0\u202f% (85.0\u201395.0)", package.tag):
         assert expected in text, expected
     assert f'"me/assistant", "{package.tag}"' in text
 
@@ -79,6 +85,7 @@ def test_text_of_others_stays_text(tmp_path: Path, model_dir: Path):
 def test_no_path_of_this_machine_leaves_it(tmp_path: Path, model_dir: Path):
     run = finished_run(tmp_path, model_dir, f" {Path.home()}/secret/file.txt ~/mine/x /home/anna/rows.jsonl")
     made = texts(ready(run, tmp_path / "scratch", spec(report=True), report=report_files(run)))
+    assert json.loads(made.pop("me/assistant/tokenizer.json"))["vocab"] == {"/home/anna": 1}
     for name, text in made.items():
         for root in (str(tmp_path), str(Path.home()) + "/", "/home/anna", "~/mine", str(Path.cwd())):
             assert root not in text, (name, root)
