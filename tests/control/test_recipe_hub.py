@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from llmkit.artifacts.rundir import RunDir
+from llmkit.artifacts.shipped import shipped
 from llmkit.errors import RecipeError
 from llmkit.launch.execute import write_recipe
 from llmkit.plan.make import make
@@ -105,6 +107,13 @@ def test_a_token_from_the_environment_is_refused_too(tmp_path: Path, monkeypatch
     with pytest.raises(RecipeError) as caught:
         plan(tmp_path, HUB + "prompts: ['${MINE}']\n")
     assert "prompts.0" in str(caught.value) and TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tiny/assistant", "tiny/rlhf", "tiny/jokes", "qwen3-0.6b/rlhf", "llama-3.1-8b/honest"])
+def test_a_resolved_recipe_is_the_recipe_again(tmp_path: Path, name: str):
+    recipe = load([shipped("recipes") / f"{name}.yaml"]).recipe
+    write_recipe(RunDir(tmp_path), recipe)
+    assert load([tmp_path / "recipe.yaml"]).recipe == recipe
 
 
 def test_a_push_follows_all_that_it_tells_of(tmp_path: Path):
