@@ -197,7 +197,9 @@ def check_paths(items: Iterable[Item], paths: Paths) -> None:
     for item in items:
         for text in item.texts() if isinstance(item.content, bytes) else ():
             if root := paths.left(text):
-                raise UserError(f"push: {item.path}", f"names the folder {root} of this machine", "report this to llmkit")
+                raise UserError(
+                    f"push: {item.path}", f"names the folder {root} of this machine", "report this to llmkit"
+                )
 
 
 def _json(data: Any) -> bytes:

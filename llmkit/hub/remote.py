@@ -126,7 +126,9 @@ def check(api: HfApi, package: Package, found: Found, spec: HubSpec, overwrite: 
     if ours is None:
         shown = ", ".join(sorted({*found.files} - _OWN)[:5])
         raise RunError(package.repo_id, f"holds files that llmkit did not put there ({shown})", _CURE)
-    changed = [path for path in sorted(new & {*found.files} - _OWN) if not _unchanged(ours.get(path), found.files[path])]
+    changed = [
+        path for path in sorted(new & {*found.files} - _OWN) if not _unchanged(ours.get(path), found.files[path])
+    ]
     if changed:
         what = f"{', '.join(changed[:5])} was put there or changed by others since llmkit published"
         raise RunError(package.repo_id, what, _CURE)

@@ -24,7 +24,10 @@ AGAIN = "run the same command again: what was sent is not sent twice"
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY")
 _STATUS = {
     401: ("does not accept the token", "log in with `hf auth login`, or set HF_TOKEN to a token that is valid"),
-    403: ("does not let this token write there", "use a token of the role 'write' of someone who may, or another repo_id"),
+    403: (
+        "does not let this token write there",
+        "use a token of the role 'write' of someone who may, or another repo_id",
+    ),
     404: ("has no such repository that this token may see", "check the name, and the token's access to it"),
     409: ("was changed by someone else at the same time", AGAIN),
     412: ("was changed by someone else at the same time", AGAIN),

@@ -44,7 +44,9 @@ def _nested(value: Any) -> Any:
         evaluation, dot, metric = str(key).rpartition(".")
         added = {metric: bars} if dot and not isinstance(bars, dict) else bars
         name = evaluation if added is not bars else key
-        found[name] = {**found[name], **added} if isinstance(found.get(name), dict) and isinstance(added, dict) else added
+        found[name] = (
+            {**found[name], **added} if isinstance(found.get(name), dict) and isinstance(added, dict) else added
+        )
     return found
 
 

@@ -23,9 +23,7 @@ def run(worker: Worker) -> Manifest:
     worker.log("prepare", 0, 2)
     with TemporaryDirectory(dir=worker.dir.path) as scratch:
         report = report_files(subject.run)
-        ready = prepare(
-            subject, stage.hub, stage.ship, Path(scratch), despite_bars=stage.despite_bars, report=report
-        )
+        ready = prepare(subject, stage.hub, stage.ship, Path(scratch), despite_bars=stage.despite_bars, report=report)
         for words in ready.missed:
             worker.warn(f"published below a bar: {words}")
         for words in ready.conflicts:

@@ -50,7 +50,13 @@ def test_bars_are_read_in_both_forms_and_written_in_one(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("bar", "value", "reached"),
-    [(">= 0.95", 0.95, True), ("> 0.95", 0.95, False), ("<= 0", 0.0, True), ("< 1", 1.5, False), (">= 0", float("nan"), False)],
+    [
+        (">= 0.95", 0.95, True),
+        ("> 0.95", 0.95, False),
+        ("<= 0", 0.0, True),
+        ("< 1", 1.5, False),
+        (">= 0", float("nan"), False),
+    ],
 )
 def test_a_bar(bar: str, value: float, reached: bool):
     assert holds(bar, value) is reached
@@ -60,7 +66,10 @@ def test_a_bar(bar: str, value: float, reached: bool):
     ("more", "said"),
     [
         ("", "stages.1: does not say where to publish"),
-        (HUB + "ship: {facts_knwn.accuracy: '> 0'}", "no evaluation is called 'facts_knwn'; did you mean 'facts_known'?"),
+        (
+            HUB + "ship: {facts_knwn.accuracy: '> 0'}",
+            "no evaluation is called 'facts_knwn'; did you mean 'facts_known'?",
+        ),
         (HUB + "ship: {facts_known.acuracy: '> 0'}", "'facts_known' has no metric 'acuracy'; did you mean 'accuracy'?"),
         (HUB + "ship: {honesty.halucination_unseen: '> 0'}", "did you mean 'hallucination_unseen'?"),
         (HUB + "ship: {facts_known.accuracy: 0.95}", "write a comparison and a number"),
@@ -109,7 +118,9 @@ def test_a_token_from_the_environment_is_refused_too(tmp_path: Path, monkeypatch
     assert "prompts.0" in str(caught.value) and TOKEN not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["tiny/assistant", "tiny/rlhf", "tiny/jokes", "qwen3-0.6b/rlhf", "llama-3.1-8b/honest"])
+@pytest.mark.parametrize(
+    "name", ["tiny/assistant", "tiny/rlhf", "tiny/jokes", "qwen3-0.6b/rlhf", "llama-3.1-8b/honest"]
+)
 def test_a_resolved_recipe_is_the_recipe_again(tmp_path: Path, name: str):
     recipe = load([shipped("recipes") / f"{name}.yaml"]).recipe
     write_recipe(RunDir(tmp_path), recipe)

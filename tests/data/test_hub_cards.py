@@ -41,7 +41,13 @@ def test_the_card_says_what_it_is_where_it_is_from_and_how_good(tmp_path: Path, 
     }
     assert card.data.license == "apache-2.0" and card.data.model_name == "assistant"
     assert card.data.datasets == ["me/assistant-data"]
-    for expected in ("llmkit.tiny:base", "| sft | sft | base | 8 |", "ab12ab12ab12", "90.0\u202f% (85.0\u201395.0)", package.tag):
+    for expected in (
+        "llmkit.tiny:base",
+        "| sft | sft | base | 8 |",
+        "ab12ab12ab12",
+        "90.0\u202f% (85.0\u201395.0)",
+        package.tag,
+    ):
         assert expected in text, expected
     assert f'"me/assistant", "{package.tag}"' in text
 
@@ -200,7 +206,9 @@ def test_an_adapter_that_nobody_could_load_is_refused(tmp_path: Path, model_dir:
     run = finished_run(tmp_path, model_dir)
     stage = run.path / "02-sft"
     (stage / "model").rename(stage / "adapter")
-    write_json(stage / "manifest.json", read_json(stage / "manifest.json") | {"model_dir": None, "adapter_dir": "adapter"})
+    write_json(
+        stage / "manifest.json", read_json(stage / "manifest.json") | {"model_dir": None, "adapter_dir": "adapter"}
+    )
     for base, fits in ((str(model_dir), False), ("llmkit.tiny:base", False), ("Qwen/Qwen3-0.6B-Base", True)):
         write_json(stage / "adapter/adapter_config.json", {"base_model_name_or_path": base})
         if fits:

@@ -20,6 +20,7 @@ from llmkit.artifacts.stagefile import StageFile, write_stage_file
 from llmkit.errors import RunError
 from llmkit.hub.push import Ready, send
 from llmkit.hub.remote import MARKER
+from llmkit.report.build import build_report
 from llmkit.stages.common import main as worker
 from llmkit.stages.push import run as push
 from llmkit.stages.push_command import main
@@ -59,7 +60,9 @@ def test_what_goes_up_comes_back(hub: LoopbackHub, run: RunDir, tmp_path: Path):
         assert repo.private and len(repo.commits) == 2
         assert repo.tags == {package.tag: repo.branches["main"]} == {one.tag: one.commit}
         folder = snapshot_download(package.repo_id, repo_type=package.repo_type, revision=package.tag)
-        fetched = {item.path: hashlib.sha256((Path(folder) / item.path).read_bytes()).hexdigest() for item in package.items}
+        fetched = {
+            item.path: hashlib.sha256((Path(folder) / item.path).read_bytes()).hexdigest() for item in package.items
+        }
         assert fetched == expected(made)[package.repo_id]
     config = {"idk": ("04-idk", "train"), "idk-pairs": ("04-idk", "pairs"), "rolls": ("05-rolls", "rollouts")}
     for name, (stage, file) in config.items():
@@ -189,9 +192,7 @@ def test_no_fault_publishes_by_half_and_a_repeat_finishes(
     assert not hub.leaks()
 
 
-def test_weights_that_were_sent_are_not_sent_again(
-    hub: LoopbackHub, waits: list[float], run: RunDir, tmp_path: Path
-):
+def test_weights_that_were_sent_are_not_sent_again(hub: LoopbackHub, waits: list[float], run: RunDir, tmp_path: Path):
     made = ready(run, tmp_path / "scratch")
     hub.fail("POST", MODEL_COMMIT, 500, times=50)
     with pytest.raises(RunError, match="status 500"):
@@ -274,7 +275,13 @@ def test_without_a_network(run: RunDir, tmp_path: Path, hub: LoopbackHub, monkey
 def test_the_command(hub: LoopbackHub, run: RunDir, capsys: pytest.CaptureFixture[str]):
     assert main([str(run.path), "--dry-run"]) == 0
     said = capsys.readouterr().out
-    for expected_words in ("model me/assistant (private)", "model.safetensors", "report.html", "# me/assistant", "nothing was sent"):
+    for expected_words in (
+        "model me/assistant (private)",
+        "model.safetensors",
+        "report.html",
+        "# me/assistant",
+        "nothing was sent",
+    ):
         assert expected_words in said, expected_words
     assert not hub.repos and {request.method for request in hub.requests} <= {"GET"}
 
@@ -295,7 +302,9 @@ def test_the_stage_leaves_what_it_published_and_no_token(
     stage = run.stage(7, "publish")
     file = {"run": {"name": "assistant"}, "model": {}, "stage": told, "stage_dir": str(stage.path), "fingerprint": "p"}
     path = write_stage_file(
-        StageFile.model_validate(file | {"parent": str(run.path / "02-sft"), "input_model": str(run.path / "02-sft/model")})
+        StageFile.model_validate(
+            file | {"parent": str(run.path / "02-sft"), "input_model": str(run.path / "02-sft/model")}
+        )
     )
     monkeypatch.setattr(sys, "argv", ["push", str(path)])
 
@@ -305,7 +314,16 @@ def test_the_stage_leaves_what_it_published_and_no_token(
     assert made is not None and [one.repo_id for one in made.published] == [DATA[0], MODEL[0]]
     assert made.published[1].commit == hub.repo(MODEL[0]).branches["main"]
     assert "publish" not in hub.files(MODEL[0])["report.md"].decode().replace("published", "")
-    assert published(hub)[MODEL[0]].keys() >= {"report.html", "recipe.yaml", "manifests/02-sft.json", "model.safetensors"}
+    assert published(hub)[MODEL[0]].keys() >= {
+        "report.html",
+        "recipe.yaml",
+        "manifests/02-sft.json",
+        "model.safetensors",
+    }
+    told_in_report = build_report(run).with_suffix(".md").read_text()
+    assert (
+        f"Published {DATA[0]} at {made.published[0].tag} and {MODEL[0]} at {made.published[1].tag}." in told_in_report
+    )
     left = "".join(file.read_text(errors="replace") for file in stage.path.rglob("*") if file.is_file())
     said = capsys.readouterr()
     assert hub.token not in left + said.out + said.err
@@ -324,7 +342,11 @@ def snippets(card: str) -> list[tuple[str, str]]:
 
 
 def test_every_snippet_of_a_card_runs(
-    hub: LoopbackHub, tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    hub: LoopbackHub,
+    tmp_path: Path,
+    model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     """The `hub` fixture's environment goes to the commands, too."""
     made = ready(finished_run(tmp_path, model_dir), tmp_path / "scratch")

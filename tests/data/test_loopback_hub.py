@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 import datasets
-import pytest
 import torch
-from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
+from huggingface_hub import HfApi
 from loopback_hub import LoopbackHub
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
