@@ -14,20 +14,21 @@ from __future__ import annotations
 import glob
 import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import datasets
 from huggingface_hub import HfApi
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from llmkit.artifacts.imported import function_at
 from llmkit.artifacts.rundir import StageDir
 from llmkit.data.files import READERS, Raw, kind_of, read_file
 from llmkit.data.reasoning_gym import is_reasoning_gym, made_up
 from llmkit.errors import DataError
-from llmkit.online import answers, cache_only
+from llmkit.online import LOG_IN, answers, cache_only, refusal
 from llmkit.recipe.parts import DataSource
 
 # Rows that a stream is shuffled within: it cannot be shuffled as a whole.
@@ -143,39 +144,61 @@ def _read_function(path: str, args: dict[str, Any]) -> Iterator[Raw]:
 
 
 def _read_hub(source: DataSource, seed: int) -> Iterator[Raw]:
-    dataset = _load_hub(source)
-    shuffled = source.streaming and source.num_rows is not None
-    rows = dataset.shuffle(seed=seed, buffer_size=STREAM_BUFFER) if shuffled else dataset
-    for number, row in enumerate(rows, start=1):
-        yield Raw(row, name_of(source), number)
+    online = _reach_hub(str(source.path), source.revision)
+    with _hub_errors(source, online):
+        dataset = _load_hub(source, online)
+        shuffled = source.streaming and source.num_rows is not None
+        rows = dataset.shuffle(seed=seed, buffer_size=STREAM_BUFFER) if shuffled else dataset
+        for number, row in enumerate(rows, start=1):
+            yield Raw(row, name_of(source), number)
 
 
-def _load_hub(source: DataSource) -> datasets.Dataset | datasets.IterableDataset:
-    path = str(source.path)
-    online = _reach_hub(path, source.revision)
-    try:
-        with cache_only(not online):
-            return datasets.load_dataset(
-                path, name=source.name, revision=source.revision, split=source.split, streaming=source.streaming
-            )
-    except (OSError, ValueError, KeyError) as error:
-        if not online:
-            what = "is no file here, and the Hub cannot be reached and holds no copy in the local cache"
-            cure = f"check the name and the network; the current folder is {Path.cwd()}"
-            raise DataError(path, what, cure) from error
-        what = f"the Hub data set cannot be read ({' '.join(str(error).split())[:300]})"
-        raise DataError(path, what, "check 'name', 'split' and 'revision'") from error
+def _load_hub(source: DataSource, online: bool) -> datasets.Dataset | datasets.IterableDataset:
+    with cache_only(not online):
+        return datasets.load_dataset(
+            str(source.path),
+            name=source.name,
+            revision=source.revision,
+            split=source.split,
+            streaming=source.streaming,
+        )
 
 
 def _reach_hub(path: str, revision: str | None) -> bool:
     """False where the Hub cannot be reached. Raises DataError where it refuses."""
     try:
         return answers(HfApi().dataset_info, path, revision=revision)
-    except GatedRepoError as error:
-        cure = "accept its terms on its page and log in"
-        raise DataError(path, "this Hub data set asks for consent", cure) from error
-    except RevisionNotFoundError as error:
-        raise DataError(path, f"the Hub data set has no revision '{revision}'", "check 'revision'") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        cure = f"check the name, log in if it is private; as a file it would be {Path(path).absolute()}"
-        raise DataError(path, "is neither a file here nor a data set on the Hub", cure) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        what = "is neither a file here nor a data set on the Hub"
+        cure = f"check the name, {LOG_IN} if it is private; as a file it would be {Path(path).absolute()}"
+        raise DataError(path, *(refusal(error, "data set", revision) or (what, cure))) from error
+
+
+@contextmanager
+def _hub_errors(source: DataSource, online: bool) -> Iterator[None]:
+    """Whatever goes wrong while a data set is fetched and read: each kind of file has its own errors."""
+    try:
+        yield
+    except Exception as error:
+        raise DataError(str(source.path), *_why(source, online, error)) from error
+
+
+def _why(source: DataSource, online: bool, error: Exception) -> tuple[str, str]:
+    if not online:
+        what = "is no file here, and the Hub cannot be reached or is too busy, and the local cache holds no copy"
+        return what, f"check the name and the network; the current folder is {Path.cwd()}"
+    if isinstance(error, datasets.exceptions.DatasetNotFoundError):
+        error = _not_allowed(str(source.path)) or error
+    told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
+    what = f"the Hub data set cannot be read ({' '.join(str(told).split())[:300]})"
+    cure = "check 'name', 'split' and 'revision', and the data set's files"
+    return refusal(error, "data set", source.revision) or (what, cure)
+
+
+def _not_allowed(path: str) -> HfHubHTTPError | None:
+    """The refusal of its files, which datasets hides; everyone may read what a gated data set is called."""
+    try:
+        HfApi().auth_check(path, repo_type="dataset")
+    except HfHubHTTPError as error:
+        return error
+    return None

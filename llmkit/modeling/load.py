@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -10,7 +11,8 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError  # type: ignore[attr-defined]
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,8 +24,11 @@ from transformers import (
 
 from llmkit.artifacts.shipped import in_package
 from llmkit.errors import ModelError
-from llmkit.online import answers, cache_only
+from llmkit.online import LOG_IN, answers, cache_only, refusal
 from llmkit.recipe.parts import ModelSpec
+
+# without it transformers has a bot open a public pull request for a Hub model that has no safetensors
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 
 def resolve(name_or_path: str) -> str:
@@ -49,8 +54,8 @@ def _on_hub(name: str, revision: str | None) -> bool:
     """Asked once: False where the Hub cannot be reached. Raises ModelError where it refuses."""
     try:
         return answers(HfApi().model_info, name, revision=revision)
-    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise _unreachable(name, error) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise _unreachable(name, revision, error) from error
 
 
 @contextmanager
@@ -61,8 +66,8 @@ def source_of(name_or_path: str, revision: str | None) -> Iterator[str]:
     try:
         with cache_only(not online):
             yield path
-    except (OSError, ValueError, KeyError) as error:
-        raise _unreachable(name_or_path, error) from error
+    except (OSError, ValueError, KeyError, HTTPError, SafetensorError) as error:
+        raise _unreachable(name_or_path, revision, error) from error
 
 
 def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -139,9 +144,13 @@ def load_spec(spec: ModelSpec, input_model: str, is_base: bool, **options: Any) 
     )
 
 
-def _unreachable(name: str, error: Exception) -> ModelError:
+def _unreachable(name: str, revision: str | None, error: Exception) -> ModelError:
+    refused = refusal(error, "model", revision)
+    if refused:
+        return ModelError(name, *refused)
     first = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
     if Path(resolve(name)).is_dir():
         return ModelError(name, f"cannot be loaded ({first})", "check that the folder is complete")
     what = f"is neither a local folder nor to be had from the Hub ({first})"
-    return ModelError(name, what, "check the name and the network, log in if it is private, or give a local folder")
+    cure = f"check the name and the network, {LOG_IN} if it is private, or give a local folder"
+    return ModelError(name, what, cure)

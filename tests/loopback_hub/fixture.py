@@ -1,6 +1,6 @@
 """Fixtures that point the client at a loopback Hub, in this process and in those that it starts.
 
-huggingface_hub, transformers and datasets read the environment once, when they are imported: so their constants are set too.
+huggingface_hub and datasets read the environment once, when they are imported: so their constants are set too.
 """
 
 from __future__ import annotations
