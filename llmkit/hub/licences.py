@@ -17,9 +17,20 @@ class Licence:
     """Terms of use that go with everything that is made from it."""
 
 
-_PERMISSIVE = ["apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "isc", "unlicense", "wtfpl", "zlib", "cc0-1.0", "pddl", "odc-by", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cdla-permissive-1.0", "cdla-permissive-2.0", "ms-pl", "postgresql", "ncsa", "artistic-2.0"]
-_SHARE_ALIKE = ["cc-by-sa-3.0", "cc-by-sa-4.0", "odbl", "gpl", "gpl-2.0", "gpl-3.0", "agpl-3.0", "lgpl", "lgpl-2.1", "lgpl-3.0", "cdla-sharing-1.0", "gfdl", "mpl-2.0", "eupl-1.1", "eupl-1.2", "osl-3.0"]
-_OWN = ["llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "llama4", "gemma", "openrail", "openrail++", "openrail-m", "bigscience-bloom-rail-1.0", "bigscience-openrail-m", "bigcode-openrail-m", "creativeml-openrail-m", "deepfloyd-if-license", "intel-research"]
+_PERMISSIVE = (
+    "apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "isc", "unlicense", "wtfpl",
+    "zlib", "cc0-1.0", "pddl", "odc-by", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0",
+    "cdla-permissive-1.0", "cdla-permissive-2.0", "ms-pl", "postgresql", "ncsa", "artistic-2.0",
+)  # fmt: skip
+_SHARE_ALIKE = (
+    "cc-by-sa-3.0", "cc-by-sa-4.0", "odbl", "gpl", "gpl-2.0", "gpl-3.0", "agpl-3.0", "lgpl", "lgpl-2.1", "lgpl-3.0",
+    "cdla-sharing-1.0", "gfdl", "mpl-2.0", "eupl-1.1", "eupl-1.2", "osl-3.0",
+)  # fmt: skip
+_OWN = (
+    "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "llama4", "gemma", "openrail", "openrail++", "openrail-m",
+    "bigscience-bloom-rail-1.0", "bigscience-openrail-m", "bigcode-openrail-m", "creativeml-openrail-m",
+    "deepfloyd-if-license", "intel-research",
+)  # fmt: skip
 KNOWN: Mapping[str, Licence] = {
     **dict.fromkeys(_PERMISSIVE, Licence()),
     **dict.fromkeys(_SHARE_ALIKE, Licence(share_alike=True)),

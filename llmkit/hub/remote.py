@@ -1,6 +1,6 @@
 """A repository on the Hub: what is there, whether it may be replaced, and one commit that replaces it.
 
-A commit holds all files or none. Files that were sent before a fault are not sent again: the Hub knows them by their hash.
+A commit holds all files or none. Files that were sent before a fault are not sent again: the Hub knows their hashes.
 What was committed is compared with what was meant before a tag names it.
 """
 
@@ -175,11 +175,11 @@ def publish(
         with told(package.repo_id):
             api.create_repo(package.repo_id, repo_type=package.repo_type, private=spec.private, exist_ok=True)
         found = _looked(api, package, spec.revision)
+    gone = check(api, package, found, spec, overwrite)
     for _ in range(_ATTEMPTS):
-        gone = check(api, package, found, spec, overwrite)
         if is_published(package, found):
-            return _tagged(api, package, spec, found)
-        _commit(api, package, spec, found, gone, say)
+            break
+        _commit(api, package, spec, found, [path for path in gone if path in found.files], say)
         found = _looked(api, package, spec.revision)
     if not is_published(package, found):
         wrong = [item.path for item in package.items if not is_there(item, found)]

@@ -21,7 +21,9 @@ from llmkit.errors import LlmkitError, RunError
 from llmkit.secrets import redacted
 
 AGAIN = "run the same command again: what was sent is not sent twice"
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY")
+_SECRET_NAME = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|SECRET\w*KEY)$")
+_SHORTEST = 12
+"""Characters of a value of the environment: a shorter one may be an ordinary word."""
 _STATUS = {
     401: ("does not accept the token", "log in with `hf auth login`, or set HF_TOKEN to a token that is valid"),
     403: (
@@ -38,9 +40,9 @@ _STATUS = {
 
 def known_secrets() -> list[str]:
     """Values that must appear nowhere: the Hub's own token, and what the environment keeps under such names."""
-    found = {huggingface_hub.get_token() or ""}
-    found |= {value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
-    return sorted((value for value in found if len(value) >= 8 and not value.startswith("/")), key=len, reverse=True)
+    own = [token] if (token := huggingface_hub.get_token()) else []
+    named = [value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST]
+    return sorted({*own, *(value for value in named if not value.startswith("/"))}, key=len, reverse=True)
 
 
 @contextmanager

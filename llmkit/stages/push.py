@@ -19,6 +19,8 @@ from llmkit.stages.common import Worker, main
 def run(worker: Worker) -> Manifest:
     stage = worker.file.stage
     assert isinstance(stage, PushStage) and stage.hub is not None
+    if not worker.is_main:
+        return worker.manifest()
     subject = subject_of(str(worker.dir.path.parent), model_stage(worker))
     worker.log("prepare", 0, 2)
     with TemporaryDirectory(dir=worker.dir.path) as scratch:

@@ -1,4 +1,4 @@
-"""`hub`, `ship` and stages of kind `push`: what is refused before anything runs, and where a push stands in the chain."""
+"""`hub`, `ship` and stages of kind `push`: what is refused before anything runs, and where a push stands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Publishing for real, to the loopback Hub: what goes up comes back, faults publish nothing by half, nobody's token leaks."""
+"""Publishing to the loopback Hub: what goes up comes back, faults publish nothing by half, no token leaks."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def test_without_a_network(run: RunDir, tmp_path: Path, hub: LoopbackHub, monkey
         with pytest.raises(RunError, match="unset HF_HUB_OFFLINE"):
             send(made.packages, spec())
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(RunError, match="the Hub cannot be reached.*check the network"):
+    with pytest.raises(RunError, match=r"the Hub cannot be reached.*check the network"):
         send(made.packages, spec())
 
 
