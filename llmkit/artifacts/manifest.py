@@ -148,6 +148,17 @@ class Curve(Record):
     points: list[tuple[float, float]]
 
 
+class Published(Record):
+    """A repository on the Hub, as it was after a push."""
+
+    repo_id: str
+    repo_type: str
+    revision: str
+    tag: str
+    commit: str
+    url: str
+
+
 class Parent(Record):
     stage: str
     fingerprint: str
@@ -174,6 +185,7 @@ class Manifest(Record):
     evals: list[EvalRow] = []
     probe: ProbeSummary | None = None
     curves: list[Curve] = []
+    published: list[Published] = []
     data: DataSummary | None = None
     samples: list[Sample] = []
     warnings: list[str] = []

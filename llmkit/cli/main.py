@@ -252,6 +252,23 @@ def index(context: typer.Context) -> None:
     become("index", context.args)
 
 
+@app.command(context_settings=_PASS_ON)
+def push(context: typer.Context) -> None:
+    """Publish a run's model, data sets, report and recipe on the Hugging Face Hub, privately unless told.
+
+    Examples:
+
+        llmkit push runs/tiny-assistant --repo-id me/assistant --dry-run
+
+        llmkit push runs/tiny-assistant --stage sft --repo-id me/assistant
+
+    `llmkit push -- --help` lists all options.
+    """
+    from llmkit.cli.worker import become
+
+    become("push_command", context.args)
+
+
 _rewards = typer.Typer(no_args_is_help=False, help="List the rewards that a recipe may name, or check a recipe's.")
 app.add_typer(_rewards, name="rewards")
 

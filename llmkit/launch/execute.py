@@ -21,6 +21,7 @@ from llmkit.launch.folders import prepare, renumber
 from llmkit.launch.progress import progress_for
 from llmkit.launch.worker import Stopped, last_lines, run_worker
 from llmkit.plan.step import Plan, Step
+from llmkit.recipe.checks import check
 from llmkit.recipe.schema import Recipe
 
 
@@ -76,8 +77,19 @@ def write_recipe(run: RunDir, recipe: Recipe) -> None:
     text = StringIO()
     yaml = YAML()
     yaml.width = 120
-    yaml.dump(recipe.model_dump(mode="json", by_alias=True, exclude_none=True), text)
+    yaml.dump(_read_again(recipe), text)
     write_text(run.recipe, text.getvalue())
+
+
+def _read_again(recipe: Recipe) -> dict[str, Any]:
+    """Plain data. The recipe was checked, so what is wrong with it now are defaults that nothing reads, spelled out."""
+    data: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for loc, _, _ in check(Recipe.model_validate(data)):
+        node: Any = data
+        for part in loc[:-1]:
+            node = node[part]
+        del node[loc[-1]]
+    return data
 
 
 def _run(plan: Plan, step: Step, console: Console, options: Options) -> None:

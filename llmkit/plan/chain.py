@@ -8,6 +8,7 @@ from typing import Any
 from llmkit.recipe import reads
 from llmkit.recipe.checks import BASE, model_of
 from llmkit.recipe.curves import filled
+from llmkit.recipe.hub import PushStage
 from llmkit.recipe.knowledge import HonestySpec, JudgeSpec
 from llmkit.recipe.parts import LaunchSpec
 from llmkit.recipe.practice import ProblemsSpec, RewardSpec
@@ -15,7 +16,7 @@ from llmkit.recipe.reward_keys import options
 from llmkit.recipe.rows import HELDOUT
 from llmkit.recipe.schema import EvaluateStage, Recipe
 from llmkit.recipe.stages import BestOfNStage, PracticeStage, PretrainStage, StageBase, TrainStage
-from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage, SearchIndexStage
+from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
 from llmkit.recipe.stages_preference import RankStage
 from llmkit.recipe.tools import ToolsSpec
 from llmkit.recipe.trainer_keys import resolved_trainer
@@ -88,9 +89,10 @@ def _resolved(recipe: Recipe, stage: Any) -> Any:
         changes |= {"evals": _frozen(recipe, stage.evals or recipe.evals), "prompts": stage.prompts or recipe.prompts}
     if isinstance(stage, InterrogateStage):
         changes["judge"] = _judge(recipe, stage.judge)
-    sorts = isinstance(stage, RankStage) and stage.by != "judge"
-    if isinstance(stage, (RefusalsStage, SearchIndexStage)) or sorts:
-        # it sorts rows: nothing to share out
+    if isinstance(stage, PushStage):
+        changes |= {"hub": stage.hub or recipe.hub, "ship": stage.ship or recipe.ship}
+    if not stage.loads_model or (isinstance(stage, RankStage) and stage.by != "judge"):
+        # it sorts rows or sends files: nothing to share out
         changes["launch"] = stage.launch.model_copy(update={"accelerate": "cpu/single", "num_processes": 1})
     return stage.model_copy(update=changes)
 

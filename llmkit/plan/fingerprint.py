@@ -29,6 +29,7 @@ from llmkit.plan.files import (
     template_file,
 )
 from llmkit.recipe import reads
+from llmkit.recipe.hub import PushStage
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import ProblemsSpec
@@ -54,6 +55,7 @@ _ROOMS = {
     "refusals": ("knowledge", "tools"),
     "search_index": ("tools", "data"),
     "evaluate": ("evaluate", "intervals.py", "generation", "chat", "modeling"),
+    "push": ("hub", "report"),
 }
 _RANKED_BY = {
     "judge": (("asked", "engines"), ("chat", "modeling", "generation")),
@@ -75,6 +77,7 @@ _SHARED_FILES = {
     "rloo": _PRACTICE_FILES,
     "rollout": ("common", "asked", "engines", "problems", "solving"),
     "rank": ("common", "rank_judge"),
+    "push": ("common",),
     "reward": ("common", "training", "callbacks", "ranking_trainer", "reward_measures"),
     "rlhf": (*_PRACTICE_FILES, "preferring", "guarding"),
     "best_of_n": ("common", "asked", "engines", "problems", "solving", "scoring"),
@@ -134,6 +137,8 @@ def inputs_of(stage: Any, model: ModelSpec, base: str | None, upstream: Upstream
     if upstream.parent is not None:
         parts["input model"] = upstream.parent
     parts |= _rewards(stage) | _ranked(stage, upstream) | _tools(stage, upstream)
+    if isinstance(stage, PushStage):
+        parts |= {f"stage {name}": fingerprint for name, fingerprint in upstream.data.items()}
     parts |= _model(model, base, stage.kind)
     return parts
 

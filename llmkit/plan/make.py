@@ -24,16 +24,18 @@ from llmkit.plan.fingerprint import Upstream, fingerprint_of, inputs_of
 from llmkit.plan.memory import Memory, estimate, num_trained, with_scorers
 from llmkit.plan.rows import count, questions
 from llmkit.plan.shape import Shape, read_config, shape_of
+from llmkit.plan.shipping import shipping
 from llmkit.plan.step import Plan, Step
 from llmkit.recipe import reads
 from llmkit.recipe.checks import BASE
+from llmkit.recipe.hub import PushStage
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.load import Loaded, problem_at
 from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
 from llmkit.recipe.stages import BestOfNStage, PracticeStage, PretrainStage, TrainStage, TunedStage
-from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage, SearchIndexStage
+from llmkit.recipe.stages_knowledge import InterrogateStage
 from llmkit.recipe.stages_preference import RankStage, RolloutStage
 from llmkit.recipe.trainer_keys import trainer_options
 
@@ -50,7 +52,7 @@ def make(loaded: Loaded, world_size: int | None = None) -> Plan:
     recipe = loaded.recipe
     run = RunDir(Path(recipe.run.output_dir).expanduser().absolute() / recipe.run.name)
     stages = [_with_world_size(stage, world_size) for stage in chain(recipe)]
-    found = [item for stage in stages for item in _problems(recipe, stage)]
+    found = [item for stage in stages for item in _problems(recipe, stage)] + list(shipping(recipe))
     if found:
         raise RecipeError([problem_at(loaded.source, loc, what, cure) for loc, what, cure in found])
     folders = run.stages()
@@ -65,7 +67,7 @@ def make(loaded: Loaded, world_size: int | None = None) -> Plan:
 
 
 def _with_world_size(stage: Any, world_size: int | None) -> Any:
-    if world_size is None or isinstance(stage, (RefusalsStage, RankStage, SearchIndexStage)):
+    if world_size is None or not stage.loads_model or isinstance(stage, RankStage):
         return stage
     changes: dict[str, Any] = {"num_processes": world_size}
     if isinstance(accelerate_config(stage.launch.model_copy(update=changes)), tuple):
@@ -138,7 +140,7 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
     config = accelerate_config(stage.launch)
     assert isinstance(config, AccelerateConfig)  # _problems has refused the rest
     batch = derive(stage, stage.launch.num_processes) if isinstance(stage, TrainStage) else None
-    data_steps = {name: before[name] for name in _data_stages(stage)}
+    data_steps = dict(before) if isinstance(stage, PushStage) else {name: before[name] for name in _data_stages(stage)}
     model = resolve_model(recipe.model.name_or_path) if recipe.model.name_or_path and not scratch else None
     compare, baselines = None, dict[str, Step]()
     if isinstance(stage, EvaluateStage):
@@ -217,7 +219,7 @@ def _memory(
     recipe: Recipe, stage: Any, shape: Shape | None, config: AccelerateConfig, batch: Any, read: dict[str, Step]
 ) -> Memory | None:
     """Args: read: the steps whose rows or models it reads."""
-    if shape is None or isinstance(stage, (RefusalsStage, RankStage, SearchIndexStage)):
+    if shape is None or not stage.loads_model or isinstance(stage, RankStage):
         return None
     if isinstance(stage, (InterrogateStage, EvaluateStage, BestOfNStage, RolloutStage)):
         alone = inference.estimate(stage, recipe.model, shape, config)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Tag, ValidationError
 
 from llmkit.errors import Problem, RecipeError
 from llmkit.recipe.checks import check, check_trainers
+from llmkit.recipe.planted import planted
 from llmkit.recipe.schema import Recipe
 from llmkit.recipe.source import Loc, Source, merge, read_yaml, set_value
 
@@ -38,6 +39,8 @@ def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Loaded:
     """Read, merge left to right, apply `key=value` words, check. Raises RecipeError with all problems."""
     source = reduce(merge, [read_yaml(Path(file)) for file in files])
     source = reduce(set_value, overrides, source)
+    if hidden := [problem_at(source, loc, what, cure) for loc, what, cure in planted(source.data)]:
+        raise RecipeError(hidden)
     try:
         recipe = Recipe.model_validate(source.data)
     except ValidationError as error:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from llmkit.recipe.hub import Bars, HubSpec, PushStage
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.parts import ModelSpec, Part, RunSpec
 from llmkit.recipe.practice import ProblemsSpec
@@ -83,7 +84,8 @@ Stage = Annotated[
     | InterrogateStage
     | RefusalsStage
     | SearchIndexStage
-    | EvaluateStage,
+    | EvaluateStage
+    | PushStage,
     Field(discriminator="kind"),
 ]
 
@@ -111,3 +113,8 @@ class Recipe(Part):
     """Evaluated on the base model and after every training stage."""
     prompts: list[str] = []
     """Questions put to the base model and after every training stage."""
+    ship: Bars = {}
+    """Evaluation -> metric -> bar that a model must reach to be published: `facts_known: {accuracy: ">= 0.95"}`, or in
+    short `facts_known.accuracy: ">= 0.95"`."""
+    hub: HubSpec | None = None
+    """Where `llmkit push` and stages of kind `push` publish."""

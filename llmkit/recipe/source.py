@@ -14,6 +14,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError
 
 from llmkit.errors import Problem, RecipeError
+from llmkit.secrets import redacted
 
 Loc = tuple[str | int, ...]
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -136,7 +137,7 @@ def merge(base: Source, over: Source) -> Source:
 def set_value(source: Source, word: str) -> Source:
     """One `key=value` of the command line. `stages.sft.trainer.learning_rate=1e-4` names a stage or gives its index."""
     key, equals, text = word.partition("=")
-    where = f"command line: {word}"
+    where = redacted(f"command line: {word}")
     if not equals or not key:
         raise RecipeError([Problem(where, "expected key=value")])
     try:

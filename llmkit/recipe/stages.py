@@ -16,6 +16,8 @@ from llmkit.recipe.tools import Tools
 class StageBase(Part):
     makes_model: ClassVar[bool] = False
     """Whether later stages can start from what it makes, and evaluations measure it."""
+    loads_model: ClassVar[bool] = True
+    """Whether its workers need a model: others are one process, and no memory is estimated."""
     keeps_steps: ClassVar[bool] = False
     """Whether it writes chunks of its work to `data/steps/`, which say themselves what they were made from."""
     name: Annotated[str, Field(pattern=SLUG)] = ""

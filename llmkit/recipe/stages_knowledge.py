@@ -50,6 +50,7 @@ class InterrogateStage(StageBase):
 class RefusalsStage(StageBase):
     """Rows that teach a model to answer what it knows and refuse what it does not, from one or more probes."""
 
+    loads_model: ClassVar[bool] = False
     kind: Literal["refusals"]
     probes: list[str] = Field(min_length=1)
     """Interrogations of the model that is to be trained; later ones (after an honest SFT) show what became known."""
@@ -85,6 +86,7 @@ class RefusalsStage(StageBase):
 class SearchIndexStage(StageBase):
     """An index of documents for the tool `search`: `{name: search, from: <this stage>}`."""
 
+    loads_model: ClassVar[bool] = False
     kind: Literal["search_index"]
     documents: list[DataSource] = Field(min_length=1)
     """What can be found. `columns` may name the text, the title and the id: `{text: body, title: heading}`."""

@@ -25,6 +25,7 @@ _KINDS = {
     "rank": "rankings",
     "reward": "reward model",
     "rlhf": "reward-model practice",
+    "push": "publishing",
 }
 _DID = {
     "pretrain": "Next-token loss on documents, packed without attention across documents.",
@@ -146,6 +147,9 @@ def _made_rows(stage: StageReport) -> str:
         return f"Asked {stage.parent or 'base'} questions without their documents, and labelled each by its answers."
     if stage.kind == "best_of_n":
         return _attempted(stage)
+    if stage.kind == "push":
+        places = stage.manifest.published if stage.manifest else []
+        return f"Published {' and '.join(f'{one.repo_id} at {one.tag}' for one in places) or 'nothing'}."
     if stage.kind in PREFERENCE_WORDS:
         return PREFERENCE_WORDS[stage.kind](stage)
     probed = " and ".join(stage.settings.get("probes") or []) or "a probe"

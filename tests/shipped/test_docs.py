@@ -25,6 +25,7 @@ HEAVY = {
     "llmkit rank rollouts.jsonl": "serves until it is stopped: tests/shipped/test_rank_troubles.py",
     "llmkit rank runs/": "serves until it is stopped: tests/data/test_rank_rows.py finds what it serves",
     "llmkit arena": "tests/data/test_arena.py",
+    "llmkit push": "tests/data/test_hub_push.py",
 }
 
 

@@ -1,0 +1,1 @@
+"""Publishing a run: what goes up, the cards, and the Hub."""

@@ -1,0 +1,102 @@
+"""What is to be published: a run's model, and how it came to be. Manifests are all that is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmkit.artifacts.manifest import EvalRow, Manifest, is_control
+from llmkit.artifacts.rundir import RunDir, StageDir, open_run
+from llmkit.errors import RunError
+from llmkit.recipe.schema import KINDS
+from llmkit.recipe.source import read_yaml
+
+BASE = "base"
+DATA_KINDS = ("refusals", "rollout", "rank", "best_of_n")
+"""Stages whose rows are data sets of their own."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished stage."""
+
+    dir: StageDir
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return self.manifest.stage
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it made a model that answers: a reward model only scores."""
+        kind, made = self.manifest.kind, self.manifest
+        return (kind not in KINDS or KINDS[kind].makes_model) and bool(made.model_dir or made.adapter_dir)
+
+
+@dataclass(frozen=True)
+class Subject:
+    run: RunDir
+    recipe: dict[str, Any]
+    """As resolved, and plain."""
+    stages: tuple[Made, ...]
+    """All that have finished."""
+    model: Made
+
+    @property
+    def base(self) -> str | None:
+        """The recipe's model, as it is called there; None for a model that began from nothing."""
+        first = self.chain[0].manifest
+        return None if first.settings.get("init") == "scratch" else (self.recipe.get("model") or {}).get("name_or_path")
+
+    @property
+    def base_revision(self) -> str | None:
+        return (self.recipe.get("model") or {}).get("revision")
+
+    @property
+    def chain(self) -> list[Made]:
+        """Stages that trained the model, first to last."""
+        by_name = {made.name: made for made in self.stages}
+        found = [self.model]
+        while (parent := found[-1].manifest.parent) is not None and parent.stage in by_name:
+            found.append(by_name[parent.stage])
+        return [made for made in reversed(found) if made.speaks]
+
+    @property
+    def data_stages(self) -> list[Made]:
+        """Stages that left rows of their own, controls apart."""
+        kinds = [made for made in self.stages if made.manifest.kind in DATA_KINDS and made.manifest.data_dir]
+        return [made for made in kinds if not is_control(made.name)]
+
+    def evals(self, name: str) -> list[EvalRow]:
+        """What was measured on the model of a stage: of each figure the latest."""
+        latest: dict[tuple[str, str], EvalRow] = {}
+        for made in self.stages:
+            latest |= {(row.task, row.metric): row for row in made.manifest.evals if row.stage == name}
+        return list(latest.values())
+
+
+def subject_of(target: str, stage: str | None = None) -> Subject:
+    """Of a run's folder (its last model, or that of `stage`) or a stage's folder. Raises RunError."""
+    path = Path(target).expanduser()
+    if (path / "stage.json").is_file() or (path / "manifest.json").is_file():
+        if stage is not None:
+            raise RunError(target, "is a stage's folder", "'--stage' fits a run's folder")
+        path, stage = path.resolve().parent, StageDir(path.resolve()).name
+    run = open_run(path)
+    stages = tuple(Made(each, found) for each in run.stages() if (found := each.manifest()) is not None)
+    recipe = read_yaml(run.recipe).data
+    return Subject(run, recipe, stages, _chosen(run, stages, stage))
+
+
+def _chosen(run: RunDir, stages: Sequence[Made], name: str | None) -> Made:
+    models = [made for made in stages if made.speaks]
+    if name is None and (finals := [made for made in models if not is_control(made.name)]):
+        return finals[-1]
+    if name is not None and (found := next((made for made in models if made.name == name), None)):
+        return found
+    have = ", ".join(made.name for made in models)
+    what = "no stage has made a model yet" if name is None else f"no finished stage '{name}' with a model that answers"
+    raise RunError(str(run.path), what, f"have: {have}" if have else "run it first")

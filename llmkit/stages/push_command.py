@@ -1,0 +1,121 @@
+"""What `llmkit push` runs: publishes a run's last model, or a stage's.
+
+python -m llmkit.stages.push_command runs/tiny-assistant --repo-id me/assistant --dry-run
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llmkit.errors import UserError
+from llmkit.hub.push import CARD, Ready, prepare, send
+from llmkit.hub.report import report_files
+from llmkit.hub.subject import subject_of
+from llmkit.plan.render import size
+from llmkit.recipe.hub import HubSpec, PushStage
+from llmkit.stages.command import as_command
+from llmkit.visible import visible
+
+
+@as_command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Exit code 2 and one line for what the user can mend."""
+    args = _parser().parse_args(argv)
+    console = Console(highlight=False, soft_wrap=True)
+    subject = subject_of(args.target, args.stage)
+    stage = told(args, {key: subject.recipe.get(key) for key in ("hub", "ship")})
+    assert stage.hub is not None
+    with TemporaryDirectory(prefix="llmkit-push-") as scratch:
+        ready = prepare(
+            subject,
+            stage.hub,
+            stage.ship,
+            Path(scratch),
+            despite_bars=args.despite_bars,
+            report=report_files(subject.run),
+        )
+        _warn(console, ready)
+        if args.dry_run:
+            show(console, ready, stage.hub)
+            return
+        for one in send(ready.packages, stage.hub, overwrite=args.overwrite, say=lambda text: _say(console, text)):
+            _say(console, f"published {one.url} at '{one.tag}' (commit {one.commit[:8]})")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="llmkit push", description="Publish a model on the Hugging Face Hub.")
+    parser.add_argument("target", help="run folder (its last model) or stage folder")
+    parser.add_argument("--stage", help="with a run folder: the stage whose model it is")
+    parser.add_argument("--repo-id", help="owner/name; default: the recipe's 'hub.repo_id'")
+    parser.add_argument("--public", action="store_true", help="for everyone to see; default: private")
+    parser.add_argument("--revision", help="branch (default: main)")
+    parser.add_argument("--tag", help="tag of the commit; default: the run's name and a hash of what is published")
+    parser.add_argument("--license", help="licence of the model, such as apache-2.0")
+    parser.add_argument("--merged", action="store_true", default=None, help="fold an adapter into its base first")
+    parser.add_argument("--no-datasets", dest="datasets", action="store_false", default=None, help="the model alone")
+    parser.add_argument("--dry-run", action="store_true", help="list the files and show the cards; send nothing")
+    parser.add_argument("--despite-bars", action="store_true", help="publish below the bars of the recipe's 'ship'")
+    parser.add_argument("--overwrite", action="store_true", help="replace what others than llmkit put there")
+    return parser
+
+
+def told(args: argparse.Namespace, recipe: dict[str, Any]) -> PushStage:
+    """The recipe's `hub` and `ship` with what the command line says laid over. Raises UserError."""
+    named = {name: getattr(args, name) for name in ("repo_id", "revision", "tag", "license", "merged", "datasets")}
+    hub = {**(recipe["hub"] or {}), **{name: value for name, value in named.items() if value is not None}}
+    if args.public:
+        hub["private"] = False
+    if "repo_id" not in hub:
+        raise UserError("--repo-id", "is needed: the recipe has no 'hub'", "give one, such as --repo-id me/assistant")
+    try:
+        spec = HubSpec.model_validate(hub)
+        return PushStage.model_validate({"kind": "push", "hub": spec, "ship": recipe["ship"] or {}})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(where, first["msg"].removeprefix("Value error, ")) from None
+
+
+def _warn(console: Console, ready: Ready) -> None:
+    for words in ready.missed:
+        console.print(Text(f"below a bar: {words}", style="yellow"))
+    for words in ready.conflicts:
+        console.print(Text(f"licence: {words}", style="yellow"))
+
+
+def show(console: Console, ready: Ready, spec: HubSpec) -> None:
+    """Files with their sizes, and the cards."""
+    for package in ready.packages:
+        seen = "private" if spec.private else "public"
+        title = f"{package.repo_type} {package.repo_id} ({seen}), branch {spec.revision}, tag {package.tag}"
+        console.print(Text(title, style="bold"))
+        table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        table.add_column(justify="right")
+        table.add_column(overflow="fold")
+        for item in package.items:
+            table.add_row(size(item.size), Text(visible(item.path)))
+        table.add_row(size(package.size), Text(f"{len(package.items)} files", style="bold"))
+        console.print(table)
+        card = next(item for item in package.items if item.path == CARD)
+        console.print(Text(f"\n{CARD}:\n", style="bold"))
+        console.print("".join(card.texts()), markup=False)
+    if ready.left_out:
+        console.print(Text(f"not published: {', '.join(ready.left_out)}", style="dim"))
+    console.print("dry run: nothing was sent")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

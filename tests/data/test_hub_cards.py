@@ -1,0 +1,266 @@
+"""What would be published, before anything is sent: cards, figures, lineage, paths, secrets, bars, licences."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers_hub import finished_run, ready, small_folder, spec, texts
+from huggingface_hub import DatasetCard, ModelCard
+
+from llmkit.artifacts.files import read_json, write_json, write_text
+from llmkit.errors import LlmkitError, ModelError, UserError
+from llmkit.hub.licences import conflicts
+from llmkit.hub.paths import Paths
+from llmkit.hub.report import report_files
+from llmkit.recipe.load import load
+from llmkit.secrets import redacted
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path) -> Path:
+    return small_folder(tmp_path / "small")
+
+
+TOKEN = "hf_abcdefghijklmnopqrstuvwxyz0123"
+HOSTILE = "\n---\nlicense: evil\n---\n# owned | <script>owned()</script> `x` ```\n[owned](http://owned)\x1b[31m"
+
+
+def test_the_card_says_what_it_is_where_it_is_from_and_how_good(tmp_path: Path, model_dir: Path):
+    made = ready(finished_run(tmp_path, model_dir), tmp_path)
+
+    text = texts(made)["me/assistant/README.md"]
+    card = ModelCard(text)
+    (package,) = (package for package in made.packages if package.repo_type == "model")
+    figures = {(one.dataset_type, one.metric_type): one.metric_value for one in card.data.eval_results}
+    assert figures == {
+        ("facts_known", "accuracy"): 0.9,
+        ("honesty", "hallucination_unseen"): 0.1,
+        ("honesty", "over_refusal_known"): 0.1,
+    }
+    assert card.data.license == "apache-2.0" and card.data.model_name == "assistant"
+    assert card.data.datasets == ["me/assistant-data"]
+    for expected in (
+        "llmkit.tiny:base",
+        "| sft | sft | base | 8 |",
+        "ab12ab12ab12",
+        "90.0\u202f% (85.0\u201395.0)",
+        package.tag,
+    ):
+        assert expected in text, expected
+    assert f'"me/assistant", "{package.tag}"' in text
+
+
+def test_the_data_card_names_every_configuration(tmp_path: Path, model_dir: Path):
+    made = texts(ready(finished_run(tmp_path, model_dir), tmp_path))
+    card = DatasetCard(made["me/assistant-data/README.md"])
+    configs = {each["config_name"]: each["data_files"] for each in card.data.configs}
+    assert configs == {
+        "idk": "data/idk.jsonl",
+        "idk-pairs": "data/idk-pairs.jsonl",
+        "rolls": "data/rolls.jsonl",
+        "ranks": "data/ranks.jsonl",
+        "ranks-pairs": "data/ranks-pairs.jsonl",
+    }
+    assert f"me/assistant-data/{configs['rolls']}" in made
+
+
+def test_people_who_ranked_are_not_named(tmp_path: Path, model_dir: Path):
+    rows = texts(ready(finished_run(tmp_path, model_dir), tmp_path))["me/assistant-data/data/ranks-pairs.jsonl"]
+    assert [json.loads(row)["rater"] for row in rows.splitlines()] == ["rater-1", "rater-2"]
+    assert "Anna" not in rows
+
+
+def test_text_of_others_stays_text(tmp_path: Path, model_dir: Path):
+    made = texts(ready(finished_run(tmp_path, model_dir, HOSTILE), tmp_path))
+    text = made["me/assistant/README.md"]
+    assert ModelCard(text).data.license == "apache-2.0"
+    fence = ""
+    for line in ModelCard(text).text.splitlines():
+        ticks = len(line) - len(line.lstrip("`"))
+        if ticks >= 3 and (not fence or line == fence):
+            fence = "" if fence else "`" * ticks
+        elif "owned" in line and not fence:
+            assert not line.startswith("#"), line
+            assert "<script" not in line.replace("\\<script", ""), line
+            assert "](" not in line.replace("\\]", ""), line
+    assert not fence and "\x1b" not in text
+
+
+def test_no_path_of_this_machine_leaves_it(tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir, f" {Path.home()}/secret/file.txt ~/mine/x /home/anna/rows.jsonl")
+    made = texts(ready(run, tmp_path / "scratch", spec(report=True), report=report_files(run)))
+    assert json.loads(made.pop("me/assistant/tokenizer.json"))["vocab"] == {"/home/anna": 1}
+    for name, text in made.items():
+        for root in (str(tmp_path), str(Path.home()) + "/", "/home/anna", "~/mine", str(Path.cwd())):
+            assert root not in text, (name, root)
+    assert "local/rows.jsonl" in made["me/assistant/README.md"]
+    assert "output_dir: runs" in made["me/assistant/recipe.yaml"]
+    assert {"me/assistant/report.html", "me/assistant/report.md"} <= made.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("see /home/anna/x.txt: bad", "see local/x.txt: bad"),
+        ("/mnt/d/a b", "local/a b"),
+        (r"C:\Users\anna\x.txt", "local/x.txt"),
+        ("~/x/y.jsonl", "local/y.jsonl"),
+        ("https://example.org/home/x", "https://example.org/home/x"),
+        ("a/home/x and 1/2 and and/or", "a/home/x and 1/2 and and/or"),
+        ("runs/a/02-sft", "runs/a/02-sft"),
+    ],
+)
+def test_paths_are_hidden_and_nothing_else(text: str, hidden: str):
+    assert Paths().hide(text) == hidden
+
+
+def test_the_pushed_recipe_is_a_recipe(tmp_path: Path, model_dir: Path):
+    made = texts(ready(finished_run(tmp_path, model_dir), tmp_path))
+    write_text(tmp_path / "again.yaml", made["me/assistant/recipe.yaml"])
+    assert load([tmp_path / "again.yaml"]).recipe.run.output_dir == "runs"
+
+
+@pytest.mark.parametrize("where", ["rows", "manifest", "recipe", "tokenizer", "known"])
+def test_a_planted_secret_is_refused_by_the_name_of_its_file(
+    tmp_path: Path, model_dir: Path, where: str, monkeypatch: pytest.MonkeyPatch
+):
+    run, planted = finished_run(tmp_path, model_dir), TOKEN
+    files = {
+        "rows": run.path / "04-idk/data/train.jsonl",
+        "manifest": run.path / "04-idk/manifest.json",
+        "recipe": run.recipe,
+        "tokenizer": run.path / "02-sft/model/chat_template.jinja",
+        "known": run.path / "04-idk/data/train.jsonl",
+    }
+    if where == "known":  # of a form that no pattern knows
+        planted = "my+very+own+secret"
+        monkeypatch.setenv("MY_SERVICE_TOKEN", planted)
+    changed = files[where].read_text().replace("I do not know", f"I know {planted}")
+    if where == "manifest":
+        changed = changed.replace('"refusals"', f'"refusals {planted}"', 1).replace(f"refusals {planted}", "refusals")
+        changed = changed.replace('"warnings": []', f'"warnings": ["token {planted}"]')
+    if where == "recipe":
+        changed += f"prompts: ['{planted}']\n"
+    if where == "tokenizer":
+        changed += f"{{# {planted} #}}"
+    files[where].write_text(changed)
+
+    with pytest.raises(UserError) as caught:
+        ready(run, tmp_path / "scratch")
+    said = str(caught.value)
+    names = {"rows": "idk.jsonl", "manifest": "04-idk.json", "recipe": "recipe.yaml", "tokenizer": "chat_template"}
+    assert names.get(where, "idk.jsonl") in said and planted not in said
+
+
+def test_secrets_are_known_by_their_form():
+    for secret in (
+        TOKEN,
+        "sk-proj-" + "a1B2" * 10,
+        "ghp_" + "a" * 36,
+        "AKIAABCDEFGHIJKLMNOP",
+        "-----BEGIN RSA PRIVATE KEY-----",
+        "hf://anna:pass@datasets",
+    ):
+        assert secret not in redacted(f"x {secret} y"), secret
+    for text in ("sk-learn and scikit", "https://example.org:80/a@b", "hf_hub_download", "user@example.org"):
+        assert redacted(text) == text
+
+
+def test_pickles_stay_here_and_broken_weights_are_refused(tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir)
+    folder = run.path / "02-sft/model"
+    (folder / "training_args.bin").write_bytes(b"pickle")
+    (folder / "modeling_x.py").write_text("import os")
+    made = ready(run, tmp_path / "scratch")
+    assert list(made.left_out) == ["modeling_x.py", "training_args.bin"]
+    assert not any(item.path.endswith((".bin", ".py")) for package in made.packages for item in package.items)
+
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(ModelError, match="not whole"):
+        ready(run, tmp_path / "scratch")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="no weights in safetensors"):
+        ready(run, tmp_path / "scratch")
+
+
+def test_below_a_bar_nothing_is_published_unless_told(tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir)
+    ready(run, tmp_path, bars={"facts_known": {"accuracy": ">= 0.9"}, "honesty": {"hallucination_unseen": "< 0.11"}})
+    bars = {"facts_known": {"accuracy": ">= 0.95", "acuracy": "> 0"}}
+    with pytest.raises(UserError) as caught:
+        ready(run, tmp_path, bars=bars)
+    for words in (
+        "facts_known.accuracy is 0.9 (200 samples; 95 % interval 0.85 to 0.95), and its bar is >= 0.95",
+        "facts_known.acuracy was not measured",
+        "--despite-bars",
+    ):
+        assert words in str(caught.value)
+    made = ready(run, tmp_path, bars=bars, despite_bars=True)
+    assert "published below the bars" in texts(made)["me/assistant/README.md"]
+
+
+def test_an_adapter_that_nobody_could_load_is_refused(tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir)
+    stage = run.path / "02-sft"
+    (stage / "model").rename(stage / "adapter")
+    write_json(
+        stage / "manifest.json", read_json(stage / "manifest.json") | {"model_dir": None, "adapter_dir": "adapter"}
+    )
+    for base, fits in ((str(model_dir), False), ("llmkit.tiny:base", False), ("Qwen/Qwen3-0.6B-Base", True)):
+        write_json(stage / "adapter/adapter_config.json", {"base_model_name_or_path": base})
+        if fits:
+            assert "AutoPeftModelForCausalLM" in texts(ready(run, tmp_path))["me/assistant/README.md"]
+            continue
+        with pytest.raises(UserError, match=r"hub\.merged: true"):
+            ready(run, tmp_path)
+
+
+def test_the_tag_stands_for_what_is_published(tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir)
+    tags = [[package.tag for package in ready(run, tmp_path).packages] for _ in range(2)]
+    assert tags[0] == tags[1] and tags[0][0] != tags[0][1]
+    (run.path / "04-idk/data/train.jsonl").write_text('{"messages": []}\n')
+    changed = [package.tag for package in ready(run, tmp_path).packages]
+    assert changed[0] != tags[0][0]
+
+
+@pytest.mark.parametrize(
+    ("stated", "source", "said"),
+    [
+        ("apache-2.0", "mit", ""),
+        ("apache-2.0", "cc-by-nc-4.0", "forbids commercial use"),
+        ("cc-by-nc-4.0", "cc-by-nc-4.0", ""),
+        ("mit", "cc-by-sa-4.0", "shared alike"),
+        ("mit", "cc-by-nd-4.0", "no derived works"),
+        ("apache-2.0", "llama3.1", "state 'hub.license: llama3.1'"),
+        ("llama3.1", "llama3.1", ""),
+        ("mit", None, "is unknown"),
+        ("mit", "my-own", "table does not have"),
+        (None, "mit", "No licence is stated"),
+        ("my-own", "mit", "is not in llmkit's table"),
+    ],
+)
+def test_licences_that_do_not_go_together(stated: str | None, source: str | None, said: str):
+    found = conflicts(stated, {"x": source})
+    assert (said in " ".join(found)) if said else not found
+
+
+def test_licences_come_from_the_recipe_and_the_hub(tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir)
+    made = ready(run, tmp_path, spec(licenses={"chats.jsonl": "cc-by-nc-4.0"}))
+    assert any("chats.jsonl is under cc-by-nc-4.0" in words for words in made.conflicts)
+    assert "cc-by-nc-4.0" in texts(made)["me/assistant/README.md"]
+    assert any("chats.jsonl is unknown" in words for words in ready(run, tmp_path).conflicts)
+
+
+def test_what_makes_no_model_is_not_published(tmp_path: Path, model_dir: Path):
+    from llmkit.hub.subject import subject_of
+
+    run = finished_run(tmp_path, model_dir)
+    assert subject_of(str(run.path / "02-sft")).model.name == "sft"
+    for target, stage in ((run.path / "04-idk", None), (run.path, "idk"), (run.path, "nothing")):
+        with pytest.raises(LlmkitError, match="have: sft"):
+            subject_of(str(target), stage)
