@@ -10,10 +10,10 @@ from unittest.mock import patch
 
 import datasets
 import huggingface_hub
+from httpx2 import HTTPError
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
-    HTTPError,  # type: ignore[attr-defined]
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )

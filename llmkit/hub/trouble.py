@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import huggingface_hub
+from httpx2 import HTTPError
 from huggingface_hub.errors import (
     BadRequestError,
     GatedRepoError,
     HfHubHTTPError,
-    HTTPError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
 )
