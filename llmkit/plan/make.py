@@ -51,6 +51,7 @@ def make(loaded: Loaded, world_size: int | None = None) -> Plan:
     run = RunDir(Path(recipe.run.output_dir).expanduser().absolute() / recipe.run.name)
     stages = [_with_world_size(stage, world_size) for stage in chain(recipe)]
     found = [item for stage in stages for item in _problems(recipe, stage)]
+    found += _unknown_jobs(recipe, [stage.name for stage in stages])
     if found:
         raise RecipeError([problem_at(loaded.source, loc, what, cure) for loc, what, cure in found])
     folders = run.stages()
@@ -62,6 +63,11 @@ def make(loaded: Loaded, world_size: int | None = None) -> Plan:
         steps[stage.name] = decide(step, existing.get(stage.name), steps)
     kept = {step.found for step in steps.values()}
     return Plan(run, list(steps.values()), stale=[folder.path for folder in folders if folder.path not in kept])
+
+
+def _unknown_jobs(recipe: Recipe, names: list[str]) -> list[Found]:
+    cure = f"have: {', '.join(names)}"
+    return [(("slurm", "stages", name), "no such step", cure) for name in recipe.slurm.stages if name not in names]
 
 
 def _with_world_size(stage: Any, world_size: int | None) -> Any:

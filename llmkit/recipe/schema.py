@@ -14,6 +14,7 @@ from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.parts import ModelSpec, Part, RunSpec
 from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.preference import PreferenceSpec
+from llmkit.recipe.slurm import SlurmSpec
 from llmkit.recipe.stages import BestOfNStage, DpoStage, GrpoStage, PretrainStage, RlooStage, SftStage, StageBase
 from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
 from llmkit.recipe.stages_preference import RankStage, RewardStage, RlhfStage, RolloutStage
@@ -108,3 +109,5 @@ class Recipe(Part):
     """Evaluated on the base model and after every training stage."""
     prompts: list[str] = []
     """Questions put to the base model and after every training stage."""
+    slurm: SlurmSpec = SlurmSpec()
+    """Jobs of a cluster: `llmkit run RECIPE --slurm`."""
