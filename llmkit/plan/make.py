@@ -21,6 +21,7 @@ from llmkit.plan.command import AccelerateConfig, accelerate_config, build, mach
 from llmkit.plan.decide import decide
 from llmkit.plan.files import problems_of_data, resolve_model
 from llmkit.plan.fingerprint import Upstream, fingerprint_of, inputs_of
+from llmkit.plan.fit import fit
 from llmkit.plan.memory import Memory, estimate, num_trained, with_scorers
 from llmkit.plan.rows import count, questions
 from llmkit.plan.shape import Shape, read_config, shape_of
@@ -181,6 +182,7 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
         tokens=None,
         shape=shape,
         memory=_memory(recipe, stage, shape, config, batch, data_steps),
+        fit=fit(stage, lambda changed: _need(recipe, changed, shape, data_steps), not automatic),
         command=build(stage.kind, stage.launch, config, stage_dir.stage_file),
         inputs=inputs,
         fingerprint=fingerprint_of(inputs),
@@ -226,6 +228,16 @@ def _memory(
     scorers = [(step.stage, step.shape) for step in read.values() if isinstance(step.stage, RewardStage)]
     alone = _memory_alone(recipe, stage, shape, config, batch)
     return with_scorers(alone, scorers) if alone is not None else None
+
+
+def _need(recipe: Recipe, stage: Any, shape: Shape | None, read: dict[str, Step]) -> int | None:
+    """Bytes that a stage takes; None where it would be refused, or that is not known."""
+    config = accelerate_config(stage.launch)
+    if not isinstance(config, AccelerateConfig) or _problems(recipe, stage):
+        return None
+    batch = derive(stage, stage.launch.num_processes) if isinstance(stage, TrainStage) else None
+    memory = _memory(recipe, stage, shape, config, batch, read)
+    return memory.total if memory else None
 
 
 def _memory_alone(

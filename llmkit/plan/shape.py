@@ -55,6 +55,11 @@ class Shape:
         return self.num_layers * sum(rows * columns for rows, columns in self.linears.values())
 
     @property
+    def largest_linear(self) -> int:
+        """Weights of the largest linear layer."""
+        return max(rows * columns for rows, columns in self.linears.values())
+
+    @property
     def num_embedding(self) -> int:
         """Weights of the embedding, and of the output head unless it is the same matrix."""
         return self.vocab_size * self.hidden_size * (1 if self.tied else 2)

@@ -178,7 +178,7 @@ def build_rows(worker: Worker, args: TrainingArguments, build_one: Callable[...,
     def progress(done: int, total: int) -> None:
         worker.log("tokenise", done, total)
 
-    with args.main_process_first(desc="tokenise"):
+    with args.main_process_first(local=False, desc="tokenise"):
         files = {"rejected_file": worker.dir.rejected, "gated_file": worker.dir.data / f"{GATED}.jsonl"}
         train = build_one(stage.data, progress=progress, **files, **options)
         heldout = {
