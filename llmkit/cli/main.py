@@ -14,7 +14,6 @@ app = typer.Typer(
     name="llmkit",
     help="Post-training for language models: one recipe drives pretraining, chat, evaluation and report.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
