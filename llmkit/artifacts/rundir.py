@@ -18,7 +18,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,7 +111,16 @@ class RunDir:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps a second run out of this folder; let go by the system when the holder dies."""
+        """Keeps a second run out of this folder; let go by the system when the holder dies.
+
+        Raises:
+            RunError: there is one, nothing can be written, or this is Windows.
+        """
+        try:
+            import fcntl
+        except ImportError:
+            what = "cannot be run in: this system has neither its locks nor its signals"
+            raise RunError(str(self.path), what, "use Linux or macOS; on Windows, WSL") from None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)

@@ -14,7 +14,6 @@ app = typer.Typer(
     name="llmkit",
     help="Post-training for language models: one recipe drives pretraining, chat, evaluation and report.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -136,7 +135,10 @@ def run(
     words: Words,
     stage: Annotated[str | None, typer.Option("--stage", help="Only this stage, and its evaluation.")] = None,
     start: Annotated[str | None, typer.Option("--from", help="This stage and all after it.")] = None,
+    step: Annotated[str | None, typer.Option("--step", help="Only this step, without its evaluation.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop; write nothing.")] = False,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Write batch scripts for Slurm instead.")] = False,
+    submit: Annotated[bool, typer.Option("--submit", help="With --slurm: submit them.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the workers print.")] = False,
 ) -> None:
     """Run a recipe. Finished stages are skipped, an interrupted one goes on from its last checkpoint.
@@ -146,10 +148,12 @@ def run(
         llmkit run recipe.yaml
 
         llmkit run recipe.yaml gpu.yaml run.name=second --from sft
+
+        llmkit run recipe.yaml --slurm --submit
     """
     from llmkit.cli.run import run as command
 
-    command(words, stage, start, dry_run, verbose)
+    command(words, stage=stage, start=start, step=step, dry_run=dry_run, slurm=slurm, submit=submit, verbose=verbose)
 
 
 @app.command(context_settings=_PASS_ON)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -15,11 +16,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.compat import StringIO
 
 from llmkit.artifacts.files import disk_error, is_disk_full, read_json, write_text
-from llmkit.artifacts.rundir import RunDir
 from llmkit.errors import RunError, StageFailed
 from llmkit.launch.folders import prepare, renumber
 from llmkit.launch.progress import progress_for
 from llmkit.launch.worker import Stopped, last_lines, run_worker
+from llmkit.plan.command import MACHINE_VARIABLES
 from llmkit.plan.step import Plan, Step
 from llmkit.recipe.checks import check
 from llmkit.recipe.schema import Recipe
@@ -31,6 +32,8 @@ class Options:
     """Only this stage and its evaluation."""
     start: str | None = None
     """This stage and all after it."""
+    step: str | None = None
+    """Only this step: a stage without its evaluation, or an evaluation."""
     verbose: bool = False
     """Show what workers print."""
     command: Sequence[str] = ("llmkit", "run")
@@ -40,9 +43,10 @@ class Options:
 def execute(plan: Plan, recipe: Recipe, console: Console, options: Options | None = None) -> None:
     """Run what is not finished. Raises StageFailed (exit code 130 after Ctrl-C), RunError."""
     options = options or Options()
-    steps = select(plan, options.stage, options.start)
+    steps = select(plan, options.stage, options.start, options.step)
+    check_machines(steps)
     with plan.run_dir.locked():
-        write_recipe(plan.run_dir, recipe)
+        write_recipe(plan.run_dir.recipe, recipe)
         for path in renumber(plan):
             _say(console, f"set aside {path}: no longer in the recipe")
         for step in steps:
@@ -52,33 +56,49 @@ def execute(plan: Plan, recipe: Recipe, console: Console, options: Options | Non
                 _run(plan, step, console, options)
 
 
-def select(plan: Plan, stage: str | None = None, start: str | None = None) -> list[Step]:
-    """The steps that are asked for. Raises RunError if one of them reads what no step has made."""
-    wanted = stage or start
+def select(plan: Plan, stage: str | None = None, start: str | None = None, one: str | None = None) -> list[Step]:
+    """The steps that are asked for. Raises RunError if one of them reads what no step has made.
+
+    Args:
+        one: name of the only step.
+    """
+    wanted = one or stage or start
     if wanted is None:
         return plan.steps
+    option = f"--{'step' if one else 'stage' if stage else 'from'} {wanted}"
     names = [step.name for step in plan.steps]
     if wanted not in names:
-        raise RunError(f"--{'stage' if stage else 'from'} {wanted}", "no such stage", f"have: {', '.join(names)}")
+        raise RunError(option, "no such stage", f"have: {', '.join(names)}")
     first = names.index(wanted)
-    steps = [s for s in plan.steps if s.name in (stage, f"eval-{stage}")] if stage else plan.steps[first:]
+    last = first + 1 if one else len(names)
+    steps = [s for s in plan.steps if s.name in (stage, f"eval-{stage}")] if stage else plan.steps[first:last]
     chosen = {step.name for step in steps}
     finished = {step.name for step in plan.steps if step.action == "skip"}
     for step in steps:
         for needed in filter(None, [step.parent, *step.data_stages]):
             if needed not in chosen | finished:
                 what = f"'{step.name}' needs '{needed}', which is not finished"
-                raise RunError(f"--{'stage' if stage else 'from'} {wanted}", what, f"use --from {needed}")
+                raise RunError(option, what, f"use --from {needed}")
     return steps
 
 
-def write_recipe(run: RunDir, recipe: Recipe) -> None:
+def check_machines(steps: Sequence[Step]) -> None:
+    """Raises RunError where a step takes several machines and nobody says which one this is."""
+    missing = [name for name in MACHINE_VARIABLES if not os.environ.get(name)]
+    for step in steps:
+        machines = step.stage.launch.num_machines
+        if machines > 1 and missing and step.action != "skip":
+            what = f"takes {machines} machines, and {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
+            raise RunError(f"stage '{step.name}'", what, "start it on each of them as docs/cluster.md says")
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
     """The recipe as resolved: overlays, `key=value` words and variables filled in. It can be run again as it is."""
     text = StringIO()
     yaml = YAML()
     yaml.width = 120
     yaml.dump(_read_again(recipe), text)
-    write_text(run.recipe, text.getvalue())
+    write_text(path, text.getvalue())
 
 
 def _read_again(recipe: Recipe) -> dict[str, Any]:

@@ -29,17 +29,22 @@ class Stopped(Exception):
     """Ctrl-C or SIGTERM."""
 
 
-def run_worker(step: Step, progress: Progress, verbose: bool) -> int:
-    """Start the workers of a step, show their progress, return their exit code. Raises Stopped, after ending them."""
+def run_worker(step: Step, progress: Progress, verbose: bool, log_file: Path | None = None) -> int:
+    """Start the workers of a step, show their progress, return their exit code. Raises Stopped, after ending them.
+
+    Args:
+        log_file: what they print. Default: the stage's.
+    """
     paths = step.stage_dir
-    log, metrics = Follower(paths.log), Follower(paths.metrics)
+    log_file = log_file or paths.log
+    log, metrics = Follower(log_file), Follower(paths.metrics)
     try:
-        output = paths.log.open("ab")
+        output = log_file.open("ab")
         header = f"--- {datetime.now(UTC).isoformat(timespec='seconds')} {step.command}\n"
         output.write(header.encode())
         output.flush()
     except OSError as error:
-        raise disk_error(paths.log, error) from error
+        raise disk_error(log_file, error) from error
     log.skip()
     with output, _stoppable():
         process = subprocess.Popen(

@@ -71,7 +71,8 @@ def _after(recipe: Recipe, stage: Any, done: Sequence[str]) -> list[Any]:
 
 
 def _evaluation(recipe: Recipe, name: str, of: str, launch: LaunchSpec, evals: list[Any], prompts: list[str]) -> Any:
-    single = LaunchSpec(accelerate="cpu/single" if launch.accelerate.startswith("cpu/") else "single", env=launch.env)
+    alone = "cpu/single" if launch.accelerate.startswith("cpu/") else "single"
+    single = LaunchSpec(accelerate=alone, env=launch.env, memory=launch.memory)
     stage = EvaluateStage.model_validate({"kind": "evaluate", "name": f"eval-{name}", "from": of})
     changes = {"launch": single, "evals": _frozen(recipe, evals), "prompts": prompts, "seed": recipe.run.seed}
     return stage.model_copy(update=changes)

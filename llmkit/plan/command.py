@@ -116,6 +116,9 @@ def build(kind: str, launch: LaunchSpec, config: AccelerateConfig, stage_file: P
     if launch.num_machines > 1:
         rank, address, port = (os.environ.get(name) or f"${name}" for name in MACHINE_VARIABLES)
         argv += ["--machine_rank", rank, "--main_process_ip", address, "--main_process_port", port]
+        if config.zero_stage is not None:
+            # else accelerate logs in to the other machines by pdsh
+            argv += ["--deepspeed_multinode_launcher", "standard"]
     else:
         argv += ["--machine_rank", "0", "--main_process_port", "0"]
     argv += ["-m", f"llmkit.stages.{kind}", str(stage_file)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from llmkit.artifacts.rundir import StageDir
 from llmkit.artifacts.stagefile import StageFile, read_stage_file
 from llmkit.plan.step import Action, Step
+from llmkit.recipe.parts import LaunchSpec
 
 
 def decide(step: Step, found: StageDir | None, before: dict[str, Step]) -> Step:
@@ -50,9 +52,15 @@ def _decision(step: Step, found: StageDir | None, before: dict[str, Step]) -> tu
         return "resume", "it did not finish; goes on from the problems that it has tried"
     if checkpoint is None:
         return "run", "it did not finish, and left no checkpoint"
-    if (told.batch, told.stage.launch) != (step.batch, step.stage.launch):
+    if (told.batch, _layout(told.stage)) != (step.batch, _layout(step.stage)):
         return "run", "it did not finish, and its checkpoints are of another launch or batch layout"
     return "resume", f"it did not finish; goes on from {checkpoint}"
+
+
+def _layout(stage: Any) -> LaunchSpec:
+    """How its workers are started, without what only the plan reads."""
+    launch: LaunchSpec = stage.launch
+    return launch.model_copy(update={"memory": None})
 
 
 def _told(found: StageDir) -> StageFile | None:

@@ -21,6 +21,7 @@ from llmkit.plan.command import AccelerateConfig, accelerate_config, build, mach
 from llmkit.plan.decide import decide
 from llmkit.plan.files import problems_of_data, resolve_model
 from llmkit.plan.fingerprint import Upstream, fingerprint_of, inputs_of
+from llmkit.plan.fit import fit
 from llmkit.plan.memory import Memory, estimate, num_trained, with_scorers
 from llmkit.plan.rows import count, questions
 from llmkit.plan.shape import Shape, read_config, shape_of
@@ -53,6 +54,7 @@ def make(loaded: Loaded, world_size: int | None = None) -> Plan:
     run = RunDir(Path(recipe.run.output_dir).expanduser().absolute() / recipe.run.name)
     stages = [_with_world_size(stage, world_size) for stage in chain(recipe)]
     found = [item for stage in stages for item in _problems(recipe, stage)] + list(shipping(recipe))
+    found += _unknown_jobs(recipe, [stage.name for stage in stages])
     if found:
         raise RecipeError([problem_at(loaded.source, loc, what, cure) for loc, what, cure in found])
     folders = run.stages()
@@ -64,6 +66,11 @@ def make(loaded: Loaded, world_size: int | None = None) -> Plan:
         steps[stage.name] = decide(step, existing.get(stage.name), steps)
     kept = {step.found for step in steps.values()}
     return Plan(run, list(steps.values()), stale=[folder.path for folder in folders if folder.path not in kept])
+
+
+def _unknown_jobs(recipe: Recipe, names: list[str]) -> list[Found]:
+    cure = f"have: {', '.join(names)}"
+    return [(("slurm", "stages", name), "no such step", cure) for name in recipe.slurm.stages if name not in names]
 
 
 def _with_world_size(stage: Any, world_size: int | None) -> Any:
@@ -177,6 +184,7 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
         tokens=None,
         shape=shape,
         memory=_memory(recipe, stage, shape, config, batch, data_steps),
+        fit=fit(stage, lambda changed: _need(recipe, changed, shape, data_steps), not automatic),
         command=build(stage.kind, stage.launch, config, stage_dir.stage_file),
         inputs=inputs,
         fingerprint=fingerprint_of(inputs),
@@ -228,6 +236,16 @@ def _memory(
     else:
         return None
     return with_scorers(alone, [(step.stage, step.shape) for step in read.values() if step.kind == "reward"])
+
+
+def _need(recipe: Recipe, stage: Any, shape: Shape | None, read: dict[str, Step]) -> int | None:
+    """Bytes that a stage takes; None where it would be refused, or that is not known."""
+    config = accelerate_config(stage.launch)
+    if not isinstance(config, AccelerateConfig) or _problems(recipe, stage):
+        return None
+    batch = derive(stage, stage.launch.num_processes) if isinstance(stage, TrainStage) else None
+    memory = _memory(recipe, stage, shape, config, batch, read)
+    return memory.total if memory else None
 
 
 def _model_dir(step: Step) -> str:

@@ -1,20 +1,23 @@
 """Peak memory of one worker, term by term. An estimate: it leaves out the framework, kernels' scratch and fragments.
 
-P: parameters, T: tokens in one forward pass (per_device_train_batch_size * max_length), H, I, V, N: hidden size, MLP
-size, vocabulary, layers; Q, K: sizes of a token's queries and of its keys; W: world size.
+P: parameters, W: world size. A step has moments, and the one that takes most counts: all activations at the end of the
+forward pass; the logits' gradients at the start of the backward pass; all gradients and one block at its end; the
+optimizer's step; and, in practice, answers being sampled. Gradients are freed after a step, so without accumulation
+they do not meet all activations.
 
 - weights, gradients, optimizer: Rajbhandari 2020 (ZeRO), section 3: mixed-precision AdamW under DeepSpeed costs 2 + 2 +
   12 bytes a parameter, plain AdamW in dtype d costs d + d + 2d; ZeRO-2 divides gradients and optimizer by W, ZeRO-3
   and FSDP2 weights too.
-- LoRA (Hu 2021) trains r * (in + out) a layer, NF4 (Dettmers 2023) stores 4 bits a weight and 0.127 bits of constants.
-- autocast keeps 16-bit copies of float32 weights until the backward pass (torch.autocast's weight cache).
-- activations: what autograd saves in a Llama block with sdpa, counted tensor by tensor: `_per_token`. With gradient
-  checkpointing (Chen 2016): the input of each block, and one block recomputed.
+- around them: DDP's buckets are a second copy of the gradients. DeepSpeed collects them in buckets of 5e8 numbers
+  (whole on a GPU, as far as used on a CPU), casts its share to float32 for the step, and ZeRO-3 keeps up to 1e9 weights
+  whole: its defaults. FSDP2 gathers the embedding and two blocks.
+- LoRA (Hu 2021) trains r * (in + out) a layer, in float32; NF4 (Dettmers 2023) stores 4 bits a weight and 0.127 bits
+  of constants, its adapters are in bfloat16 (TRL), and a layer that computes is whole.
+- activations, copies and logits: `llmkit.plan.activations`.
 - grpo and rloo read a prompt (taken as 256 tokens) and an answer of `max_completion_length`; with `beta` they hold a
   frozen copy as dpo does; their KV cache is that of `batch_size` answers. vLLM's memory is not counted.
 - dpo holds a frozen copy of the weights (none with an adapter: it is switched off) and reads two answers a row.
-- logits: float32 logits, their log-softmax and the gradient, 12 * T * V; for `sft` TRL's fused head works on tiles
-  of 4096 x 32768 and accumulates gradients of the head in float32.
+- an adapter is merged into weights that are loaded anew, in main memory.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmkit.artifacts.stagefile import Batch
+from llmkit.plan.activations import Setting, passed, tiled_logits, whole_logits
 from llmkit.plan.command import AccelerateConfig
 from llmkit.plan.shape import Shape
 from llmkit.recipe.parts import ModelSpec
@@ -40,7 +44,8 @@ PROBLEM = 256
 """Tokens of a problem, with what a chat template puts around it: a guess."""
 _RANKED = 5
 """Answers to a prompt that are ranked: a guess."""
-_TILE = (4096, 32768)
+_BUCKET, _LIVE = 500_000_000, 1_000_000_000
+"""DeepSpeed's `reduce_bucket_size` and `stage3_max_live_parameters`, in numbers."""
 _TOKEN_ROWS = 4
 """Rows of chat tokens that LoRA trains whole."""
 
@@ -60,38 +65,63 @@ class Memory:
         return max(sum(self.terms.values()), *(number or 0 for number in self.others.values()), 0)
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """What the formulas read from a stage."""
-
-    weight_bytes: float
-    autocast: bool
-    deepspeed: bool
-    tokens: int
-    checkpointing: bool
-
-
 def estimate(
     stage: TrainStage, model: ModelSpec, shape: Shape, config: AccelerateConfig, batch: Batch, num_trained: int
 ) -> Memory:
-    """Terms of a training stage on the model of `shape`."""
+    """Terms of a training stage on the model of `shape`, at the moment that takes most."""
     setting = _setting(stage, model, config, batch)
-    weights, optimizer_bytes = _weights(stage, shape, setting), _optimizer_bytes(stage, setting)
-    gradient_bytes = 2 if setting.deepspeed and setting.autocast else setting.weight_bytes
-    optimizer = 0 if config.offload_optimizer else num_trained * optimizer_bytes
-    world = batch.world_size
-    terms = {
+    moments = _moments(stage, shape, config, batch, setting, num_trained)
+    if stage.peft is not None and stage.peft.merge and config.use_cpu:
+        states = _states(stage, shape, config, batch, setting, num_trained)
+        moments.append({**states, "merging": shape.num_parameters * BYTES[model.dtype]})
+    largest = max(moments, key=lambda moment: sum(moment.values()))
+    rounded = {name: int(value) for name, value in largest.items() if value}
+    return Memory(rounded, shape.num_parameters, num_trained)
+
+
+def _states(
+    stage: TrainStage, shape: Shape, config: AccelerateConfig, batch: Batch, setting: Setting, num_trained: int
+) -> dict[str, float]:
+    """What is held from the first step on."""
+    weights, world = _weights(stage, shape, setting), batch.world_size
+    optimizer = 0 if config.offload_optimizer else num_trained * _optimizer_bytes(stage, setting, config)
+    return {
         "weights": weights / (world if config.shards_weights else 1),
         "reference model": _reference(stage, weights) / (world if config.shards_weights else 1),
-        "gradients": num_trained * gradient_bytes / (world if config.shards_gradients else 1),
         "optimizer": optimizer / (world if config.shards_optimizer else 1),
-        "autocast copies": _copies(stage, shape, setting),
-        "activations": _activations(shape, setting),
-        "logits": _logits(stage, shape, setting),
-        "KV cache": _cache(stage, shape, setting, batch),
+        "gathered weights": _gathered(shape, config, setting, world),
+        "DDP buckets": num_trained * _gradient_bytes(setting) if config.distributed_type.startswith("MULTI") else 0,
     }
-    rounded = {name: int(value) for name, value in terms.items() if value}
-    return Memory(rounded, shape.num_parameters, num_trained)
+
+
+def _moments(
+    stage: TrainStage, shape: Shape, config: AccelerateConfig, batch: Batch, setting: Setting, num_trained: int
+) -> list[dict[str, float]]:
+    """What is held at each moment of a step."""
+    states = _states(stage, shape, config, batch, setting, num_trained)
+    one = passed(shape, setting, num_trained)
+    gradients = num_trained * _gradient_bytes(setting) / (batch.world_size if config.shards_gradients else 1)
+    stays = batch.gradient_accumulation_steps > 1 or setting.deepspeed
+    bucket = {"ZeRO buckets": _bucket(config, setting, num_trained)}
+    early = {**states, "gradients": gradients if stays else 0}
+    late = {**states, "gradients": gradients}
+    logits = _logits(stage, shape, setting)
+    scratch = shape.largest_linear * (4 if config.use_cpu else 2) if setting.quantized else 0
+    cast = num_trained * 4 / batch.world_size if setting.deepspeed else 0
+    return [
+        {**early, "autocast copies": one.cached, "activations": one.kept, "dequantized": scratch},
+        {
+            **early,
+            **bucket,
+            "autocast copies": one.copies,
+            "activations": one.kept + (one.block if setting.checkpointing else 0),
+            "logits": logits,
+            "dequantized": scratch,
+        },
+        {**late, **bucket, "activations": one.block, "dequantized": scratch},
+        {**late, "optimizer's copy": cast},
+        {**states, **_sampling(stage, shape, setting, batch)},
+    ]
 
 
 def with_scorers(memory: Memory, scorers: Sequence[tuple[RewardStage, Shape | None]]) -> Memory:
@@ -124,37 +154,71 @@ def _practised(stage: PracticeStage) -> int:
     return PROBLEM + int(trainer_options(stage.trainer_kind, stage.trainer)["max_completion_length"])
 
 
-def _cache(stage: TrainStage, shape: Shape, setting: _Setting, batch: Batch) -> float:
-    """Keys and values of the answers that a process samples at a time, at most a whole generation batch."""
+def _sampling(stage: TrainStage, shape: Shape, setting: Setting, batch: Batch) -> dict[str, float]:
+    """Keys, values and logits of the answers that a process samples at a time, at most a whole generation batch."""
     if not isinstance(stage, PracticeStage) or stage.trainer.get("use_vllm"):
-        return 0
+        return {}
     rows = (stage.trainer.get("generation_batch_size") or batch.global_batch_size) // batch.world_size
     rows, each = min(rows, stage.batch_size), 2 if setting.autocast else setting.weight_bytes
-    return 2 * rows * _practised(stage) * shape.num_layers * shape.key_size * each
+    cache = 2 * rows * _practised(stage) * shape.num_layers * shape.key_size * each
+    return {"KV cache": cache, "logits": 12 * rows * shape.vocab_size}
 
 
-def _setting(stage: Any, model: ModelSpec, config: AccelerateConfig, batch: Batch) -> _Setting:
+def _setting(stage: Any, model: ModelSpec, config: AccelerateConfig, batch: Batch) -> Setting:
     scratch = isinstance(stage, PretrainStage) and stage.init == "scratch"
     options = trainer_options(stage.trainer_kind, stage.trainer)
-    half = bool(options.get("fp16")) or options.get("bf16") is not False
     dtype = "float32" if scratch else model.dtype
-    return _Setting(
+    return Setting(
         weight_bytes=BYTES[dtype],
-        autocast=half and dtype == "float32",
+        half=bool(options.get("fp16")) or options.get("bf16") is not False,
         deepspeed=config.zero_stage is not None,
+        use_cpu=config.use_cpu,
         tokens=tokens_per_pass(stage, batch),
         checkpointing=bool(options.get("gradient_checkpointing")),
+        adapter=stage.peft.method if stage.peft else None,
+        r=stage.peft.r if stage.peft else 0,
+        quantized=stage.peft is not None and stage.peft.quantization is not None,
     )
 
 
-def _weights(stage: TrainStage, shape: Shape, setting: _Setting) -> float:
+def _gathered(shape: Shape, config: AccelerateConfig, setting: Setting, world: int) -> float:
+    """Weights that a process holds whole while it shares them out, and their gradients."""
+    each = 2 if setting.half and setting.deepspeed else setting.weight_bytes
+    if config.zero_stage == 3:
+        return min(shape.num_parameters, _LIVE) * each
+    if config.distributed_type != "FSDP" or world == 1:
+        return 0
+    block = shape.num_linear / shape.num_layers
+    return (2 * shape.num_embedding + 3 * block) * each
+
+
+def _bucket(config: AccelerateConfig, setting: Setting, num_trained: int) -> float:
+    """Where DeepSpeed collects gradients."""
+    if config.zero_stage not in (2, 3):
+        return 0
+    return (min(num_trained, _BUCKET) if config.use_cpu else _BUCKET) * _gradient_bytes(setting)
+
+
+def _gradient_bytes(setting: Setting) -> float:
+    return (
+        _adapter_bytes(setting)
+        if setting.adapter
+        else (2 if setting.deepspeed and setting.half else setting.weight_bytes)
+    )
+
+
+def _adapter_bytes(setting: Setting) -> int:
+    return 2 if setting.quantized or (setting.deepspeed and setting.half) else 4
+
+
+def _weights(stage: TrainStage, shape: Shape, setting: Setting) -> float:
     each = 2 if setting.deepspeed and setting.autocast else setting.weight_bytes
     if stage.peft is None:
         return shape.num_parameters * each
-    trained = num_trained(stage, shape) or 0
-    if stage.peft.quantization is None:
-        return (shape.num_parameters + trained) * each
-    return shape.num_linear * _NF4_BYTES + (shape.num_parameters - shape.num_linear + trained) * each
+    trained = (num_trained(stage, shape) or 0) * _adapter_bytes(setting)
+    if not setting.quantized:
+        return shape.num_parameters * each + trained
+    return shape.num_linear * _NF4_BYTES + (shape.num_parameters - shape.num_linear) * each + trained
 
 
 def _reference(stage: TrainStage, weights: float) -> float:
@@ -169,46 +233,19 @@ def _reference(stage: TrainStage, weights: float) -> float:
     return weights if frozen else 0
 
 
-def _optimizer_bytes(stage: TrainStage, setting: _Setting) -> float:
+def _optimizer_bytes(stage: TrainStage, setting: Setting, config: AccelerateConfig) -> float:
     name = str(stage.trainer.get("optim", "adamw_torch_fused"))
     if "8bit" in name:
         return 2.0
     states = next((number for start, number in _STATES.items() if name.startswith(start)), 2.0)
-    if setting.deepspeed and setting.autocast:
-        return 4 + states * 4
-    return states * setting.weight_bytes
+    if setting.deepspeed:
+        # ZeRO-3 does without weights of its own where the model's are in float32
+        own = 0 if config.zero_stage == 3 and not setting.half and setting.weight_bytes == 4 else 4
+        return own + states * 4
+    return states * (_adapter_bytes(setting) if setting.adapter else setting.weight_bytes)
 
 
-def _copies(stage: TrainStage, shape: Shape, setting: _Setting) -> float:
-    if not setting.autocast or setting.deepspeed:
+def _logits(stage: TrainStage, shape: Shape, setting: Setting) -> float:
+    if isinstance(stage, RewardStage):
         return 0
-    # only weights that get gradients are cached
-    return 2 * (shape.num_linear if stage.peft is None else num_trained(stage, shape) or 0)
-
-
-def _per_token(shape: Shape, setting: _Setting) -> float:
-    """Bytes that one block saves for one token."""
-    h, i, q, k = shape.hidden_size, shape.intermediate_size, shape.query_size, shape.key_size
-    if setting.weight_bytes == 4 and not setting.autocast:
-        # 2 norms: input and normalised; inputs of qkv and of gate and up; q, k, v, output; gate, up, silu, product
-        return 4 * (6 * h + 2 * q + 2 * k + 4 * i + shape.qk_norm * 2 * (q + k))
-    # the same in 16 bits; norms work in float32, and autocast casts the input of each linear layer anew
-    norms, inputs = (16 * h, 5 * h) if setting.autocast else (12 * h, 2 * h)
-    return norms + 2 * (inputs + 2 * q + 2 * k + 4 * i) + shape.qk_norm * 6 * (q + k)
-
-
-def _activations(shape: Shape, setting: _Setting) -> float:
-    block = setting.tokens * _per_token(shape, setting)
-    if not setting.checkpointing:
-        return shape.num_layers * block
-    stream = 4 if setting.autocast else setting.weight_bytes
-    return shape.num_layers * setting.tokens * shape.hidden_size * stream + block
-
-
-def _logits(stage: TrainStage, shape: Shape, setting: _Setting) -> float:
-    half = setting.autocast or setting.weight_bytes == 2
-    if isinstance(stage, (PretrainStage, DpoStage)):
-        return setting.tokens * shape.vocab_size * (12 + (2 if half else 0))
-    tile = min(setting.tokens, _TILE[0]) * _TILE[1] * (2 if half else 4)
-    head = shape.vocab_size * shape.hidden_size * 4 if stage.peft is None else 0
-    return tile + head + setting.tokens * shape.hidden_size * 4
+    return (whole_logits if isinstance(stage, PretrainStage) else tiled_logits)(shape, setting)

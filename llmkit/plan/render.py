@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 from rich.console import Console
@@ -64,7 +65,12 @@ def _print_details(step: Step, console: Console) -> None:
         facts["questions"] = f"about {step.rows:,} of honesty evaluations"
     if isinstance(step.stage, _LOADS):
         facts["memory"] = memory_words(step.memory)
+    if step.fit is not None:
+        said = "yes" if step.fit.fits else "no"
+        facts["fits"] = f"{said}: {size(step.fit.given)} a process, a tenth of it left free"
     facts["command"] = str(step.command)
+    for number, change in enumerate(step.fit.changes if step.fit else (), start=1):
+        facts[f"change {number}"] = shlex.join(change)
     for name, words in facts.items():
         # whole lines, so that the command can be copied
         console.print(Text.assemble((f"  {name:<10}", "dim"), words), soft_wrap=True)
@@ -127,6 +133,8 @@ def _step_data(step: Step) -> dict[str, Any]:
         "num_parameters": memory.num_parameters if memory else None,
         "num_trained": memory.num_trained if memory else None,
         "other_models": memory.others if memory else None,
+        "fits": step.fit.fits if step.fit else None,
+        "changes": [list(change) for change in step.fit.changes] if step.fit else [],
         "argv": list(step.command.argv),
         "env": step.command.env,
         "fingerprint": step.fingerprint,

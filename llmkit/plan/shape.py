@@ -55,6 +55,11 @@ class Shape:
         return self.num_layers * sum(rows * columns for rows, columns in self.linears.values())
 
     @property
+    def largest_linear(self) -> int:
+        """Weights of the largest linear layer."""
+        return max(rows * columns for rows, columns in self.linears.values())
+
+    @property
     def num_embedding(self) -> int:
         """Weights of the embedding, and of the output head unless it is the same matrix."""
         return self.vocab_size * self.hidden_size * (1 if self.tied else 2)
@@ -117,7 +122,8 @@ def _defaults(kind: str) -> dict[str, Any]:
 
 
 def read_config(model: str, revision: str | None) -> dict[str, Any] | None:
-    """config.json of a folder, or of a Hub model that is in the local cache; None if it is in neither."""
+    """config.json of a folder, or of a Hub model that is in the local cache; else what was published of the models of
+    shipped recipes; None if it is nowhere."""
     for folder in (Path(model), *_snapshots(model, revision)):
         path = folder / "config.json"
         if path.is_file():
@@ -126,7 +132,15 @@ def read_config(model: str, revision: str | None) -> dict[str, Any] | None:
             except (OSError, ValueError):
                 return None
             return data if isinstance(data, dict) else None
-    return None
+    return published().get(model)
+
+
+@cache
+def published() -> dict[str, dict[str, Any]]:
+    """Model -> the fields of its config.json on the Hub that make its shape."""
+    path = Path(__file__).with_name("published.json")
+    found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def _snapshots(model: str, revision: str | None) -> list[Path]:

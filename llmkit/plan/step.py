@@ -9,6 +9,7 @@ from typing import Any, Literal
 from llmkit.artifacts.rundir import RunDir, StageDir
 from llmkit.artifacts.stagefile import Batch, StageFile
 from llmkit.plan.command import Command
+from llmkit.plan.fit import Fit
 from llmkit.plan.memory import Memory
 from llmkit.plan.shape import Shape
 from llmkit.recipe import reads
@@ -46,6 +47,8 @@ class Step:
     shape: Shape | None
     memory: Memory | None
     """None: the model's shape is not known before it is downloaded, or the step loads no model."""
+    fit: Fit | None
+    """None: `launch.memory` is not given, or what it takes is not known."""
     command: Command
     inputs: dict[str, str]
     fingerprint: str

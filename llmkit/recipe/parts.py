@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+_UNITS = {"GB": 10**9, "GiB": 2**30, "MB": 10**6, "MiB": 2**20}
 SLUG = r"^[a-z0-9][a-z0-9._-]*$"
 
 
@@ -84,6 +85,21 @@ class DataSource(Part):
         return self
 
 
+def num_bytes(text: str) -> int:
+    """Of `24GiB`. Raises ValueError for what is no size."""
+    for unit, factor in _UNITS.items():
+        number = text.removesuffix(unit).strip()
+        if text.endswith(unit) and number.replace(".", "", 1).isdigit():
+            return int(float(number) * factor)
+    raise ValueError("must be a number with a unit, such as 24GiB")
+
+
+def _size(text: str | None) -> str | None:
+    if text is not None:
+        num_bytes(text)
+    return text
+
+
 class LaunchSpec(Part):
     accelerate: str = "single"
     """Accelerate config: a name under `recipes/accelerate/` (single, ddp, zero2, zero3, fsdp2, cpu/ddp) or a file."""
@@ -91,6 +107,8 @@ class LaunchSpec(Part):
     """Worker processes over all machines."""
     num_machines: int = Field(default=1, gt=0)
     """Machines; with more than one, `machine_rank` and `main_process_ip` come from the environment."""
+    memory: Annotated[str | None, AfterValidator(_size)] = None
+    """Memory of one process's device (`24GiB`): `llmkit plan` says what fits, and what would. Nothing else reads it."""
     env: dict[str, str] = {}
     """Environment variables of the workers. Not for secrets: they are written to the run's files."""
 

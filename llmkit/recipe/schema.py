@@ -15,6 +15,7 @@ from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.parts import ModelSpec, Part, RunSpec
 from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.preference import PreferenceSpec
+from llmkit.recipe.slurm import SlurmSpec
 from llmkit.recipe.stages import BestOfNStage, DpoStage, GrpoStage, PretrainStage, RlooStage, SftStage, StageBase
 from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage, SearchIndexStage
 from llmkit.recipe.stages_preference import RankStage, RewardStage, RlhfStage, RolloutStage
@@ -118,3 +119,5 @@ class Recipe(Part):
     short `facts_known.accuracy: ">= 0.95"`."""
     hub: HubSpec | None = None
     """Where `llmkit push` and stages of kind `push` publish."""
+    slurm: SlurmSpec = SlurmSpec()
+    """Jobs of a cluster: `llmkit run RECIPE --slurm`."""

@@ -152,7 +152,7 @@ def prepare(worker: Worker, args: Any, scorer: Any = None, tools: Toolbox | None
     checkable = scorer is None
     scorer = scorer or Scorer(stage.rewards, where)
     chat = template is not None
-    with args.main_process_first(desc="read problems"):
+    with args.main_process_first(local=False, desc="read problems"):
         problems = read_problems(worker, stage.data, rejected_file=worker.dir.rejected, chat=chat)
         heldout = {
             name: read_problems(worker, sources, rejected_file=None, chat=chat)

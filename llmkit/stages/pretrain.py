@@ -72,7 +72,7 @@ def scratch_tokenizer(
     assert stage.tokenizer is not None and stage.architecture is not None
     folder = worker.dir.path / "tokenizer"
     max_positions = stage.architecture.get("max_position_embeddings")
-    with args.main_process_first(desc="tokenizer"):
+    with args.main_process_first(local=False, desc="tokenizer"):
         if not (folder / "tokenizer.json").is_file():
             train_tokenizer(_documents(worker, stage), stage.tokenizer, max_positions or 1024).save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder), max_positions

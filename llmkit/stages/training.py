@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import DistributedType, PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from trl import SFTConfig
 
 from llmkit.artifacts.files import read_json, write_json
@@ -88,6 +89,7 @@ def trainer_config(worker: Worker, config: type[Config], data_keys: tuple[str, .
     options = {k: v for k, v in stage.trainer.items() if k not in (*data_keys, "per_device_train_batch_size")}
     owned: dict[str, Any] = {
         "output_dir": str(worker.dir.checkpoints),
+        "run_name": f"{worker.file.run.name}-{stage.name}",
         "seed": stage.seed,
         "data_seed": stage.seed,
         "per_device_train_batch_size": batch.per_device_train_batch_size,
@@ -101,8 +103,22 @@ def trainer_config(worker: Worker, config: type[Config], data_keys: tuple[str, .
     except (TypeError, ValueError) as error:
         cure = "see the documentation of the trainer's options"
         raise UserError(f"stage '{stage.name}': trainer", str(error).strip().splitlines()[0], cure) from error
+    check_reporters(worker, args)
     check_strategy(args, worker.file.world_size)
     return args
+
+
+def check_reporters(worker: Worker, args: TrainingArguments) -> None:
+    """Raises UserError for one that is not known or installed, which transformers says once the model is loaded."""
+    known, installed = INTEGRATION_TO_CALLBACK, get_available_reporting_integrations()
+    for name in args.report_to:
+        where = f"stage '{_stage(worker).name}': trainer.report_to"
+        if name not in known:
+            raise UserError(where, f"there is no reporter '{name}'", f"have: {', '.join(known)}")
+        if name not in installed:
+            raise UserError(where, f"'{name}' is not installed", f"install it, for example with `pip install {name}`")
+    # its default is the folder of checkpoints, which goes when the stage has finished
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(worker.dir.path / "tensorboard"))
 
 
 def _stage(worker: Worker) -> TrainStage:
@@ -178,7 +194,7 @@ def build_rows(worker: Worker, args: TrainingArguments, build_one: Callable[...,
     def progress(done: int, total: int) -> None:
         worker.log("tokenise", done, total)
 
-    with args.main_process_first(desc="tokenise"):
+    with args.main_process_first(local=False, desc="tokenise"):
         files = {"rejected_file": worker.dir.rejected, "gated_file": worker.dir.data / f"{GATED}.jsonl"}
         train = build_one(stage.data, progress=progress, **files, **options)
         heldout = {

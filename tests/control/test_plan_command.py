@@ -60,6 +60,9 @@ def test_several_machines(monkeypatch: pytest.MonkeyPatch) -> None:
         "--num_processes 4 --num_machines 2 --machine_rank 1 --main_process_ip 10.0.0.1 --main_process_port 29400"
         in text
     )
+    assert "--deepspeed_multinode_launcher" not in text
+    zero3 = str(command(accelerate="zero3", num_processes=4, num_machines=2))
+    assert "--deepspeed_multinode_launcher standard" in zero3, "without pdsh"
 
 
 @pytest.mark.parametrize("name", ["single", "ddp", "zero2", "zero3", "fsdp2"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from llmkit.artifacts.manifest import Manifest, write_manifest
 from llmkit.artifacts.stagefile import Batch, StageFile
@@ -19,7 +22,7 @@ from llmkit.modeling.load import load_model
 from llmkit.recipe.parts import ModelSpec, RunSpec
 from llmkit.recipe.stages import PretrainStage, SftStage
 from llmkit.recipe.trainer_keys import resolved_trainer
-from llmkit.stages import pretrain, sft
+from llmkit.stages import pretrain, sft, training
 from llmkit.stages.common import Worker
 
 TRAINER = {
@@ -244,3 +247,43 @@ def test_rows_that_spell_out_special_tokens_are_named(start: Start, tmp_path: Pa
     path.write_text("".join(json.dumps({"text": text.format(i)}) + "\n" for i in range(8)))
     _, manifest = start("sft", data=[{"path": str(path)}], trainer={"max_steps": 1})
     assert any("8 of 8 rows spell out special tokens" in warning for warning in manifest.warnings)
+
+
+def test_numbers_go_to_nobody_unless_told(start: Start, chats: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a training asked for the network")
+
+    for integration, callback in list(INTEGRATION_TO_CALLBACK.items()):
+        monkeypatch.setitem(
+            INTEGRATION_TO_CALLBACK, integration, type(callback.__name__, (Told,), {"__init__": refuse})
+        )
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    start("sft", data=[{"path": str(chats)}], trainer={"max_steps": 1})
+
+
+class Told(TrainerCallback):
+    """What stands in for tensorboard's writer."""
+
+    said: list[dict[str, Any]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        self.said.append({**logs, "run_name": args.run_name, "folder": os.environ["TENSORBOARD_LOGGING_DIR"]})
+
+
+def test_report_to_reaches_the_trainer(
+    start: Start, chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    told = {"data": [{"path": str(chats)}], "trainer": {"max_steps": 2, "report_to": "tensorboard"}}
+    monkeypatch.setattr(training, "get_available_reporting_integrations", list)
+    with pytest.raises(UserError, match=r"trainer\.report_to: 'tensorboard' is not installed"):
+        start("sft", **told)
+    with pytest.raises(UserError, match=r"there is no reporter 'smoke'; have: .*trackio"):
+        start("sft", data=told["data"], trainer={"report_to": "smoke"})
+    monkeypatch.setattr(training, "get_available_reporting_integrations", lambda: ["tensorboard"])
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Told)
+    Told.said.clear()
+    start("sft", **told)
+    assert [entry["run_name"] for entry in Told.said if "loss" in entry] == ["test-stage"] * 2
+    assert Told.said[0]["folder"] == str(tmp_path / "stage" / "tensorboard"), "not among checkpoints, which go"
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)

@@ -1,0 +1,190 @@
+"""Peak memory that `llmkit plan` estimates against what a worker took, for every way of training: within 15 % on a CPU.
+
+    python benchmarks/memory.py [WAY ...]
+
+Each way runs twice: with a random model of 32 million parameters, and with one of a million that takes all that
+the framework takes. The difference of their largest resident sets is measured, the difference of the plans estimated.
+glibc keeps freed blocks of up to 32 MB for later; its limit is set low, so that what is freed is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common import ENV, ROOT, run_in, run_script
+
+TARGET = 0.15
+LARGE = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8}
+SMALL = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
+COMMON = {"model_type": "qwen3", "num_key_value_heads": 1, "head_dim": 64, "tie_word_embeddings": True}
+NEW_MODEL = """
+import json, sys
+from llmkit.modeling.load import load_tokenizer
+from llmkit.modeling.scratch import new_model
+tokenizer = load_tokenizer("llmkit.tiny:base")
+tokenizer.model_max_length = 2048
+model = new_model(json.loads(sys.argv[1]), tokenizer, seed=0)
+model.resize_token_embeddings(16384, mean_resizing=False)
+model.save_pretrained(sys.argv[2])
+tokenizer.save_pretrained(sys.argv[2])
+print("{}")
+"""
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+TRAINER = {"max_steps": 2, "max_length": 256, "per_device_train_batch_size": 2, "save_strategy": "no", "bf16": False}
+PRACTISED = {"max_completion_length": 128, "num_generations": 4, "per_device_train_batch_size": 4}
+PRACTISED |= {"max_steps": 2, "save_strategy": "no", "bf16": False}
+FULL, BF16 = {"gradient_checkpointing": False}, {"bf16": True, "gradient_checkpointing": False}
+
+
+def way(
+    kind: str = "sft", launch: str = "single", peft: Any = None, dtype: str = "float32", steps: int = 1, **options: Any
+) -> Any:
+    """One row of the table. Args: steps: of accumulation."""
+    processes = 1 if launch == "single" else 2
+    stage = {"kind": kind, "global_batch_size": 2 * processes * steps, "trainer": {**TRAINER, **options}, "peft": peft}
+    stage["launch"] = {"accelerate": f"cpu/{launch}", "num_processes": processes, "env": MALLOC}
+    return stage, dtype
+
+
+def practice(kind: str, **options: Any) -> Any:
+    stage, dtype = way(kind)
+    return {**stage, "global_batch_size": 8, "trainer": {**PRACTISED, **options}}, dtype
+
+
+LORA, QLORA = {"r": 16, "merge": False}, {"r": 16, "quantization": "nf4", "merge": False}
+WAYS = {
+    "full": way(**FULL),
+    "full, accumulated": way(steps=2, **FULL),
+    "full, bf16": way(**BF16),
+    "full, bf16, accumulated": way(steps=2, **BF16),
+    "full, checkpointing": way(),
+    "full, bfloat16 weights": way(dtype="bfloat16", **BF16),
+    "LoRA": way(peft=LORA, **FULL),
+    "LoRA, checkpointing": way(peft=LORA),
+    "QLoRA": way(peft=QLORA, **FULL),
+    "QLoRA, checkpointing": way(peft=QLORA),
+    "DDP": way(launch="ddp", **FULL),
+    "ZeRO-2": way(launch="zero2", **FULL),
+    "ZeRO-3": way(launch="zero3", **FULL),
+    "ZeRO-2, bf16": way(launch="zero2", **BF16),
+    "ZeRO-3, bf16": way(launch="zero3", **BF16),
+    "FSDP2": way(launch="fsdp2", **FULL),
+    "pretrain": way("pretrain", **FULL),
+    "pretrain, bf16": way("pretrain", **BF16),
+    "dpo": way("dpo", **FULL),
+    "dpo, LoRA": way("dpo", peft=LORA, **FULL),
+    "reward": way("reward", **FULL),
+    "grpo": practice("grpo", **FULL),
+    "grpo, beta": practice("grpo", beta=0.1, **FULL),
+    "grpo, checkpointing": practice("grpo"),
+    "rloo": practice("rloo", **FULL),
+    "rlhf": practice("rlhf", **FULL),
+}
+
+
+def digits(number: int, seed: int) -> str:
+    """So many tokens: every digit is one."""
+    chance = random.Random(seed)
+    return "".join(chance.choice("0123456789") for _ in range(number))
+
+
+def rows(kind: str) -> list[dict[str, Any]]:
+    """Rows that are as long as the plan takes them to be."""
+    length = TRAINER["max_length"]
+    if kind == "pretrain":
+        return [{"text": digits(3000, seed)} for seed in range(16)]
+    if kind == "sft":
+        talk = [(digits(20, seed), digits(length - 40, -seed)) for seed in range(40)]
+        return [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in talk]
+    if kind == "dpo":
+        sides = {side: place for place, side in enumerate(("chosen", "rejected"))}
+        return [
+            {"prompt": digits(20, seed), **{side: digits(length - 40, 100 * seed + n) for side, n in sides.items()}}
+            for seed in range(40)
+        ]
+    if kind == "reward":
+        return [
+            {
+                "prompt": digits(20, seed),
+                "answers": [digits(length - 40, 100 * seed + n) for n in range(5)],
+                "rankings": [[1, 2, 3, 4, 5]],
+            }
+            for seed in range(40)
+        ]
+    return [{"prompt": digits(240, seed), "answer": "7"} for seed in range(60)]
+
+
+def recipe(folder: Path, model: Path, stage: dict[str, Any], dtype: str) -> dict[str, Any]:
+    kind = stage["kind"]
+    path = folder / f"{kind}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows(kind)))
+    stages = [{**stage, "data": [{"path": str(path)}]}]
+    if kind == "reward":
+        stages[0] |= {"heldout_fraction": 0.0}
+    if kind in ("grpo", "rloo"):
+        stages[0] |= {"rewards": ["random"]}
+    if kind == "rlhf":
+        ranked, _ = WAYS["reward"]
+        (folder / "reward.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows("reward")))
+        (folder / "asked.jsonl").write_text(json.dumps({"prompt": digits(240, 999)}) + "\n")
+        stages[0] |= {
+            "reward_model": "rm",
+            "guard": "off",
+            "heldout": {"asked": [{"path": str(folder / "asked.jsonl")}]},
+        }
+        stages.insert(0, {**ranked, "name": "rm", "data": [{"path": str(folder / "reward.jsonl")}]})
+    return {
+        "run": {"name": "memory"},
+        "model": {"name_or_path": str(model), "chat_template": "chatml", "dtype": dtype},
+        "stages": stages,
+    }
+
+
+def estimate(path: Path) -> dict[str, int]:
+    """The plan's terms of the last stage, in bytes."""
+    argv = [sys.executable, "-m", "llmkit.cli.main", "plan", "--json", str(path)]
+    plan = json.loads(subprocess.run(argv, env=ENV, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    found: dict[str, int] = plan["steps"][-1]["memory"]
+    return found
+
+
+def peak(name: str, model: Path) -> tuple[int, dict[str, int]]:
+    """Bytes that one way took with a model, and the plan's terms."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = run_in(Path(folder), recipe(Path(folder), model, *WAYS[name]))
+        taken: int = json.loads((made[-1] / "manifest.json").read_text())["peak_memory_bytes"]
+        return taken, estimate(Path(folder) / "recipe.yaml")
+
+
+def measure(name: str, models: dict[str, Path], around: dict[str, Any]) -> dict[str, Any]:
+    """Estimated and measured MiB of one way, large less small. Args: around: what the small model took before."""
+    stage, dtype = WAYS[name]
+    alike = json.dumps([stage["kind"], stage["launch"], stage["peft"], stage["trainer"]["bf16"], dtype])
+    if alike not in around:
+        around[alike] = peak(name, models["small"])
+    peaks, plans = zip(peak(name, models["large"]), around[alike], strict=True)
+    terms = {term: round((bytes_ - plans[1].get(term, 0)) / 2**20) for term, bytes_ in plans[0].items()}
+    measured = (peaks[0] - peaks[1]) / 2**20
+    ratio = terms["total"] / measured
+    line = {"way": name, "estimate_MiB": terms.pop("total"), "measured_MiB": round(measured), "ratio": round(ratio, 3)}
+    return {**line, "met": abs(ratio - 1) <= TARGET, "terms": terms}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        models = {"large": Path(folder) / "large", "small": Path(folder) / "small"}
+        for size, shape in (("large", LARGE), ("small", SMALL)):
+            run_script(NEW_MODEL, json.dumps({**COMMON, **shape, "max_position_embeddings": 2048}), str(models[size]))
+        around: dict[str, Any] = {}
+        for name in sys.argv[1:] or WAYS:
+            print(json.dumps(measure(name, models, around)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Recipes of real models: their published shapes against the real configuration classes, what each step takes against
+the hardware that the recipe names, and one step of training with random weights of the same build."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from llmkit.artifacts.shipped import shipped
+from llmkit.plan.make import make
+from llmkit.plan.shape import published, shape_of
+from llmkit.recipe.load import load
+from llmkit.stages import sft
+from llmkit.stages.common import Worker
+
+COUNTS = {
+    "Qwen/Qwen3-0.6B-Base": 596_049_920,
+    "HuggingFaceTB/SmolLM3-3B-Base": 3_075_098_624,
+    "meta-llama/Llama-3.1-8B": 8_030_261_248,
+    "Qwen/Qwen3-8B-Base": 8_190_735_360,
+    "Qwen/Qwen3-32B": 32_762_123_264,
+}
+"""Of the safetensors on the Hub."""
+SIZED = (
+    "qwen3-0.6b/assistant-lora",
+    "smollm3-3b/curriculum",
+    "llama-3.1-8b/assistant",
+    "llama-3.1-8b/assistant-qlora",
+    "qwen3-32b/assistant",
+)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_published_shapes_are_those_of_the_configuration_classes(name: str) -> None:
+    fields = dict(published()[name])
+    shape = shape_of(fields)
+    assert shape is not None
+    config = AutoConfig.for_model(**fields)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert shape.num_parameters == COUNTS[name] == model.num_parameters()
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_every_step_fits_the_hardware_that_the_recipe_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
+    path = shipped("recipes") / f"{name}.yaml"
+    sized = [step for step in make(load([path])).steps if step.kind != "refusals"]
+    assert all(step.fit is not None and step.fit.fits for step in sized), [step.name for step in sized if not step.fit]
+    assert "estimate" in path.read_text().split("run:")[0], "the time in the header is said to be an estimate"
+
+
+def cut(folder: Path, name: str, tokenizer_dir: Path) -> Path:
+    """Random weights of a model's build, a few layers deep and narrow."""
+    fields: dict[str, Any] = dict(published()[name])
+    groups = fields["num_attention_heads"] // fields["num_key_value_heads"]
+    fields |= {"num_attention_heads": groups, "num_key_value_heads": 1, "head_dim": 16, "num_hidden_layers": 2}
+    fields |= {"hidden_size": fields["hidden_size"] // 32, "intermediate_size": fields["intermediate_size"] // 64}
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
+    fields |= {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields, pad_token_id=tokenizer.pad_token_id))
+    model.save_pretrained(folder / "cut")
+    tokenizer.save_pretrained(folder / "cut")
+    return folder / "cut"
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_a_step_of_sft(name: str, tmp_path: Path, model_dir: Path, chats: Path) -> None:
+    loaded = load([shipped("recipes") / f"{name}.yaml"])
+    model = cut(tmp_path, str(loaded.recipe.model.name_or_path), model_dir)
+    data = json.dumps([{"path": str(chats)}])
+    trainer = {"max_steps": 1, "max_length": 128, "per_device_train_batch_size": 2}
+    words = [f"run.output_dir={tmp_path}", f"model.name_or_path={model}", f"stages.sft.data={data}"]
+    words += ["stages.sft.launch={accelerate: cpu/single, num_processes: 1, num_machines: 1}", "stages.sft.from=base"]
+    words += [f"stages.sft.trainer.{key}={value}" for key, value in trainer.items()]
+    words += ["stages.sft.global_batch_size=2"]
+    step = next(s for s in make(load([shipped("recipes") / f"{name}.yaml"], words)).steps if s.name == "sft")
+    step.stage_dir.path.mkdir(parents=True)
+    manifest = sft.run(Worker(step.stage_file()))
+    assert manifest.metrics["steps"] == 1 and manifest.metrics["last_loss"] > 0
+    assert (step.stage_dir.model / "config.json").is_file()
