@@ -8,6 +8,7 @@ from typing import Any
 from llmkit.recipe import reads
 from llmkit.recipe.checks import BASE, model_of
 from llmkit.recipe.curves import filled
+from llmkit.recipe.identity import IdentityEval, IdentityStage
 from llmkit.recipe.knowledge import HonestySpec, JudgeSpec
 from llmkit.recipe.parts import LaunchSpec
 from llmkit.recipe.practice import ProblemsSpec, RewardSpec
@@ -87,7 +88,9 @@ def _resolved(recipe: Recipe, stage: Any) -> Any:
         changes |= {"evals": _frozen(recipe, stage.evals or recipe.evals), "prompts": stage.prompts or recipe.prompts}
     if isinstance(stage, InterrogateStage):
         changes["judge"] = _judge(recipe, stage.judge)
-    if isinstance(stage, RefusalsStage) or (isinstance(stage, RankStage) and stage.by != "judge"):
+    if isinstance(stage, IdentityStage):
+        changes["identity"] = stage.identity or recipe.identity
+    if isinstance(stage, (RefusalsStage, IdentityStage)) or (isinstance(stage, RankStage) and stage.by != "judge"):
         # it sorts rows: nothing to share out
         changes["launch"] = stage.launch.model_copy(update={"accelerate": "cpu/single", "num_processes": 1})
     return stage.model_copy(update=changes)
@@ -100,6 +103,8 @@ def _frozen(recipe: Recipe, evals: Sequence[Any]) -> list[Any]:
 def _resolved_eval(recipe: Recipe, spec: Any) -> Any:
     if isinstance(spec, ProblemsSpec):
         return spec.model_copy(update={"rewards": _rewards(recipe, spec.rewards)})
+    if isinstance(spec, IdentityEval):
+        return spec.model_copy(update={"identity": spec.identity or recipe.identity})
     return _honesty(recipe, spec) if isinstance(spec, HonestySpec) else spec
 
 

@@ -29,6 +29,7 @@ from llmkit.plan.files import (
     template_file,
 )
 from llmkit.recipe import reads
+from llmkit.recipe.identity import IdentityEval
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import ProblemsSpec
@@ -51,6 +52,7 @@ _ROOMS = {
     "best_of_n": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
     "interrogate": ("knowledge", "generation", "data", "chat", "modeling"),
     "refusals": ("knowledge",),
+    "identity": ("identity",),
     "evaluate": ("evaluate", "intervals.py", "generation", "chat", "modeling"),
 }
 _EVAL_FILES = (".yaml", ".yml", ".jsonl", ".json", ".py")
@@ -62,6 +64,7 @@ _SHARED_FILES = {
     "evaluate": ("common",),
     "interrogate": ("common", "asked", "documents", "engines", "probed", "questions"),
     "refusals": ("common", "probed"),
+    "identity": ("common",),
     "dpo": ("common", "training", "callbacks", "heldout_pairs"),
     "grpo": _PRACTICE_FILES,
     "rloo": _PRACTICE_FILES,
@@ -119,6 +122,7 @@ def inputs_of(stage: Any, model: ModelSpec, base: str | None, upstream: Upstream
     if isinstance(stage, EvaluateStage):
         parts |= {f"evals.{spec.task}": _evaluation(spec) for spec in stage.evals if isinstance(spec, EvalSpec)}
         parts |= _honesty(stage, upstream) | _problems(stage) | _preferences(stage, upstream)
+        parts |= _identities(stage)
         parts["compare_with"] = upstream.compare_with or ""
     if isinstance(stage, TunedStage) and stage.early_stopping is not None:
         parts |= _sources(("early_stopping",), ("knowledge", "generation"))
@@ -205,6 +209,15 @@ def _preferences(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:
     parts |= {f"baseline {name}": fingerprint for name, fingerprint in upstream.baselines.items()}
     parts |= {f"reward model {name}": upstream.data.get(name, "") for spec in specs for name in spec.stages}
     return parts | _sources(("preferences", "preferring", "problems", "solving"), ("preference", "rewards", "data"))
+
+
+def _identities(stage: EvaluateStage) -> dict[str, str]:
+    """Settings of the evaluations of identity, and the code that runs them."""
+    specs = [spec for spec in stage.evals if isinstance(spec, IdentityEval)]
+    if not specs:
+        return {}
+    parts = {f"evals.{spec.name}": spec.model_dump_json() for spec in specs}
+    return parts | _sources(("identity",), ("identity",))
 
 
 def _honesty(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:

@@ -27,6 +27,7 @@ from llmkit.plan.shape import Shape, read_config, shape_of
 from llmkit.plan.step import Plan, Step
 from llmkit.recipe import reads
 from llmkit.recipe.checks import BASE
+from llmkit.recipe.identity import IdentityStage
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.load import Loaded, problem_at
 from llmkit.recipe.preference import PreferenceSpec
@@ -65,7 +66,7 @@ def make(loaded: Loaded, world_size: int | None = None) -> Plan:
 
 
 def _with_world_size(stage: Any, world_size: int | None) -> Any:
-    if world_size is None or isinstance(stage, (RefusalsStage, RankStage)):
+    if world_size is None or isinstance(stage, (RefusalsStage, IdentityStage, RankStage)):
         return stage
     changes: dict[str, Any] = {"num_processes": world_size}
     if isinstance(accelerate_config(stage.launch.model_copy(update=changes)), tuple):
@@ -225,7 +226,7 @@ def _memory(
 def _memory_alone(
     recipe: Recipe, stage: Any, shape: Shape | None, config: AccelerateConfig, batch: Any
 ) -> Memory | None:
-    if shape is None or isinstance(stage, (RefusalsStage, RankStage)):
+    if shape is None or isinstance(stage, (RefusalsStage, IdentityStage, RankStage)):
         return None
     if isinstance(stage, (InterrogateStage, EvaluateStage, BestOfNStage, RolloutStage)):
         return inference.estimate(stage, recipe.model, shape, config)

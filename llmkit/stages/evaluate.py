@@ -31,6 +31,7 @@ from llmkit.generation.engine import TransformersEngine
 from llmkit.generation.sample import generate
 from llmkit.knowledge.store import Row, Steps, read_rows, writing
 from llmkit.modeling.load import load_spec, load_tokenizer
+from llmkit.recipe.identity import IdentityEval
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.preference import PreferenceSpec
@@ -38,13 +39,14 @@ from llmkit.recipe.schema import EvalSpec, EvaluateStage
 from llmkit.stages.asked import model_parts, processes
 from llmkit.stages.common import Worker, main
 from llmkit.stages.honesty import DOCUMENTS, prepare, run_honesty, step_keys
+from llmkit.stages.identity import evaluate_identity
 from llmkit.stages.preferences import evaluate_preference
 from llmkit.stages.preferences import prepare as prepare_preferences
 from llmkit.stages.problems import evaluate_problems
 from llmkit.stages.problems import prepare as prepare_problems
 
 BASE = "base"
-TASKS, PROMPTS, PROBLEMS, PREFERENCES = "tasks", "prompts", "problems", "preferences"
+TASKS, PROMPTS, PROBLEMS, PREFERENCES, IDENTITY = "tasks", "prompts", "problems", "preferences", "identity"
 """Steps: names of their files in data/steps."""
 
 
@@ -89,6 +91,10 @@ def run(worker: Worker) -> Manifest:
             (PREFERENCES, index),
             partial(evaluate_preference, worker, state, preference, wanted[index], engine, measured(file.parent)),
         )
+    for index, identity in enumerate(spec for spec in stage.evals if isinstance(spec, IdentityEval)):
+        engine = TransformersEngine(model, tokenizer, stage.batch_size)
+        asking = partial(evaluate_identity, worker, state, identity, engine, chat=template is not None)
+        evals += once(worker, steps, state, (IDENTITY, index), asking)
     honesty = run_honesty(
         worker,
         steps,
@@ -131,6 +137,7 @@ def own_keys(file: StageFile, stage: EvaluateStage) -> dict[str, str]:
     return {
         PROBLEMS: sha256_of(file.fingerprint),
         PREFERENCES: sha256_of(file.fingerprint),
+        IDENTITY: sha256_of(file.fingerprint),
         TASKS: sha256_of([model, own]),
         PROMPTS: sha256_of([model, stage.prompts, stage.max_new_tokens]),
     }
