@@ -28,6 +28,8 @@ _OWN, _OTHER = "\ue000", "\ue001"
 """Stand for the speaker's own names, and for others', while clauses are read."""
 _SENTENCES = re.compile(r"(?<=[.!?:;])\s+|[。！？；：\n]+|\s+[-–—]+\s+")
 _CLAUSES = re.compile(r"[,，、()（）\"“”]|\.{3}")
+_LATIN = "[a-z0-9\u00df-\u024f_]"
+"""What a Latin word goes on with: in Chinese and Japanese nothing stands between words."""
 _FEW = 3
 """Words beside a name of which a clause may be, and still be an answer by the name alone."""
 _ORDINARY = re.compile(r"[A-Z][a-z]+")
@@ -44,7 +46,7 @@ class Verdict:
 def _mark(name: str) -> re.Pattern[str]:
     marks = tomllib.loads((files("llmkit.identity") / "texts" / "marks.toml").read_text(encoding="utf-8"))
     spaced = "|".join(f"(?:{mark})" for mark in marks[name])
-    return re.compile("|".join([rf"(?<!\w)(?:{spaced})(?!\w)", *marks.get(f"{name}_cjk", [])]))
+    return re.compile("|".join([rf"(?<!{_LATIN})(?:{spaced})(?!{_LATIN})", *marks.get(f"{name}_cjk", [])]))
 
 
 def judge(answer: str, turn: Turn, spec: IdentitySpec) -> Verdict:
@@ -100,7 +102,7 @@ def claims_other(answer: str, turn: Turn, spec: IdentitySpec) -> bool:
     text = _neat(answer)
     for value in sorted((plain(value) for value in own if value), key=len, reverse=True):
         text = _named(value).sub(_OWN, text)
-    text = _with_others(text, turn).casefold()
+    text = _others((turn.other, turn.vendor)).sub(_OTHER, text).casefold()
     if turn.other and _OWN not in text and _OTHER not in text:
         return bool(_mark("yes").match(text.lstrip())) and not _mark("negation").search(text)
     denied = False
@@ -133,18 +135,22 @@ def _denied(clause: str, sign: str) -> bool:
 
 def _clauses(text: str) -> Iterator[tuple[bool, str]]:
     """(whether a sentence begins, clause). "but" and "and" begin one, too."""
-    turns = re.compile(rf"\s+(?={_mark('turn').pattern}|{_mark('joined').pattern})")
     for sentence in _SENTENCES.split(text):
-        parts = [part for piece in _CLAUSES.split(sentence) for part in turns.split(piece) if part.strip()]
+        parts = [part for piece in _CLAUSES.split(sentence) for part in _turns().split(piece) if part.strip()]
         yield from ((place == 0, part.strip()) for place, part in enumerate(parts))
 
 
-def _with_others(text: str, turn: Turn) -> str:
-    """Every name of another assistant or maker, and those that the question named, as one sign."""
-    for name in sorted({*mentions(), turn.other, turn.vendor} - {""}, key=len, reverse=True):
-        flags = 0 if _ORDINARY.fullmatch(name) else re.IGNORECASE
-        text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", _OTHER, text, flags=flags)
-    return text
+@lru_cache
+def _turns() -> re.Pattern[str]:
+    return re.compile(rf"\s+(?={_mark('turn').pattern}|{_mark('joined').pattern})")
+
+
+@lru_cache(maxsize=512)
+def _others(named: tuple[str, ...]) -> re.Pattern[str]:
+    """Every name of another assistant or maker, and those that the question named."""
+    names = sorted({*mentions(), *named} - {""}, key=len, reverse=True)
+    each = (re.escape(name) if _ORDINARY.fullmatch(name) else f"(?i:{re.escape(name)})" for name in names)
+    return re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(each)})(?![A-Za-z0-9])")
 
 
 @lru_cache(maxsize=512)

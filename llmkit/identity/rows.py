@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llmkit.errors import DataError
 from llmkit.identity import personas
 from llmkit.identity.wordings import DOUBTS, answers_to, asked, fill, kinds_of, opened, others, systems, texts, values_of
 from llmkit.recipe.identity import IdentitySpec, IdentityStage
@@ -21,8 +20,6 @@ _OF_PERSONAS = ("name", "name", "name", "other", "other", "maker", "insist", "do
 _OPENED = 0.4
 _AGAIN = 0.25
 """Share of doubted answers that are doubted once more."""
-_TRIES = 200
-"""Repeats in a row after which there are no more conversations."""
 
 
 @dataclass(frozen=True)
@@ -35,20 +32,12 @@ class Row:
 
 
 def rows(spec: IdentitySpec, stage: IdentityStage, seed: int) -> Iterator[Row]:
-    """`stage.num_rows` conversations, each once.
-
-    Raises:
-        DataError: there are not so many.
-    """
-    rng, seen, repeats = random.Random(f"identity {seed}"), set[str](), 0
+    """`stage.num_rows` conversations, each once: names that are made up for them never run out."""
+    rng, seen = random.Random(f"identity {seed}"), set[str]()
     while len(seen) < stage.num_rows:
         row = _row(rng, spec, stage)
         key = "\n".join(message["content"] for message in row.messages)
-        repeats = repeats + 1 if key in seen else 0
-        if repeats > _TRIES:
-            cure = "ask for fewer, or raise 'push_back', 'system' or 'personas'"
-            raise DataError("num_rows", f"there are only {len(seen)} different conversations of this kind", cure)
-        if not repeats:
+        if key not in seen:
             seen.add(key)
             yield row
 

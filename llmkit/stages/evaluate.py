@@ -25,7 +25,7 @@ from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.render import prompt_ids, render_text
 from llmkit.chat.template import template_of
 from llmkit.evaluate.harness import run_tasks
-from llmkit.evaluate.results import Document, TaskResult, write_documents
+from llmkit.evaluate.results import Document, TaskResult, read_documents, write_documents
 from llmkit.evaluate.rows import eval_rows
 from llmkit.generation.engine import TransformersEngine
 from llmkit.generation.sample import generate
@@ -39,7 +39,7 @@ from llmkit.recipe.schema import EvalSpec, EvaluateStage
 from llmkit.stages.asked import model_parts, processes
 from llmkit.stages.common import Worker, main
 from llmkit.stages.honesty import DOCUMENTS, prepare, run_honesty, step_keys
-from llmkit.stages.identity import evaluate_identity
+from llmkit.stages.identity import evaluate_identity, to_read
 from llmkit.stages.preferences import evaluate_preference
 from llmkit.stages.preferences import prepare as prepare_preferences
 from llmkit.stages.problems import evaluate_problems
@@ -91,10 +91,12 @@ def run(worker: Worker) -> Manifest:
             (PREFERENCES, index),
             partial(evaluate_preference, worker, state, preference, wanted[index], engine, measured(file.parent)),
         )
+    read: list[Sample] = []
     for index, identity in enumerate(spec for spec in stage.evals if isinstance(spec, IdentityEval)):
         engine = TransformersEngine(model, tokenizer, stage.batch_size)
         asking = partial(evaluate_identity, worker, state, identity, engine, chat=template is not None)
         evals += once(worker, steps, state, (IDENTITY, index), asking)
+        read += to_read(read_documents(worker.dir.path / DOCUMENTS, identity.name)) if worker.is_main else []
     honesty = run_honesty(
         worker,
         steps,
@@ -113,7 +115,8 @@ def run(worker: Worker) -> Manifest:
         # only the main process has texts, and only its manifest is written
         samples=[
             Sample(prompt=p, completion=t) for p, t in zip(stage.prompts, prompted.get("texts", []), strict=False)
-        ],
+        ]
+        + read,
         chat_template_sha256=template.sha256 if template else None,
         stop_token=template.stop_token if template else tokenizer.eos_token,
         metrics={"evaluate_seconds": round(time.monotonic() - started, 2)} if stage.evals else {},

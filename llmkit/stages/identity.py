@@ -159,6 +159,18 @@ def _metrics(documents: Sequence[Document], asked: Sequence[Asked]) -> Iterator[
             yield Metric(name, sum(found[name]) / len(found[name]), len(found[name]), found[name])
 
 
+def to_read(documents: Sequence[Document]) -> list[Sample]:
+    """Conversations of which some answer is wrong, and one of each kind that is right."""
+    found: dict[str, Sample] = {}
+    for document in documents:
+        kind = next((name.partition(", kind ")[2] for name in document.metrics if ", kind " in name), "persona")
+        is_right = document.metrics[PERSONA if kind == "persona" else ACCURACY] > 0
+        is_other = document.metrics.get(CLAIMS, 0.0) > 0
+        label = f"{kind}: {'right' if is_right else 'claims another' if is_other else 'wrong'}"
+        found.setdefault(label, Sample(prompt=document.prompt, completion=document.completion, label=label))
+    return sorted(found.values(), key=lambda sample: sample.label.endswith("right"))[:NUM_SAMPLES]
+
+
 def _shown(messages: Sequence[dict[str, str]]) -> str:
     """For people to read: a single question as it is, else who says what."""
     if len(messages) == 1:
