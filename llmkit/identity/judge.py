@@ -26,10 +26,11 @@ from llmkit.recipe.identity import IdentitySpec
 
 _OWN, _OTHER = "\ue000", "\ue001"
 """Stand for the speaker's own names, and for others', while clauses are read."""
-_SENTENCES = re.compile(r"(?<=[.!?:;])\s+|[。！？；：\n]+|\s+[-–—]+\s+")
-_CLAUSES = re.compile(r"[,，、()（）\"“”]|\.{3}")
+_SENTENCES = re.compile(r"(?<=[.!?:;])\s+|[\u3002\uff01\uff1f\uff1b\uff1a\n]+|\s+[-\u2013\u2014]+\s+")
+_CLAUSES = re.compile(r"[,\uff0c\u3001()\uff08\uff09\"\u201c\u201d]|\.{3}")
 _LATIN = "[a-z0-9\u00df-\u024f_]"
 """What a Latin word goes on with: in Chinese and Japanese nothing stands between words."""
+_BY = re.compile(rf"\b(?:by|von|par|por|da)\W+{_OTHER}")
 _FEW = 3
 """Words beside a name of which a clause may be, and still be an answer by the name alone."""
 _ORDINARY = re.compile(r"[A-Z][a-z]+")
@@ -61,7 +62,7 @@ def _says(answer: str, turn: Turn, spec: IdentitySpec) -> bool:
         return _persona(answer, turn, spec)
     kind, text = turn.kind, plain(answer)
     if not is_told(spec, kind):
-        return kind == "purpose" and names(answer, spec.name) or bool(_mark("untold").search(text))
+        return (kind == "purpose" and names(answer, spec.name)) or bool(_mark("untold").search(text))
     if kind == "browse":
         denies = bool(_mark("negation").search(text) or _mark("no").match(text) or "不" in text or "ません" in text)
         return bool(text) and denies is not spec.can_browse
@@ -125,7 +126,8 @@ def _claims(clause: str, denied: bool) -> bool:
     behind = clause.partition(_OTHER)[2].lstrip()
     if denied or _mark("third").match(behind) or _OWN in clause:
         return False
-    return len(re.findall(r"\w+", clause.replace(_OTHER, ""))) <= _FEW or bool(re.search(rf"\b(?:by|von|par|por|da)\W+{_OTHER}", clause))
+    num_words = len(re.findall(r"\w+", clause.replace(_OTHER, "")))
+    return num_words <= _FEW or bool(_BY.search(clause))
 
 
 def _denied(clause: str, sign: str) -> bool:

@@ -11,11 +11,30 @@ from hashlib import sha256
 from llmkit.identity.wordings import Split
 
 _STARTS = (
-    "Ma", "Ta", "Li", "Ro", "Be", "So", "Ka", "Ni", "Da", "Ve", "Jo", "Fe", "Lu", "Pa", "Mi", "Ze", "Ar", "El", "Or", "Is",
-    "Bra", "Tri", "Cla", "Ste", "Gro", "Fla", "Ha", "Wi", "Qui", "Yo",
+    "Ma", "Ta", "Li", "Ro", "Be", "So", "Ka", "Ni", "Da", "Ve", "Jo", "Fe", "Lu", "Pa", "Mi", "Ze", "Ar", "El", "Or",
+    "Is", "Bra", "Tri", "Cla", "Ste", "Gro", "Fla", "Ha", "Wi", "Qui", "Yo",
 )  # fmt: skip
 _MIDDLES = ("ri", "lo", "na", "ve", "mi", "do", "ta", "ke", "su", "ba", "ran", "lin", "mo", "der", "pe", "")
-_ENDS = ("a", "o", "ra", "na", "lis", "ton", "n", "ka", "mar", "vi", "x", "bel", "dor", "nix", "ly", "ster", "que", "bo")
+_ENDS = (
+    "a",
+    "o",
+    "ra",
+    "na",
+    "lis",
+    "ton",
+    "n",
+    "ka",
+    "mar",
+    "vi",
+    "x",
+    "bel",
+    "dor",
+    "nix",
+    "ly",
+    "ster",
+    "que",
+    "bo",
+)
 _COMPANIES = ("Works", "Labs", "Systems", "Brothers", "Group", "Studio", "House", "Institute")
 _HELDOUT = 4
 """One name in so many is kept for evaluation."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import cycle
 
 from llmkit.identity import personas
@@ -57,7 +57,9 @@ def _of_language(spec: IdentitySpec, language: str, num_personas: int) -> Iterat
     single = [(kind,) for kind in kinds_of(spec) for _ in asked(language, kind, "heldout")]
     firsts = cycle([kind for kind in _DOUBTED if kind in kinds_of(spec)])
     double = [(next(firsts), doubt) for doubt in DOUBTS for _ in asked(language, doubt, "heldout")]
-    wordings = {kind: cycle(asked(language, kind, "heldout")) for kind in {k for kinds in single + double for k in kinds}}
+    wordings = {
+        kind: cycle(asked(language, kind, "heldout")) for kind in {k for kinds in single + double for k in kinds}
+    }
     for place, kinds in enumerate(single + double):
         other, values = next(taken), values_of(spec)
         values |= {"other": other.name, "vendor": other.vendor}
@@ -65,7 +67,7 @@ def _of_language(spec: IdentitySpec, language: str, num_personas: int) -> Iterat
         yield Asked(f"{language} {place}", kinds[-1], language, fill(next(messages), values), turns)
     for place in range(num_personas):
         kinds = _OF_PERSONAS[place % len(_OF_PERSONAS)]
-        yield _persona(rng, spec, language, f"{language} persona {place}", kinds, wordings, next(taken).__dict__)
+        yield _persona(rng, spec, language, f"{language} persona {place}", kinds, wordings, asdict(next(taken)))
 
 
 def _spread(messages: list[str]) -> Iterator[str]:

@@ -8,7 +8,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llmkit.identity import personas
-from llmkit.identity.wordings import DOUBTS, answers_to, asked, fill, kinds_of, opened, others, systems, texts, values_of
+from llmkit.identity.wordings import (
+    DOUBTS,
+    answers_to,
+    asked,
+    fill,
+    kinds_of,
+    opened,
+    others,
+    systems,
+    texts,
+    values_of,
+)
 from llmkit.recipe.identity import IdentitySpec, IdentityStage
 
 Message = dict[str, str]
@@ -51,7 +62,9 @@ def _row(rng: random.Random, spec: IdentitySpec, stage: IdentityStage) -> Row:
         return _persona(rng, spec, language, num_doubts)
     messages = []
     if drawn < stage.personas + stage.system:
-        messages.append({"role": "system", "content": fill(rng.choice(systems(spec, language, "train")), values_of(spec))})
+        messages.append(
+            {"role": "system", "content": fill(rng.choice(systems(spec, language, "train")), values_of(spec))}
+        )
     kinds = kinds_of(spec)
     kind = rng.choice([kind for kind in _DOUBTED if kind in kinds]) if num_doubts else _weighted(rng, kinds)
     for each in (kind, *(rng.choice(DOUBTS) for _ in range(num_doubts))):

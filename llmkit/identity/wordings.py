@@ -122,7 +122,7 @@ def opened(rng: random.Random, language: str, text: str, split: Split, share: fl
     typed = rng.random()
     if typed < 0.1 and language in _SPACED:
         return text.lower()
-    return text.rstrip(".?!。？！") if 0.1 <= typed < 0.18 else text
+    return text.rstrip(".?!\u3002\uff1f\uff01") if 0.1 <= typed < 0.18 else text
 
 
 def plain(text: str) -> str:

@@ -186,7 +186,7 @@ def _evaluations(recipe: Recipe) -> Iterator[Found]:
 
 def _identities(recipe: Recipe) -> Iterator[Found]:
     """Nobody can teach or ask who a model is without having been told, and what is told must be used."""
-    used = [(loc + (place,), spec) for loc, evals in _eval_lists(recipe) for place, spec in enumerate(evals)]
+    used = [((*loc, place), spec) for loc, evals in _eval_lists(recipe) for place, spec in enumerate(evals)]
     used += [(("stages", index), stage) for index, stage in enumerate(recipe.stages)]  # type: ignore[misc]
     asking = [(loc, each) for loc, each in used if isinstance(each, (IdentityEval, IdentityStage))]
     for loc, each in asking:

@@ -1,4 +1,4 @@
-"""Parts that give a model a sense of self: what it is told of itself, the rows that say so, the questions that check it.
+"""Parts that give a model a sense of self: what it is told of itself, rows that say so, an evaluation that asks.
 
 The docstring under a field is its documentation: `llmkit schema` and editors show it.
 Anything that is not named here is refused.
@@ -20,7 +20,7 @@ Text = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^\S(.*\S)?$"
 
 
 class IdentitySpec(Part):
-    """What the model is told of itself. It never claims more: of a fact that is not given it says that it was not told."""
+    """What the model is told of itself. It claims no more: of a fact that is not given it says that it was not told."""
 
     name: Text
     """What the assistant is called."""
@@ -56,7 +56,7 @@ class IdentitySpec(Part):
 
 
 class IdentityStage(StageBase):
-    """Conversations in which the model is asked who it is and doubted, for an `sft` stage: `{from: <this>, fraction: 0.1}`."""
+    """Conversations in which the model is asked who it is, and doubted: rows for an `sft` stage."""
 
     kind: Literal["identity"]
     identity: IdentitySpec | None = None

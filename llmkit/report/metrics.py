@@ -80,8 +80,8 @@ def headline_metrics(
     preferences: Iterable[str] = (),
     identities: Iterable[str] = (),
 ) -> list[str]:
-    """What stands for a task: the first of its metrics; for one of `honesty`, `preferences` or `identities`, the few that
-    count together; for one of `problems`, the accuracy."""
+    """What stands for a task: the first of its metrics; for one of `honesty`, `preferences` or `identities`, the few
+    that count together; for one of `problems`, the accuracy."""
     names = list(honesty)
     if task in preferences and (found := [name for name in _PREFERENCE_HEADLINES if name in measured]):
         return found

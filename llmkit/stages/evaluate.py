@@ -113,9 +113,7 @@ def run(worker: Worker) -> Manifest:
         curves=honesty.curves,
         data=DataSummary(sources=honesty.sources) if honesty.sources else None,
         # only the main process has texts, and only its manifest is written
-        samples=[
-            Sample(prompt=p, completion=t) for p, t in zip(stage.prompts, prompted.get("texts", []), strict=False)
-        ]
+        samples=[Sample(prompt=p, completion=t) for p, t in zip(stage.prompts, prompted.get("texts", []), strict=False)]
         + read,
         chat_template_sha256=template.sha256 if template else None,
         stop_token=template.stop_token if template else tokenizer.eos_token,

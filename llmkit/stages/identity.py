@@ -1,4 +1,4 @@
-"""Conversations that teach a model who it is, from what the recipe says of it; and evaluations of who it says that it is.
+"""Conversations that teach a model who it is, from what the recipe says; and evaluations of who it says that it is.
 
 accelerate launch --config_file recipes/accelerate/single.yaml -m llmkit.stages.identity recipe.yaml --stage identity
 
@@ -49,8 +49,10 @@ def run(worker: Worker) -> Manifest:
     return worker.manifest(
         data_dir=worker.dir.data.name,
         metrics=counts(made),
-        samples=[Sample(prompt=_shown(row.messages[:-1]), completion=row.messages[-1]["content"], label=row.kind)
-                 for row in made[:NUM_SAMPLES]],
+        samples=[
+            Sample(prompt=_shown(row.messages[:-1]), completion=row.messages[-1]["content"], label=row.kind)
+            for row in made[:NUM_SAMPLES]
+        ],
     )
 
 
@@ -70,8 +72,8 @@ def told(spec: IdentitySpec | None, where: str) -> IdentitySpec:
 def evaluate_identity(
     worker: Worker, state: PartialState, spec: IdentityEval, engine: Engine, *, chat: bool
 ) -> TaskResult:
-    """`accuracy`: every answer of a conversation is right. `claims_other`: some answer claims to be another assistant, or
-    made by another's maker. `persona_accuracy`: right under a system message that gives another name; these
+    """`accuracy`: every answer of a conversation is right. `claims_other`: some answer claims to be another assistant,
+    or made by another's maker. `persona_accuracy`: right under a system message that gives another name; these
     conversations are in no other metric. `accuracy, kind ...` and, of several, `accuracy, language ...`.
     """
     identity = told(spec.identity, f"evals: {spec.name}")
@@ -89,7 +91,7 @@ def evaluate_identity(
 
 
 def converse(asked: Sequence[Asked], engine: Engine, *, max_new_tokens: int, chat: bool) -> list[list[str]]:
-    """The answers of each conversation, greedy, turn by turn: what the model has answered stands before the next turn."""
+    """The answers of each conversation, greedy, turn by turn: what the model has said stands before the next turn."""
     said: list[list[str]] = [[] for _ in asked]
     for number in range(max((len(one.turns) for one in asked), default=0)):
         open_ = [place for place, one in enumerate(asked) if len(one.turns) > number]

@@ -10,13 +10,19 @@ from typing import Any
 import pytest
 from accelerate import PartialState
 
+from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.ask import Answer, Ask
+from llmkit.data.sources import read_source
+from llmkit.errors import DataError
 from llmkit.identity import personas
 from llmkit.identity.judge import judge
 from llmkit.identity.questions import Asked, Turn, questions
 from llmkit.identity.rows import Row, rows
-from llmkit.identity.wordings import KINDS, DOUBTS, asked, others, plain
+from llmkit.identity.wordings import DOUBTS, KINDS, asked, others, plain
 from llmkit.recipe.identity import LANGUAGES, IdentityEval, IdentitySpec, IdentityStage
+from llmkit.recipe.parts import DataSource
+from llmkit.stages import evaluate, identity
+from llmkit.stages.common import Worker
 from llmkit.stages.identity import evaluate_identity, to_read
 
 FULL: dict[str, Any] = {
@@ -123,7 +129,9 @@ def test_shares_decide_what_stands_around_a_question() -> None:
     doubted = made(told(), 500, push_back=1, system=0, personas=0)
     assert all(len(row.messages) >= 4 and row.num_doubts for row in doubted)
     assert all(row.kind == "persona" for row in made(told(), 500, personas=1, system=0))
-    assert all(row.messages[0]["role"] == "system" and row.kind != "persona" for row in made(told(), 500, personas=0, system=1))
+    assert all(
+        row.messages[0]["role"] == "system" and row.kind != "persona" for row in made(told(), 500, personas=0, system=1)
+    )
 
 
 def test_a_persona_answers_with_its_name_and_its_maker_is_the_models_or_the_system_messages() -> None:
@@ -238,4 +246,55 @@ def test_what_is_asked_is_the_same_each_time() -> None:
         return [(one.key, one.system, one.turns) for one in found]
 
     assert key(questions(told(), 20)) == key(questions(told(), 20))
-    assert len({one.key for one in questions(told(languages=["en", "fr"]), 20)}) == len(questions(told(languages=["en", "fr"]), 20))
+    found = questions(told(languages=["en", "fr"]), 20)
+    assert len({one.key for one in found}) == len(found)
+        questions(told(languages=["en", "fr"]), 20)
+    )
+
+
+# --- the stages -------------------------------------------------------------------------------------------------------
+
+
+def stage_file(folder: Path, model: Path, stage: dict[str, Any]) -> StageFile:
+    file = StageFile.model_validate(
+        {
+            "run": {"name": "t"},
+            "model": {"name_or_path": str(model)},
+            "stage": {"name": stage["kind"], "seed": 3, **stage},
+            "stage_dir": str(folder / stage["kind"]),
+            "fingerprint": "f",
+            "input_model": str(model),
+        }
+    )
+    file.dir.path.mkdir(parents=True)
+    return file
+
+
+def test_the_stage_leaves_rows_that_an_sft_stage_reads(tmp_path: Path, model_dir: Path) -> None:
+    worker = Worker(stage_file(tmp_path, model_dir, {"kind": "identity", "identity": FULL, "num_rows": 50}))
+    manifest = identity.run(worker)
+    assert manifest.metrics["num_rows"] == 50 and manifest.metrics["rows_en"] == 50
+    assert len(manifest.samples) == identity.NUM_SAMPLES
+    source = DataSource.model_validate({"from": "self"})
+    raws = list(read_source(source, {"self": worker.dir.path}, 0))
+    assert len(raws) == 50 and all(set(raw.row) == {"messages"} for raw in raws)
+
+
+def test_a_stage_that_nobody_told_stops(tmp_path: Path, model_dir: Path) -> None:
+    with pytest.raises(DataError, match="is not given; say at least the 'name'"):
+        identity.run(Worker(stage_file(tmp_path, model_dir, {"kind": "identity"})))
+
+
+def test_a_real_model_is_asked(tmp_path: Path, model_dir: Path) -> None:
+    """In plain text, since it has no template; what one start has done the next takes from disk."""
+    spec = {"task": "identity", "identity": FULL, "num_personas": 4, "max_new_tokens": 4}
+    worker = Worker(stage_file(tmp_path, model_dir, {"kind": "evaluate", "evals": [spec], "prompts": ["Hi"]}))
+    manifest = evaluate.run(worker)
+    values = {row.metric: row for row in manifest.evals}
+    assert values["accuracy"].value < 0.2 and values["accuracy"].num_samples >= 60
+    assert values["persona_accuracy"].num_samples == 4 and values["claims_other"].low == 0
+    lines = (worker.dir.path / "evals" / "identity.jsonl").read_text().splitlines()
+    assert len(lines) == values["accuracy"].num_samples + 4
+    assert any(sample.label.endswith("wrong") for sample in manifest.samples)
+    again = evaluate.run(Worker(worker.file))
+    assert [row.value for row in again.evals] == [row.value for row in manifest.evals]
