@@ -65,7 +65,7 @@ def _allow(field: dict[str, Any], short: dict[str, Any]) -> None:
 
 
 def _evaluation() -> dict[str, Any]:
-    """Most of llmkit's own tasks have fields that a name alone does not give; of others, and of `identity`, it is enough."""
+    """What has fields that a name alone does not give is refused as a bare name: llmkit's own tasks but `identity`."""
     other = {"$ref": "#/$defs/EvalSpec", "not": {"properties": {"task": _OWN}}}
     own = [{"$ref": f"#/$defs/{name}"} for name in ("HonestySpec", "ProblemsSpec", "PreferenceSpec", "IdentityEval")]
     named = {"enum": [name for name in _OWN["enum"] if name != "identity"]}

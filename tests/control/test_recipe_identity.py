@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from control.report_runs import page_of
+from jsonschema import Draft202012Validator
 
 from llmkit.artifacts.manifest import EvalRow, Manifest, write_manifest
 from llmkit.artifacts.rundir import RunDir
@@ -88,9 +89,11 @@ def test_what_is_told_decides_what_is_done_again(recipe: Path) -> None:
     assert plain["eval-base"] == longer["eval-base"] and plain["sft"] != longer["sft"]
 
 
-def test_editors_take_the_bare_name() -> None:
-    found = schema()["$defs"]
-    assert {"IdentitySpec", "IdentityStage", "IdentityEval"} <= set(found)
+@pytest.mark.parametrize(("name", "fits"), [("identity", True), ("facts_known", True), ("honesty", False)])
+def test_editors_take_the_bare_name(name: str, fits: bool) -> None:
+    own = schema()
+    evals = {"$defs": own["$defs"], **own["properties"]["evals"]}
+    assert Draft202012Validator(evals).is_valid([name]) is fits
 
 
 # --- the report -------------------------------------------------------------------------------------------------------

@@ -248,8 +248,6 @@ def test_what_is_asked_is_the_same_each_time() -> None:
     assert key(questions(told(), 20)) == key(questions(told(), 20))
     found = questions(told(languages=["en", "fr"]), 20)
     assert len({one.key for one in found}) == len(found)
-        questions(told(languages=["en", "fr"]), 20)
-    )
 
 
 # --- the stages -------------------------------------------------------------------------------------------------------
@@ -277,7 +275,7 @@ def test_the_stage_leaves_rows_that_an_sft_stage_reads(tmp_path: Path, model_dir
     assert len(manifest.samples) == identity.NUM_SAMPLES
     source = DataSource.model_validate({"from": "self"})
     raws = list(read_source(source, {"self": worker.dir.path}, 0))
-    assert len(raws) == 50 and all(set(raw.row) == {"messages"} for raw in raws)
+    assert len(raws) == 50 and all(set(raw.value) == {"messages"} for raw in raws)
 
 
 def test_a_stage_that_nobody_told_stops(tmp_path: Path, model_dir: Path) -> None:
