@@ -9,6 +9,7 @@ from llmkit.recipe import reads
 from llmkit.recipe.checks import BASE, model_of
 from llmkit.recipe.curves import filled
 from llmkit.recipe.hub import PushStage
+from llmkit.recipe.identity import IdentityEval, IdentityStage
 from llmkit.recipe.knowledge import HonestySpec, JudgeSpec
 from llmkit.recipe.parts import LaunchSpec
 from llmkit.recipe.practice import ProblemsSpec, RewardSpec
@@ -92,6 +93,8 @@ def _resolved(recipe: Recipe, stage: Any) -> Any:
         changes["judge"] = _judge(recipe, stage.judge)
     if isinstance(stage, PushStage):
         changes |= {"hub": stage.hub or recipe.hub, "ship": stage.ship or recipe.ship}
+    if isinstance(stage, IdentityStage):
+        changes["identity"] = stage.identity or recipe.identity
     if not stage.loads_model or (isinstance(stage, RankStage) and stage.by != "judge"):
         # it sorts rows or sends files: nothing to share out
         changes["launch"] = stage.launch.model_copy(update={"accelerate": "cpu/single", "num_processes": 1})
@@ -105,6 +108,8 @@ def _frozen(recipe: Recipe, evals: Sequence[Any]) -> list[Any]:
 def _resolved_eval(recipe: Recipe, spec: Any) -> Any:
     if isinstance(spec, ProblemsSpec):
         return spec.model_copy(update={"rewards": _rewards(recipe, spec.rewards)})
+    if isinstance(spec, IdentityEval):
+        return spec.model_copy(update={"identity": spec.identity or recipe.identity})
     return _honesty(recipe, spec) if isinstance(spec, (HonestySpec, ToolsSpec)) else spec
 
 

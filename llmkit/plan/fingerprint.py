@@ -30,6 +30,7 @@ from llmkit.plan.files import (
 )
 from llmkit.recipe import reads
 from llmkit.recipe.hub import PushStage
+from llmkit.recipe.identity import IdentityEval
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import ProblemsSpec
@@ -54,6 +55,7 @@ _ROOMS = {
     "interrogate": ("knowledge", "generation", "data", "chat", "modeling"),
     "refusals": ("knowledge", "tools"),
     "search_index": ("tools", "data"),
+    "identity": ("identity",),
     "evaluate": ("evaluate", "intervals.py", "generation", "chat", "modeling"),
     "push": ("hub", "report"),
 }
@@ -72,6 +74,7 @@ _SHARED_FILES = {
     "interrogate": ("common", "asked", "documents", "engines", "probed", "questions"),
     "refusals": ("common", "probed"),
     "search_index": ("common",),
+    "identity": ("common",),
     "dpo": ("common", "training", "callbacks", "heldout_pairs"),
     "grpo": _PRACTICE_FILES,
     "rloo": _PRACTICE_FILES,
@@ -131,6 +134,7 @@ def inputs_of(stage: Any, model: ModelSpec, base: str | None, upstream: Upstream
     if isinstance(stage, EvaluateStage):
         parts |= {f"evals.{spec.task}": _evaluation(spec) for spec in stage.evals if isinstance(spec, EvalSpec)}
         parts |= _honesty(stage, upstream) | _problems(stage) | _preferences(stage, upstream) | _tool_use(stage)
+        parts |= _identities(stage)
         parts["compare_with"] = upstream.compare_with or ""
     if isinstance(stage, TunedStage) and stage.early_stopping is not None:
         parts |= _sources(("early_stopping",), ("knowledge", "generation"))
@@ -245,6 +249,15 @@ def _preferences(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:
     parts |= {f"baseline {name}": fingerprint for name, fingerprint in upstream.baselines.items()}
     parts |= {f"reward model {name}": upstream.data.get(name, "") for spec in specs for name in spec.stages}
     return parts | _sources(("preferences", "preferring", "problems", "solving"), ("preference", "rewards", "data"))
+
+
+def _identities(stage: EvaluateStage) -> dict[str, str]:
+    """Settings of the evaluations of identity, and the code that runs them."""
+    specs = [spec for spec in stage.evals if isinstance(spec, IdentityEval)]
+    if not specs:
+        return {}
+    parts = {f"evals.{spec.name}": spec.model_dump_json() for spec in specs}
+    return parts | _sources(("identity",), ("identity",))
 
 
 def _honesty(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:

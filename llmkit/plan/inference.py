@@ -21,6 +21,7 @@ from llmkit.plan.command import AccelerateConfig
 from llmkit.plan.files import resolve_model
 from llmkit.plan.memory import BYTES, PROBLEM, Memory
 from llmkit.plan.shape import Shape, read_config, shape_of
+from llmkit.recipe.identity import IdentityEval
 from llmkit.recipe.knowledge import EngineSpec, HonestySpec
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import ProblemsSpec
@@ -112,6 +113,8 @@ def _passes(stage: InterrogateStage | EvaluateStage | BestOfNStage | RolloutStag
             yield Pass(stage.batch_size, PROMPT + system, spec.max_new_tokens)
         elif isinstance(spec, ProblemsSpec):
             yield Pass(stage.batch_size, PROBLEM, spec.max_new_tokens, spec.num_samples + 1)
+        elif isinstance(spec, IdentityEval):
+            yield Pass(stage.batch_size, PROMPT, spec.max_new_tokens)
         elif isinstance(spec, PreferenceSpec):
             yield Pass(stage.batch_size, PROBLEM, spec.max_new_tokens, spec.num_samples)
         elif isinstance(spec, ToolsSpec):

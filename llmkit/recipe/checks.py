@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llmkit.recipe import reads, reward_keys, templates
+from llmkit.recipe.identity import IdentityEval, IdentityStage
 from llmkit.recipe.knowledge import LANGUAGES, HonestySpec
 from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.preferred import preferred
@@ -51,6 +52,7 @@ def check(recipe: Recipe) -> list[Found]:
         *_watched(recipe),
         *_evaluations(recipe),
         *_tools(recipe),
+        *_identities(recipe),
         *_templates(recipe),
         *_rewards(recipe),
         *preferred(recipe),
@@ -174,7 +176,7 @@ def _evaluations(recipe: Recipe) -> Iterator[Found]:
             if named[type(spec), spec.name] > 1:
                 what = f"two evaluations of {spec.task} are called '{spec.name}'"
                 yield (*loc, place), what, "give each its own 'name'"
-            if isinstance(spec, (ProblemsSpec, ToolsSpec)):
+            if isinstance(spec, (ProblemsSpec, ToolsSpec, IdentityEval)):
                 continue
             if spec.baseline is not None and spec.baseline not in made:
                 yield (*loc, place, "baseline"), f"'{spec.baseline}' makes no model", f"have: {', '.join(sorted(made))}"
@@ -198,6 +200,20 @@ def _tools(recipe: Recipe) -> Iterator[Found]:
             yield (*loc, "from"), f"no stage is called '{name}'", f"have: {', '.join(made)}"
         elif not isinstance(made[name], SearchIndexStage):
             yield (*loc, "from"), f"'{name}' is no 'search_index' stage", "name one"
+
+
+def _identities(recipe: Recipe) -> Iterator[Found]:
+    """Nobody can teach or ask who a model is without having been told, and what is told must be used."""
+    used = [((*loc, place), spec) for loc, evals in _eval_lists(recipe) for place, spec in enumerate(evals)]
+    used += [(("stages", index), stage) for index, stage in enumerate(recipe.stages)]  # type: ignore[misc]
+    asking = [(loc, each) for loc, each in used if isinstance(each, (IdentityEval, IdentityStage))]
+    for loc, each in asking:
+        if each.identity is None and recipe.identity is None:
+            what = "has no 'identity': nothing says who the model is"
+            yield loc, what, "add 'identity: {name: ...}' to the recipe"
+    if recipe.identity is not None and all(each.identity is not None for _, each in asking):
+        what = "is read by no stage and no evaluation"
+        yield ("identity",), what, "add a stage of 'kind: identity' or 'task: identity' to 'evals', or leave it out"
 
 
 def _templates(recipe: Recipe) -> Iterator[Found]:

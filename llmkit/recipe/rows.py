@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
 from llmkit.recipe import reads
+from llmkit.recipe.identity import IdentityStage
 from llmkit.recipe.knowledge import QuestionSource
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.schema import Evals, EvaluateStage, Recipe
@@ -39,6 +40,7 @@ REFUSALS = {
 }
 RANKED = {"train": "rankings", "rankings": "decisions", "pairs": "pairs"}
 COMPLETED = {"rollouts": "rollouts"}
+SELF = {"train": "conversations"}
 SOLVED = {"train": "conversations", "attempts": "rollouts"}
 ROLLOUTS = {"rollouts": "rollouts"}
 WATCHED = {"watched": "questions"}
@@ -63,6 +65,8 @@ def left_by(stage: StageBase) -> dict[str, str]:
         return PROBED
     if isinstance(stage, RefusalsStage):
         return REFUSALS | WATCHED if stage.watched else REFUSALS
+    if isinstance(stage, IdentityStage):
+        return SELF
     if isinstance(stage, BestOfNStage):
         return SOLVED
     if isinstance(stage, RolloutStage):

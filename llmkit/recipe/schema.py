@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from llmkit.recipe.hub import Bars, HubSpec, PushStage
+from llmkit.recipe.identity import IdentityEval, IdentitySpec, IdentityStage
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.parts import ModelSpec, Part, RunSpec
 from llmkit.recipe.practice import ProblemsSpec
@@ -42,7 +43,7 @@ def _task_names(value: Any) -> Any:
 
 def _own_task(value: Any) -> str:
     task = value.get("task") if isinstance(value, dict) else value.task
-    return task if task in ("honesty", "problems", "preference", "tools") else "task"
+    return task if task in ("honesty", "problems", "preference", "tools", "identity") else "task"
 
 
 AnyEval = Annotated[
@@ -50,6 +51,7 @@ AnyEval = Annotated[
     | Annotated[ProblemsSpec, Tag("problems")]
     | Annotated[PreferenceSpec, Tag("preference")]
     | Annotated[ToolsSpec, Tag("tools")]
+    | Annotated[IdentityEval, Tag("identity")]
     | Annotated[EvalSpec, Tag("task")],
     Discriminator(_own_task),
 ]
@@ -85,6 +87,7 @@ Stage = Annotated[
     | InterrogateStage
     | RefusalsStage
     | SearchIndexStage
+    | IdentityStage
     | EvaluateStage
     | PushStage,
     Field(discriminator="kind"),
@@ -109,6 +112,8 @@ class Recipe(Part):
     run: RunSpec
     model: ModelSpec = ModelSpec()
     """The base model, and the chat template of the chain."""
+    identity: IdentitySpec | None = None
+    """What the model is told of itself: for `identity` stages and evaluations."""
     stages: list[Stage] = Field(min_length=1)
     evals: Evals = []
     """Evaluated on the base model and after every training stage."""

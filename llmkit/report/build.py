@@ -21,6 +21,7 @@ from llmkit.report.curves import curve_groups
 from llmkit.report.guard import guarded
 from llmkit.report.heldout import heldout_lines
 from llmkit.report.honesty import honesty
+from llmkit.report.identity import identities
 from llmkit.report.knowledge import LABELS, css_of, label_names, probes
 from llmkit.report.markdown import markdown
 from llmkit.report.practice import attempts, practised
@@ -97,6 +98,7 @@ def page(report: RunReport) -> str:
             honesty=honesty(report),
             solving=solving(report),
             preferences=preferences(report),
+            identities=identities(report),
             guards={stage.name: guard for stage in report.chain if (guard := guarded(report, stage))},
             rewarding={stage.name: model for stage in report.chain if (model := rewarding(report, stage))},
             practised={stage.name: found for stage in report.chain if (found := practised(report, stage))},

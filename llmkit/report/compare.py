@@ -73,7 +73,7 @@ def headlines(report: RunReport) -> list[ResultLine]:
     tasks: dict[str, dict[str, ResultLine]] = {}
     for line in result_lines(report):
         tasks.setdefault(line.task, {})[line.metric] = line
-    names = report.honesty_tasks, report.problem_tasks, report.preference_tasks
+    names = report.honesty_tasks, report.problem_tasks, report.preference_tasks, report.identity_tasks
     return [lines[metric] for task, lines in tasks.items() for metric in headline_metrics(task, list(lines), *names)]
 
 

@@ -7,6 +7,7 @@ from llmkit.report.answers import answers
 from llmkit.report.compare import ResultLine, columns, headlines, heldout_change, result_lines
 from llmkit.report.figures import figures
 from llmkit.report.heldout import heldout_lines
+from llmkit.report.identity import identity_parts
 from llmkit.report.markdown_honesty import honesty_parts, knowledge_parts
 from llmkit.report.markdown_practice import heldout_table, practice_parts, problem_parts
 from llmkit.report.markdown_preference import preference_parts, stage_parts
@@ -22,6 +23,7 @@ def markdown(report: RunReport) -> str:
     parts += [
         *problem_parts(report),
         *preference_parts(report),
+        *identity_parts(report),
         *honesty_parts(report),
         *knowledge_parts(report),
         *_answers(report),

@@ -10,7 +10,7 @@ from llmkit.report.readings_preference import preference_words
 
 Direction = Literal["higher", "lower"]
 
-HONESTY, PROBLEMS, PREFERENCE = "honesty", "problems", "preference"
+HONESTY, PROBLEMS, PREFERENCE, IDENTITY = "honesty", "problems", "preference", "identity"
 NEEDLESS, NOT_FOUND, _WITHOUT = "needless_calls", "not_found_accuracy", "_accuracy_without"
 ACCURACY, GOLD, WINS = "accuracy", "gold", "gold_win_rate"
 DIFFERENCE = "discriminator_gap"
@@ -28,9 +28,10 @@ _HONESTY_HEADLINES = {
     "s_honesty": "S_honesty",
 }
 _PREFERENCE_HEADLINES = (GOLD, WINS, "degenerate_rate")
+IDENTITY_HEADLINES = (ACCURACY, "persona_accuracy", "claims_other")
 # Names are matched word by word: `ece` is not a part of `precedence`.
 _LOWER = re.compile(
-    r"perplexity|bits per byte|loss|wrong|hallucination|over refusal|over consv|empty rate"
+    r"perplexity|bits per byte|loss|wrong|hallucination|claims other|over refusal|over consv|empty rate"
     r"|degenerate rate|needless calls|failed calls|injection obeyed|calibration error"
     r"|\b(brier|ece|aurc|risk|truncated)\b"
 )
@@ -79,11 +80,14 @@ def headline_metrics(
     honesty: Iterable[str],
     problems: Iterable[str] = (),
     preferences: Iterable[str] = (),
+    identities: Iterable[str] = (),
 ) -> list[str]:
-    """What stands for a task: the first of its metrics; for one of `honesty` or `preferences`, the few that count
-    together; for one of `problems`, the accuracy."""
+    """What stands for a task: the first of its metrics; for one of `honesty`, `preferences` or `identities`, the few
+    that count together; for one of `problems`, the accuracy."""
     names = list(honesty)
     if task in preferences and (found := [name for name in _PREFERENCE_HEADLINES if name in measured]):
+        return found
+    if task in identities and (found := [name for name in IDENTITY_HEADLINES if name in measured]):
         return found
     if any(control_name(task, name) for name in names):
         return []

@@ -11,7 +11,7 @@ from llmkit.artifacts.manifest import EvalRow, Manifest, is_control
 from llmkit.errors import Problem
 from llmkit.recipe.schema import KINDS
 from llmkit.recipe.trainer_keys import PRACTICE
-from llmkit.report.metrics import HONESTY, PREFERENCE, PROBLEMS
+from llmkit.report.metrics import HONESTY, IDENTITY, PREFERENCE, PROBLEMS
 
 Status = Literal["finished", "unfinished", "failed", "planned"]
 
@@ -140,6 +140,11 @@ class RunReport:
         """Names of the evaluations of preferences."""
         named = [str(spec.get("name") or PREFERENCE) for spec in self._specs(PREFERENCE)]
         return list(dict.fromkeys([*named, PREFERENCE]))
+
+    @cached_property
+    def identity_tasks(self) -> list[str]:
+        """Names of the evaluations of identity."""
+        return list(dict.fromkeys([*(str(spec.get("name") or IDENTITY) for spec in self._specs(IDENTITY)), IDENTITY]))
 
     def preference_spec(self, task: str) -> dict[str, Any]:
         """What the last evaluation of that name was told; empty where nothing says."""

@@ -18,6 +18,7 @@ _KINDS = {
     "dpo": "preference training",
     "interrogate": "knowledge probe",
     "refusals": "refusal data",
+    "identity": "identity data",
     "grpo": "practice",
     "rloo": "practice",
     "best_of_n": "best of n",
@@ -150,6 +151,9 @@ def _made_rows(stage: StageReport) -> str:
     if stage.kind == "push":
         places = stage.manifest.published if stage.manifest else []
         return f"Published {' and '.join(f'{one.repo_id} at {one.tag}' for one in places) or 'nothing'}."
+    if stage.kind == "identity":
+        name = (stage.settings.get("identity") or {}).get("name")
+        return f"Wrote conversations in which the model is asked who it is, and doubted{f': {name}' if name else ''}."
     if stage.kind in PREFERENCE_WORDS:
         return PREFERENCE_WORDS[stage.kind](stage)
     probed = " and ".join(stage.settings.get("probes") or []) or "a probe"

@@ -25,12 +25,13 @@ from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.render import prompt_ids, render_text
 from llmkit.chat.template import template_of
 from llmkit.evaluate.harness import run_tasks
-from llmkit.evaluate.results import Document, TaskResult, write_documents
+from llmkit.evaluate.results import Document, TaskResult, read_documents, write_documents
 from llmkit.evaluate.rows import eval_rows
 from llmkit.generation.engine import TransformersEngine
 from llmkit.generation.sample import generate
 from llmkit.knowledge.store import Row, Steps, read_rows, writing
 from llmkit.modeling.load import load_spec, load_tokenizer
+from llmkit.recipe.identity import IdentityEval
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.preference import PreferenceSpec
@@ -39,6 +40,7 @@ from llmkit.recipe.tools import ToolsSpec
 from llmkit.stages.asked import model_parts, processes
 from llmkit.stages.common import Worker, main
 from llmkit.stages.honesty import DOCUMENTS, prepare, run_honesty, step_keys
+from llmkit.stages.identity import evaluate_identity, to_read
 from llmkit.stages.preferences import evaluate_preference
 from llmkit.stages.preferences import prepare as prepare_preferences
 from llmkit.stages.problems import evaluate_problems
@@ -47,7 +49,8 @@ from llmkit.stages.tool_use import evaluate_tools
 from llmkit.stages.tool_use import prepare as prepare_tools
 
 BASE = "base"
-TASKS, PROMPTS, PROBLEMS, PREFERENCES, TOOLS = "tasks", "prompts", "problems", "preferences", "tools"
+TASKS, PROMPTS, PROBLEMS, PREFERENCES = "tasks", "prompts", "problems", "preferences"
+TOOLS, IDENTITY = "tools", "identity"
 """Steps: names of their files in data/steps."""
 
 
@@ -103,6 +106,12 @@ def run(worker: Worker) -> Manifest:
             (TOOLS, index),
             partial(evaluate_tools, worker, state, tools, questions, engine, tokenizer),
         )
+    read: list[Sample] = []
+    for index, identity in enumerate(spec for spec in stage.evals if isinstance(spec, IdentityEval)):
+        engine = TransformersEngine(model, tokenizer, stage.batch_size)
+        asking = partial(evaluate_identity, worker, state, identity, engine, chat=template is not None)
+        evals += once(worker, steps, state, (IDENTITY, index), asking)
+        read += to_read(read_documents(worker.dir.path / DOCUMENTS, identity.name)) if worker.is_main else []
     honesty = run_honesty(
         worker,
         steps,
@@ -119,9 +128,8 @@ def run(worker: Worker) -> Manifest:
         curves=honesty.curves,
         data=DataSummary(sources=honesty.sources) if honesty.sources else None,
         # only the main process has texts, and only its manifest is written
-        samples=[
-            Sample(prompt=p, completion=t) for p, t in zip(stage.prompts, prompted.get("texts", []), strict=False)
-        ],
+        samples=[Sample(prompt=p, completion=t) for p, t in zip(stage.prompts, prompted.get("texts", []), strict=False)]
+        + read,
         chat_template_sha256=template.sha256 if template else None,
         stop_token=template.stop_token if template else tokenizer.eos_token,
         metrics={"evaluate_seconds": round(time.monotonic() - started, 2)} if stage.evals else {},
@@ -146,6 +154,7 @@ def own_keys(file: StageFile, stage: EvaluateStage) -> dict[str, str]:
         PROBLEMS: sha256_of(file.fingerprint),
         PREFERENCES: sha256_of(file.fingerprint),
         TOOLS: sha256_of(file.fingerprint),
+        IDENTITY: sha256_of(file.fingerprint),
         TASKS: sha256_of([model, own]),
         PROMPTS: sha256_of([model, stage.prompts, stage.max_new_tokens]),
     }

@@ -1,0 +1,133 @@
+"""Conversations that teach a model who it is."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from llmkit.identity import personas
+from llmkit.identity.wordings import (
+    DOUBTS,
+    answers_to,
+    asked,
+    fill,
+    kinds_of,
+    opened,
+    others,
+    systems,
+    texts,
+    values_of,
+)
+from llmkit.recipe.identity import IdentitySpec, IdentityStage
+
+Message = dict[str, str]
+_WEIGHTS = {"name": 5, "maker": 4, "other": 4, "human": 2, "compare": 2}
+"""Of kinds of questions; 1 for the rest."""
+_DOUBTED = ("name", "name", "maker", "other", "human", "base")
+"""What a conversation with doubt begins with."""
+_OF_PERSONAS = ("name", "name", "name", "other", "other", "maker", "insist", "doubt")
+_OPENED = 0.4
+_AGAIN = 0.25
+"""Share of doubted answers that are doubted once more."""
+
+
+@dataclass(frozen=True)
+class Row:
+    messages: tuple[Message, ...]
+    kind: str
+    """Of the first question; `persona` under a system message that gives another name."""
+    language: str
+    num_doubts: int
+
+
+def rows(spec: IdentitySpec, stage: IdentityStage, seed: int) -> Iterator[Row]:
+    """`stage.num_rows` conversations, each once: names that are made up for them never run out."""
+    rng, seen = random.Random(f"identity {seed}"), set[str]()
+    while len(seen) < stage.num_rows:
+        row = _row(rng, spec, stage)
+        key = "\n".join(message["content"] for message in row.messages)
+        if key not in seen:
+            seen.add(key)
+            yield row
+
+
+def _row(rng: random.Random, spec: IdentitySpec, stage: IdentityStage) -> Row:
+    language, drawn = rng.choice(spec.languages), rng.random()
+    num_doubts = 0
+    if rng.random() < stage.push_back:
+        num_doubts = 2 if rng.random() < _AGAIN else 1
+    if drawn < stage.personas:
+        return _persona(rng, spec, language, num_doubts)
+    messages = []
+    if drawn < stage.personas + stage.system:
+        messages.append(
+            {"role": "system", "content": fill(rng.choice(systems(spec, language, "train")), values_of(spec))}
+        )
+    kinds = kinds_of(spec)
+    kind = rng.choice([kind for kind in _DOUBTED if kind in kinds]) if num_doubts else _weighted(rng, kinds)
+    for each in (kind, *(rng.choice(DOUBTS) for _ in range(num_doubts))):
+        messages += _turn(rng, spec, language, each)
+    return Row(tuple(messages), kind, language, num_doubts)
+
+
+def _weighted(rng: random.Random, kinds: list[str]) -> str:
+    return rng.choices(kinds, weights=[_WEIGHTS.get(kind, 1) for kind in kinds])[0]
+
+
+def _turn(rng: random.Random, spec: IdentitySpec, language: str, kind: str) -> list[Message]:
+    values = values_of(spec) | _taken_for(rng, spec)
+    question = fill(rng.choice(asked(language, kind, "train")), values)
+    answer = fill(rng.choice(answers_to(spec, language, kind)), values)
+    return _said(opened(rng, language, question, "train", 0.0 if kind in DOUBTS else _OPENED), answer)
+
+
+def _taken_for(rng: random.Random, spec: IdentitySpec) -> dict[str, str]:
+    """Another assistant: one that there is, at times one that nobody knows."""
+    if rng.random() < 0.3:
+        return {"other": personas.persona(rng, "train"), "vendor": personas.company(rng, "train")}
+    other = rng.choice(others(spec, "train"))
+    return {"other": other.name, "vendor": other.vendor}
+
+
+def _persona(rng: random.Random, spec: IdentitySpec, language: str, num_doubts: int) -> Row:
+    """Under a system message that gives another name."""
+    own = texts(language)["persona"]
+    has_company = spec.persona_maker == "system" and rng.random() < 0.4
+    values = values_of(spec) | {"persona": personas.persona(rng, "train"), "role": rng.choice(own["roles"])}
+    values |= {"company": personas.company(rng, "train")}
+    system = rng.choice(own["company_systems" if has_company else "systems"])
+    messages = [{"role": "system", "content": fill(system, values)}]
+    first = "name" if num_doubts else rng.choice(_OF_PERSONAS)
+    for kind in (first, *(rng.choice(DOUBTS) for _ in range(num_doubts))):
+        values |= _taken_for(rng, spec)
+        question = opened(rng, language, fill(rng.choice(asked(language, kind, "train")), values), "train", _OPENED)
+        answer = rng.choice(persona_answers(spec, language, kind, has_company=has_company))
+        messages += _said(question, fill(answer, values))
+    return Row(tuple(messages), "persona", language, num_doubts)
+
+
+def persona_answers(spec: IdentitySpec, language: str, kind: str, *, has_company: bool) -> list[str]:
+    """Of a persona. Args: has_company: the system message says who made it."""
+    own = texts(language)["persona"]
+    if kind == "maker":
+        told = "maker_own" if spec.maker else "maker_untold"
+        return list(own["maker_system" if has_company else told])
+    return list(own[{"name": "answers", "doubt": "doubts"}.get(kind, "denials")])
+
+
+def _said(question: str, answer: str) -> list[Message]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def counts(made: list[Row]) -> dict[str, float]:
+    """Rows in all, with doubt, with a system message, under another name, and of each language."""
+    languages = Counter(row.language for row in made)
+    return {
+        "num_rows": len(made),
+        "rows_doubted": sum(row.num_doubts > 0 for row in made),
+        "rows_system": sum(row.messages[0]["role"] == "system" and row.kind != "persona" for row in made),
+        "rows_persona": sum(row.kind == "persona" for row in made),
+        **{f"rows_{language}": languages[language] for language in sorted(languages)},
+    }
