@@ -149,6 +149,25 @@ def chat(context: typer.Context) -> None:
     become("chat", context.args)
 
 
+@app.command("eval", context_settings=_PASS_ON)
+def evaluate(context: typer.Context) -> None:
+    """Run standard benchmarks on a model, by lm-eval's names; against another model, say which differences are noise.
+
+    Examples:
+
+        llmkit eval runs/assistant --tasks gsm8k,ifeval --limit 200
+
+        llmkit eval runs/assistant --tasks gsm8k --data gsm8k=data/gsm8k --against Qwen/Qwen3-0.6B-Base --json
+
+        llmkit eval --base-url http://localhost:8000/v1 --model my-model --tasks gsm8k
+
+    `llmkit eval -- --help` lists all options.
+    """
+    from llmkit.cli.worker import become
+
+    become("eval_command", context.args)
+
+
 @app.command("judge-check", context_settings=_PASS_ON)
 def judge_check(context: typer.Context) -> None:
     """Measure a judge of answers against a labelled file: error rate with interval, confusions, misjudged rows.
