@@ -73,7 +73,8 @@ def wilson(successes: int, num: int) -> tuple[float, float]:
     share = successes / num
     middle = (share + Z**2 / (2 * num)) / (1 + Z**2 / num)
     half = Z / (1 + Z**2 / num) * sqrt(share * (1 - share) / num + Z**2 / (4 * num**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # rounding must not put the share itself outside
+    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
 
 
 def newcombe_paired(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:

@@ -234,6 +234,21 @@ def index(context: typer.Context) -> None:
     become("index", context.args)
 
 
+@app.command(context_settings=_PASS_ON)
+def export(context: typer.Context) -> None:
+    """Write a model as a folder that Ollama, llama.cpp or vLLM load; adapters are folded in, the template is proved.
+
+    Examples:
+
+        llmkit export runs/assistant --to ollama --out exported/assistant
+
+        llmkit export runs/assistant --stage sft --to vllm --out exported/sft --dtype bfloat16
+    """
+    from llmkit.cli.worker import become
+
+    become("export", context.args)
+
+
 _rewards = typer.Typer(no_args_is_help=False, help="List the rewards that a recipe may name, or check a recipe's.")
 app.add_typer(_rewards, name="rewards")
 

@@ -40,6 +40,8 @@ from llmkit.stages.command import as_command
 from llmkit.stages.eval_table import print_differences, print_results
 
 FILE = "results.json"
+WIDTH = 200
+"""Characters of a line that goes to a file or another program."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,8 @@ def tell(args: argparse.Namespace, tasks: list[str], first: Measured, second: Me
         print(json.dumps(told, ensure_ascii=False))
         return
     console = Console(highlight=False)
+    if not console.is_terminal:  # a file has no edge to wrap at
+        console.width = WIDTH
     print_results(console, told["models"], told["results"])
     if second is not None:
         print_differences(console, told["models"], found)
