@@ -22,6 +22,7 @@ from llmkit.errors import RunError
 
 MIN_CHUNK = 256
 """Requests between two writings."""
+_NAMES = ("_name_or_path", "name_or_path", "_commit_hash")
 SAMPLED = "sampled:"
 """Keys of sampled answers begin with it: they belong to a place among the requests."""
 
@@ -92,7 +93,7 @@ def identity_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
     return sha256_of(
         {
             "weights": _digest_of_weights(model),
-            "config": model.config.to_json_string(use_diff=False),
+            "config": {name: str(each) for name, each in model.config.to_dict().items() if name not in _NAMES},
             "generation": model.generation_config.to_json_string() if model.generation_config else "",
             "tokenizer": _tokenizer(tokenizer),
             "device": model.device.type,

@@ -13,9 +13,9 @@ REPORTED: dict[str, tuple[int, str]] = {
     "arc_challenge": (25, LEADERBOARD),
     "hellaswag": (10, LEADERBOARD),
     "winogrande": (5, LEADERBOARD),
-    "mmlu": (5, "Hendrycks et al. 2020 (arXiv 2009.03300), section 4; Open LLM Leaderboard v1"),
-    "triviaqa": (5, "Touvron et al. 2023 (arXiv 2307.09288), table 20"),
-    "nq_open": (5, "Touvron et al. 2023 (arXiv 2307.09288), table 20"),
+    "mmlu": (5, "Hendrycks et al. 2020 (arXiv 2009.03300), section 4.1; Open LLM Leaderboard v1"),
+    "triviaqa": (5, "Touvron et al. 2023 (arXiv 2307.09288), section 2.3"),
+    "nq_open": (5, "Touvron et al. 2023 (arXiv 2307.09288), section 2.3"),
 }
 _FOLDERS = {("mmlu", "default"): "mmlu"}
 
