@@ -17,7 +17,7 @@ REPORTED: dict[str, tuple[int, str]] = {
     "triviaqa": (5, "Touvron et al. 2023 (arXiv 2307.09288), section 2.3"),
     "nq_open": (5, "Touvron et al. 2023 (arXiv 2307.09288), section 2.3"),
 }
-_FOLDERS = {("mmlu", "default"): "mmlu"}
+_FOLDERS = {"mmlu/default": "mmlu"}
 
 
 def reported(task: str, source: str) -> int:
@@ -26,5 +26,5 @@ def reported(task: str, source: str) -> int:
     Args:
         source: path of its task file: the 57 tasks of mmlu have one folder.
     """
-    name = _FOLDERS.get(PurePath(source).parts[-3:-1], task)  # type: ignore[call-overload]
+    name = _FOLDERS.get("/".join(PurePath(source).parts[-3:-1]), task)
     return REPORTED[name][0] if name in REPORTED else 0

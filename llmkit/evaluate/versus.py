@@ -118,7 +118,7 @@ def p_of(strata: Strata, seed: int) -> float:
 def mcnemar(gained: int, lost: int) -> float:
     """Exact, two-sided. `gained`: documents that only the first model has right; `lost`: only the second."""
     num, least = gained + lost, min(gained, lost)
-    return min(1.0, 2 * sum(comb(num, k) for k in range(least + 1)) / 2**num)
+    return min(1.0, 2 * sum(comb(num, k) for k in range(least + 1)) / (1 << num))
 
 
 def sign_flip(changes: np.ndarray, seed: int) -> float:
@@ -126,7 +126,7 @@ def sign_flip(changes: np.ndarray, seed: int) -> float:
     changes_N = changes[changes != 0]
     if not len(changes_N):
         return 1.0
-    reached = abs(changes_N.sum()) * (1 - 1e-9)
+    reached = float(abs(changes_N.sum())) * (1 - 1e-9)
     rng, beyond, done = np.random.default_rng(seed), 0, 0
     rows = max(1, _CHUNK // len(changes_N))
     while done < NUM_FLIPS:

@@ -23,13 +23,15 @@ PROBES = (
     "WE'LL 'sample' 3.14  99 naïve 你好世界 שלום 🙂🙂 e\u0301",
     "<tag attr='1'>  text   </tag>\n   \n\n\n     end ",
 )
+_BEFORE, _AFTER = ("", "a", " ", "1"), ("", "a", " ", "1", "\n")
+_CHUNK = 4096
 
 
 def pre_tokenizer_of(tokenizer: PreTrainedTokenizerBase, named: str | None) -> str:
-    """llama.cpp's name for how this tokenizer cuts text.
+    """llama.cpp's name for how this tokenizer cuts text, or for a way that makes the same tokens.
 
     Args:
-        named: by the user, for a tokenizer that llmkit does not recognise.
+        named: by the user, for a tokenizer for which there is none.
 
     Raises:
         ModelError: no byte-level BPE, or a way to cut text that has no name here.
@@ -39,24 +41,35 @@ def pre_tokenizer_of(tokenizer: PreTrainedTokenizerBase, named: str | None) -> s
         return named
     if (name := _known(found["pre_tokenizer"])) is not None:
         return name
+    different = {name: differs(tokenizer, name) for name in REGEXES.values()}
+    if alike := [name for name, text in different.items() if text is None]:
+        return alike[0]
     what = "its tokenizer cuts text in a way that llama.cpp has no name for that llmkit knows"
-    differ = [f"'{near}' cuts {text!r} otherwise" for near in ("qwen2",) if (text := differs(tokenizer, near))]
-    cure = (
-        "name the nearest with --pre-tokenizer (qwen2, llama-bpe, gpt-2, smollm); rare texts then become other tokens"
-    )
-    raise ModelError(where, f"{what} ({', '.join(differ) or 'qwen2 cuts the probes alike'})", cure)
+    examples = ", ".join(f"{name} makes other tokens of {text!r}" for name, text in different.items())
+    cure = "name the nearest with --pre-tokenizer; such texts then become other tokens than in training"
+    raise ModelError(where, f"{what} ({examples})", cure)
 
 
 def differs(tokenizer: PreTrainedTokenizerBase, name: str) -> str | None:
-    """A text that becomes other tokens when it is cut as `name` (of `REGEXES`) does; None if no probe does."""
+    """A text that becomes other tokens when it is cut as `name` (of `REGEXES`) does; None if there is none.
+
+    Where two ways of cutting make different tokens, one of these lies across a cut of the other way: so every token is
+    tried, between several neighbours.
+    """
     regex = next(regex for regex, known in REGEXES.items() if known == name)
-    other = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    own, other = tokenizer.backend_tokenizer, Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     cuts = pre_tokenizers.Split(Regex(regex), "isolated")
     bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     other.pre_tokenizer = pre_tokenizers.Sequence([cuts, bytes_only])
-    own = tokenizer.backend_tokenizer
-    pieces = [piece for probe in PROBES for piece in _pieces(probe)]
-    return next((text for text in pieces if own.encode(text).ids != other.encode(text).ids), None)
+    added = tokenizer.added_tokens_decoder
+    tokens = [tokenizer.decode([place]) for place in tokenizer.get_vocab().values() if place not in added]
+    texts = [before + token + after for token in tokens for before in _BEFORE for after in _AFTER]
+    for start in range(0, len(texts) + 1, _CHUNK):
+        chunk = [*(PROBES if start == 0 else ()), *texts[start : start + _CHUNK]]
+        for text, ours, theirs in zip(chunk, own.encode_batch(chunk), other.encode_batch(chunk), strict=True):
+            if ours.ids != theirs.ids:
+                return str(text)
+    return None
 
 
 def vocabulary(tokenizer: PreTrainedTokenizerBase, num_rows: int) -> tuple[list[str], list[str]]:
@@ -107,12 +120,3 @@ def _known(pre_tokenizer: dict[str, Any]) -> str | None:
     if len(before) == 1 and before[0]["type"] == "Split" and before[0]["behavior"] == "Isolated":
         return REGEXES.get(before[0]["pattern"].get("Regex", ""))
     return None
-
-
-def _pieces(text: str) -> list[str]:
-    """The text whole, and pairs of its words with what lies between: so that a difference is named shortly."""
-    words = [
-        place for place, char in enumerate(text) if place == 0 or (char.isspace() and not text[place - 1].isspace())
-    ]
-    cut = [*words, len(text)]
-    return [text[first:last] for first, last in zip(cut, cut[2:], strict=False)] + [text]

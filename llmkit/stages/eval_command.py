@@ -33,7 +33,7 @@ from llmkit.evaluate.results import TaskResult
 from llmkit.evaluate.rows import interval_of
 from llmkit.evaluate.versus import differences
 from llmkit.generation.remote import OpenAIEngine
-from llmkit.modeling.load import load_config, load_model, load_tokenizer
+from llmkit.modeling.load import load_model, load_tokenizer, stored_dtype
 from llmkit.recipe.schema import EvalSpec
 from llmkit.stages.chat import model_of
 from llmkit.stages.command import as_command
@@ -128,7 +128,7 @@ def at_home(
     """A model that is loaded here. Raises ModelError, RunError or DataError."""
     path = model_of(target, stage)
     tokenizer = load_tokenizer(path)
-    model = load_model(path, dtype=str(load_config(path).dtype or torch.float32).removeprefix("torch."))
+    model = load_model(path, dtype=stored_dtype(path))
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     answers = _answers(args, None if args.no_cache else identity_of(model, tokenizer))
     with quiet():
@@ -179,7 +179,7 @@ def _measure(
 def tell(args: argparse.Namespace, tasks: list[str], first: Measured, second: Measured | None) -> None:
     found = differences(first.results, second.results, tasks, seed=args.seed) if second else []
     both = [first, second] if second else [first]
-    told = {
+    told: dict[str, Any] = {
         "models": [measured.name for measured in both],
         "results": [rows_of(measured, args.seed) for measured in both],
         "differences": [asdict(each) for each in found],

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -18,7 +17,7 @@ from llmkit.artifacts.files import write_text
 from llmkit.errors import ModelError, RunError, TemplateError, UserError
 from llmkit.export.ollama import modelfile
 from llmkit.export.template import plain_jinja, proof_conversations, render, turns_of
-from llmkit.modeling.load import load_config, load_model, load_tokenizer
+from llmkit.modeling.load import load_model, load_tokenizer, stored_dtype
 from llmkit.modeling.tokens import stop_token_ids
 from llmkit.stages.chat import model_of
 from llmkit.stages.command import as_command
@@ -59,8 +58,7 @@ def export(source: str, to: str, out: Path, dtype: str | None, pre_tokenizer: st
     turns = turns_of(tokenizer, template) if to == "ollama" and template is not None else None
     if to == "ollama" and turns is None:
         raise TemplateError(source, "has no chat template", "export a model that was trained to chat")
-    stored = dtype or str(load_config(source).dtype or torch.float32).removeprefix("torch.")
-    model = load_model(source, dtype=stored).eval()
+    model = load_model(source, dtype=dtype or stored_dtype(source)).eval()
     if template is not None:
         tokenizer.chat_template = template
     made = out.with_name(out.name + ".part")

@@ -17,6 +17,7 @@ from llmkit.export import gguf_file
 from llmkit.export.gguf_file import interleaved, write_gguf
 from llmkit.export.template import plain_jinja, proof_conversations, render, turns_of
 from llmkit.export.vocabulary import REGEXES, differs, pre_tokenizer_of
+from llmkit.modeling.load import load_tokenizer
 from llmkit.modeling.tokens import fit_model, prepare_tokenizer
 from llmkit.stages.export import main
 
@@ -72,7 +73,7 @@ def test_gguf_holds_the_tokenizer_the_template_and_the_stop_tokens(chat_dir, exp
     stop, pad = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|pad|>"])
     assert (found["tokenizer.ggml.eos_token_id"], found["tokenizer.ggml.padding_token_id"]) == (stop, pad)
     assert found["tokenizer.ggml.token_type"][stop] == gguf.TokenType.CONTROL
-    assert found["tokenizer.ggml.token_type"][300] == gguf.TokenType.NORMAL
+    assert found["tokenizer.ggml.token_type"][100] == gguf.TokenType.NORMAL
     assert found["tokenizer.ggml.add_bos_token"] is False
     template = found["tokenizer.chat_template"]
     assert "generation %}" not in template
@@ -86,7 +87,7 @@ def test_transformers_reads_the_same_logits_out_of_the_gguf(chat_dir, exported):
     config = AutoConfig.from_pretrained(chat_dir)
     again = AutoModelForCausalLM.from_pretrained(exported, gguf_file="model.gguf", config=config, dtype=torch.float32)
     model = AutoModelForCausalLM.from_pretrained(chat_dir)
-    ids = torch.arange(40).reshape(2, 20) * 7 % 400
+    ids = torch.arange(40).reshape(2, 20) * 7 % 250
     with torch.no_grad():
         torch.testing.assert_close(again(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-4)
 
@@ -94,8 +95,8 @@ def test_transformers_reads_the_same_logits_out_of_the_gguf(chat_dir, exported):
 @pytest.mark.parametrize("model_type", ["llama", "qwen2"])
 def test_other_architectures_read_alike(chat_dir, model_type, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(chat_dir)
-    shape = {key: value for key, value in {**SHAPE, **CONFIG}.items() if key != "model_type"}
-    shape |= {"tie_word_embeddings": False, "head_dim": None, "vocab_size": 410, "max_position_embeddings": 64}
+    shape = {key: value for key, value in {**SHAPE, **CONFIG}.items() if key not in ("model_type", "head_dim")}
+    shape |= {"tie_word_embeddings": False, "vocab_size": 410, "max_position_embeddings": 64}
     config = AutoConfig.for_model(model_type, **shape, rope_parameters={"rope_type": "default", "rope_theta": 5000.0})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
@@ -104,7 +105,7 @@ def test_other_architectures_read_alike(chat_dir, model_type, tmp_path):
     write_gguf(tmp_path / "m.gguf", model, tokenizer, None, name="m", pre_tokenizer="qwen2")
     again = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32)
     assert again.config.rope_parameters["rope_theta"] == 5000.0
-    ids = torch.arange(40).reshape(2, 20) * 7 % 400
+    ids = torch.arange(40).reshape(2, 20) * 7 % 250
     with torch.no_grad():
         torch.testing.assert_close(again(ids).logits, model(ids).logits, rtol=1e-3, atol=1e-3)
     tokens = fields(tmp_path / "m.gguf")["tokenizer.ggml.tokens"]
@@ -214,25 +215,38 @@ def test_templates_that_do_more_are_refused_by_name(model_dir, source):
         turns_of(tokenizer, plain_jinja(tokenizer))
 
 
-def test_tokenizers_are_recognised_by_how_they_cut_text(model_dir):
+def cut_by(tokenizer, regex: str) -> None:
     from tokenizers import Regex, pre_tokenizers
 
+    cuts = pre_tokenizers.Split(Regex(regex), "isolated")
+    bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cuts, bytes_only])
+
+
+def test_tokenizers_are_recognised_by_how_they_cut_text(model_dir):
+    from tokenizers import pre_tokenizers
+
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    with pytest.raises(ModelError, match=r"no name for that llmkit knows.*'qwen2' cuts .* otherwise.*--pre-tokenizer"):
-        pre_tokenizer_of(tokenizer, None)
     for regex, name in REGEXES.items():
-        cuts = pre_tokenizers.Split(Regex(regex), "isolated")
-        bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cuts, bytes_only])
+        cut_by(tokenizer, regex)
         assert pre_tokenizer_of(tokenizer, None) == name and differs(tokenizer, name) is None
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     assert pre_tokenizer_of(tokenizer, None) == "gpt-2"
+    # cuts in its own way, and makes the same tokens of every text
+    assert pre_tokenizer_of(load_tokenizer("llmkit.tiny:base"), None) == "qwen2"
+
+
+def test_a_tokenizer_that_makes_other_tokens_is_refused_with_a_text(model_dir):
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    cut_by(tokenizer, r" ?\p{L}|[^\p{L}]")
+    with pytest.raises(ModelError, match=r"no name for that llmkit knows \(qwen2 makes other tokens of .*--pre-token"):
+        pre_tokenizer_of(tokenizer, None)
+    assert pre_tokenizer_of(tokenizer, "qwen2") == "qwen2"
 
 
 def test_what_cannot_be_written_is_refused_and_leaves_nothing(model_dir, chat_dir, tmp_path, capsys):
     out = tmp_path / "out"
     cases = [
-        ((chat_dir, "--to", "llama.cpp"), "cuts text in a way"),
         ((model_dir, "--to", "ollama"), "has no chat template"),
         ((chat_dir, "--to", "vllm", "--pre-tokenizer", "qwen2"), "changes nothing with --to vllm"),
     ]
