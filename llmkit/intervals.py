@@ -53,11 +53,41 @@ def paired_interval(before: Sequence[float], after: Sequence[float], seed: int) 
     return bootstrap_mean(differences.tolist(), seed) if len(differences) > 1 else None
 
 
+def stratified_interval(strata: Sequence[tuple[float, Sequence[float]]], seed: int) -> tuple[float, float] | None:
+    """Of the sum of weight times mean over (weight, values) of each stratum.
+
+    Where each stratum weighs as much as it has values, the strata are one sample.
+    """
+    pooled = [value for _, values in strata for value in values]
+    if is_proportional(strata):
+        return mean_interval(pooled, seed)
+    return _percentiles(_stratified_means(strata, seed).tolist()) if len(pooled) > len(strata) else None
+
+
+def stratified_paired_interval(
+    strata: Sequence[tuple[float, Sequence[float], Sequence[float]]], seed: int
+) -> tuple[float, float] | None:
+    """Of the sum of weight times (mean(after) - mean(before)) over (weight, before, after) of each stratum."""
+    if is_proportional([(weight, before) for weight, before, _ in strata]):
+        before = [value for _, values, _ in strata for value in values]
+        after = [value for _, _, values in strata for value in values]
+        return paired_interval(before, after, seed)
+    differences = [(weight, np.subtract(after, before).tolist()) for weight, before, after in strata]
+    return stratified_interval(differences, seed)
+
+
+def is_proportional(strata: Sequence[tuple[float, Sequence[float]]]) -> bool:
+    """Whether each stratum weighs as much as its share of the values."""
+    num = sum(len(values) for _, values in strata)
+    return all(abs(weight - len(values) / num) < 1e-9 for weight, values in strata)
+
+
 def wilson(successes: int, num: int) -> tuple[float, float]:
     share = successes / num
     middle = (share + Z**2 / (2 * num)) / (1 + Z**2 / num)
     half = Z / (1 + Z**2 / num) * sqrt(share * (1 - share) / num + Z**2 / (4 * num**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # rounding must not put the share itself outside
+    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
 
 
 def newcombe_paired(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
@@ -93,6 +123,19 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     found = [aggregate([values[i] for i in rng.integers(len(values), size=len(values))]) for _ in range(num_resamples)]
     return _percentiles(found)
+
+
+def _stratified_means(strata: Sequence[tuple[float, Sequence[float]]], seed: int) -> np.ndarray:
+    """(NUM_RESAMPLES,)"""
+    rng = np.random.default_rng(seed)
+    total_R = np.zeros(NUM_RESAMPLES)
+    for weight, values in strata:
+        array = np.asarray(values, dtype=float)
+        rows = max(1, _CHUNK // len(array))
+        for start in range(0, NUM_RESAMPLES, rows):
+            drawn = rng.integers(len(array), size=(min(rows, NUM_RESAMPLES - start), len(array)))
+            total_R[start : start + rows] += weight * array[drawn].mean(axis=1)
+    return total_R
 
 
 def _percentiles(found: Sequence[float]) -> tuple[float, float]:

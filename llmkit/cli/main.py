@@ -190,6 +190,25 @@ def chat(context: typer.Context) -> None:
     become("chat", context.args)
 
 
+@app.command("eval", context_settings=_PASS_ON)
+def evaluate(context: typer.Context) -> None:
+    """Run standard benchmarks on a model, by lm-eval's names; against another model, say which differences are noise.
+
+    Examples:
+
+        llmkit eval runs/assistant --tasks gsm8k,ifeval --limit 200
+
+        llmkit eval runs/assistant --tasks gsm8k --data gsm8k=data/gsm8k --against Qwen/Qwen3-0.6B-Base --json
+
+        llmkit eval --base-url http://localhost:8000/v1 --model my-model --tasks gsm8k
+
+    `llmkit eval -- --help` lists all options.
+    """
+    from llmkit.cli.worker import become
+
+    become("eval_command", context.args)
+
+
 @app.command("judge-check", context_settings=_PASS_ON)
 def judge_check(context: typer.Context) -> None:
     """Measure a judge of answers against a labelled file: error rate with interval, confusions, misjudged rows.
@@ -271,6 +290,21 @@ def push(context: typer.Context) -> None:
     from llmkit.cli.worker import become
 
     become("push_command", context.args)
+
+
+@app.command(context_settings=_PASS_ON)
+def export(context: typer.Context) -> None:
+    """Write a model as a folder that Ollama, llama.cpp or vLLM load; adapters are folded in, the template is proved.
+
+    Examples:
+
+        llmkit export runs/assistant --to ollama --out exported/assistant
+
+        llmkit export runs/assistant --stage sft --to vllm --out exported/sft --dtype bfloat16
+    """
+    from llmkit.cli.worker import become
+
+    become("export", context.args)
 
 
 _rewards = typer.Typer(no_args_is_help=False, help="List the rewards that a recipe may name, or check a recipe's.")

@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import lm_eval.api.task
+from lm_eval.api.group import Group
 from lm_eval.api.registry import get_aggregation
 from lm_eval.api.task import Task
 from lm_eval.evaluator import evaluate
@@ -21,8 +22,9 @@ from lm_eval.tasks.manager import TaskDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llmkit.errors import DataError
+from llmkit.evaluate.endpoint import EndpointModel
 from llmkit.evaluate.model import EvalModel
-from llmkit.evaluate.results import Document, Metric, TaskResult, write_documents
+from llmkit.evaluate.results import Document, Member, Metric, TaskResult, values_of, write_documents
 from llmkit.evaluate.tasks import load_task
 from llmkit.recipe.schema import EvalSpec
 
@@ -55,11 +57,37 @@ def run_tasks(
     Raises:
         DataError: a task that does not exist, cannot be built or is named twice.
     """
-    with _quiet():
+    with quiet():
+        lm = EvalModel(model, tokenizer, batch_size=batch_size, seed=seed)
+    return run_on(
+        lm,
+        evals,
+        use_chat_template=use_chat_template,
+        seed=seed,
+        out_dir=out_dir,
+        progress=progress,
+        on_done=on_done,
+    )
+
+
+def run_on(
+    lm: EvalModel | EndpointModel,
+    evals: list[EvalSpec],
+    *,
+    use_chat_template: bool,
+    seed: int,
+    out_dir: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    on_done: Callable[[int, list[TaskResult]], None] | None = None,
+) -> list[TaskResult]:
+    """`run_tasks` with a model as lm-eval sees it. Raises DataError also for a task that the model cannot be asked."""
+    with quiet():
         chat = [use_chat_template and not spec.raw for spec in evals]
         loaded = [load_task(spec, raw=not templated, seed=seed) for spec, templated in zip(evals, chat, strict=True)]
         _refuse_repeats([name for part in loaded for name in part["tasks"]])
-        lm = EvalModel(model, tokenizer, batch_size=batch_size, seed=seed)
+        for part in loaded:
+            for task in part["tasks"].values():
+                lm.check(task)
         meter = _Meter(lm, [_num_documents(part, spec, lm) for part, spec in zip(loaded, evals, strict=True)], progress)
         results: list[TaskResult] = []
         for place, (spec, part, templated) in enumerate(zip(evals, loaded, chat, strict=True)):
@@ -74,7 +102,7 @@ def run_tasks(
     return results
 
 
-def _run(lm: EvalModel, loaded: TaskDict, spec: EvalSpec, use_chat_template: bool) -> list[TaskResult]:
+def _run(lm: EvalModel | EndpointModel, loaded: TaskDict, spec: EvalSpec, use_chat_template: bool) -> list[TaskResult]:
     lm.num_truncated = 0
     output: dict[str, Any] | None = evaluate(
         lm,
@@ -84,6 +112,7 @@ def _run(lm: EvalModel, loaded: TaskDict, spec: EvalSpec, use_chat_template: boo
         log_samples=True,
         apply_chat_template=use_chat_template,
         fewshot_as_multiturn=use_chat_template,
+        confirm_run_unsafe_code=spec.allow_code_execution,
     )
     if output is None:
         return []
@@ -91,7 +120,8 @@ def _run(lm: EvalModel, loaded: TaskDict, spec: EvalSpec, use_chat_template: boo
         [f"{spec.task}: {lm.num_truncated} prompts lost their beginning to the context"] if lm.num_truncated else []
     )
     tasks = [_task_result(task, output, warnings) for task in loaded["tasks"].values()]
-    return [*tasks, *(_group_result(name, output) for name in output.get("groups", {}))]
+    made = {result.task: result for result in tasks}
+    return [*tasks, *(_group_result(loaded["groups"][name], output, made) for name in output.get("groups", {}))]
 
 
 def _task_result(task: Task, output: dict[str, Any], warnings: list[str]) -> TaskResult:
@@ -108,14 +138,16 @@ def _task_result(task: Task, output: dict[str, Any], warnings: list[str]) -> Tas
             if isinstance(sample[metric], (int, float)):
                 document.metrics[key] = float(sample[metric])
     metrics = [_metric(task, metric, key, found) for (metric, key), found in values.items()]
-    return TaskResult(name, metrics, list(documents.values()), warnings)
+    return TaskResult(name, metrics, list(documents.values()), warnings, task.get_config("num_fewshot"))
 
 
 def _metric(task: Task, metric: str, key: str, values: list[Any]) -> Metric:
     mean = get_aggregation("mean")
     aggregate = task.aggregation().get(metric, mean)
     is_mean = aggregate is mean and all(isinstance(value, (int, float)) for value in values)
-    return Metric(key, float(aggregate(values)), len(values), values, None if is_mean else aggregate)
+    better_up = bool(task.higher_is_better().get(metric, True))
+    own = None if is_mean else aggregate
+    return Metric(key, float(aggregate(values)), len(values), values, own, higher_is_better=better_up)
 
 
 def _document(sample: dict[str, Any]) -> Document:
@@ -130,20 +162,44 @@ def _document(sample: dict[str, Any]) -> Document:
     return Document(sample["doc_id"], arguments[0][0], str(sample["target"]), completion, {})
 
 
-def _group_result(name: str, output: dict[str, Any]) -> TaskResult:
-    found = output["groups"][name]
-    metrics = [
-        Metric(key.removesuffix(",none"), float(value), found["sample_len"])
-        for key, value in found.items()
-        if "," in key and "_stderr," not in key and isinstance(value, (int, float))
+def _group_result(group: Group, output: dict[str, Any], results: dict[str, TaskResult]) -> TaskResult:
+    found = output["groups"][group.name]
+    better_up = output["higher_is_better"].get(group.name, {})
+    metrics = []
+    for config in group.aggregate_metric_list or []:
+        for key in [key for key in found if key.startswith(f"{config.metric},")]:
+            leaves = [results[task.task_name] for task in group.get_all_tasks()]
+            members = _members(leaves, key, by_size=config.weight_by_size)
+            up = better_up.get(config.metric) is not False
+            name, num = key.removesuffix(",none"), found["sample_len"]
+            metrics.append(Metric(name, float(found[key]), num, members=members, higher_is_better=up))
+    return TaskResult(group.name, metrics)
+
+
+def _members(leaves: list[TaskResult], key: str, *, by_size: bool) -> list[Member]:
+    """Of a group's figure; none where it is no mean of means. A task with one filter leaves its name out."""
+    found = []
+    for leaf in leaves:
+        names = (key, key.partition(",")[0])
+        metric = next((each for each in leaf.metrics if each.name in names), None)
+        if metric is None:
+            continue
+        if metric.aggregate is not None:
+            return []
+        found.append((leaf, metric))
+    sizes = [max(each.num_samples for each in leaf.metrics) if by_size else 1 for leaf, _ in found]
+    return [
+        Member(leaf.task, metric.name, size / sum(sizes), values_of(leaf.documents, metric.name))
+        for (leaf, metric), size in zip(found, sizes, strict=True)
     ]
-    return TaskResult(name, metrics)
 
 
 class _Meter:
     """Documents done so far, over all tasks: after every batch of generation, and at the end of each task."""
 
-    def __init__(self, lm: EvalModel, counts: list[int], progress: Callable[[int, int], None] | None) -> None:
+    def __init__(
+        self, lm: EvalModel | EndpointModel, counts: list[int], progress: Callable[[int, int], None] | None
+    ) -> None:
         self._counts, self._progress, self._before, self._task = counts, progress, 0, 0
         lm.on_documents = self._report
         self._report(0)
@@ -158,7 +214,7 @@ class _Meter:
             self._progress(self._before + done, sum(self._counts))
 
 
-def _num_documents(loaded: TaskDict, spec: EvalSpec, lm: EvalModel) -> int:
+def _num_documents(loaded: TaskDict, spec: EvalSpec, lm: EvalModel | EndpointModel) -> int:
     """Of this process's share."""
     counts = [min(len(task.eval_docs), spec.limit or len(task.eval_docs)) for task in loaded["tasks"].values()]
     return sum(len(range(lm.rank, count, lm.world_size)) for count in counts)
@@ -171,7 +227,7 @@ def _refuse_repeats(names: list[str]) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """lm-eval warns of what is meant here, and draws a progress bar for every task."""
     logger = logging.getLogger("lm_eval")
     level = logger.level

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather
 from lm_eval.api.instance import Instance
+from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llmkit.chat.render import prompt_ids
 from llmkit.errors import TemplateError
+from llmkit.evaluate.answers import MIN_CHUNK, Answers, key_of, remembered
 from llmkit.generation.sample import generate
 
 _SAMPLING = {"do_sample", "temperature", "top_p", "top_k", "min_p"}
@@ -30,12 +33,19 @@ class EvalModel(HFLM):  # type: ignore[misc]
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, batch_size: int, seed: int
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int,
+        seed: int,
+        answers: Answers | None = None,
     ) -> None:
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         state = PartialState()
         self._rank, self._world_size = state.process_index, state.num_processes
         self._seed = seed
+        self._answers = answers
         self._chat_ids: dict[str, list[int]] = {}
         self.num_truncated = 0
         self.num_generated_tokens = 0
@@ -58,15 +68,32 @@ class EvalModel(HFLM):  # type: ignore[misc]
                 self._chat_ids.pop(text, None)
         return text
 
+    def check(self, task: Task) -> None:
+        """Every text task can be asked."""
+
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
-        return found
+        ask = partial(super().loglikelihood, disable_tqdm=disable_tqdm)
+        return [(found[0], found[1]) for found in self._remembered("loglikelihood", requests, ask)]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
-        found: list[float] = super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
-        return found
+        ask = partial(super().loglikelihood_rolling, disable_tqdm=disable_tqdm)
+        return self._remembered("loglikelihood_rolling", requests, ask)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
+        return self._remembered("generate_until", requests, self._generate_all)
+
+    def _remembered(self, kind: str, requests: list[Instance], ask: Callable[[list[Instance]], list[Any]]) -> list[Any]:
+        if self._answers is None:
+            return ask(requests)
+        templated = [request.args[0] in self._chat_ids for request in requests]
+        keys = [
+            key_of(kind, request.args, is_chat, self._seed, place)
+            for place, (request, is_chat) in enumerate(zip(requests, templated, strict=True))
+        ]
+        chunk = max(MIN_CHUNK, 8 * self.batch_size)
+        return remembered(self._answers, keys, requests, ask, chunk)
+
+    def _generate_all(self, requests: list[Instance]) -> list[str]:
         groups: dict[str, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
             groups[json.dumps(request.args[1], sort_keys=True)].append(index)

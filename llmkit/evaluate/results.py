@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llmkit.artifacts.files import write_text
+
+Key = tuple[int, str]
+"""Of a document: its place in the task's split, and its target."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,18 @@ class Document:
 
 
 @dataclass(frozen=True)
+class Member:
+    """A task's part in a mean: of a group one for each of its tasks, of a task itself alone."""
+
+    task: str
+    metric: str
+    """Its name in the task's documents."""
+    weight: float
+    """Of the task's mean; the weights of a metric sum to 1."""
+    values: dict[Key, float]
+
+
+@dataclass(frozen=True)
 class Metric:
     """One metric over all documents of a task."""
 
@@ -36,6 +51,9 @@ class Metric:
     """lm-eval's value for each document that has one; empty for a group's mean over its tasks."""
     aggregate: Callable[[list[Any]], float] | None = None
     """How `values` become `value`, where that is not the mean."""
+    members: list[Member] = field(default_factory=list)
+    """Of a group whose metric is a mean of means."""
+    higher_is_better: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,6 +62,23 @@ class TaskResult:
     metrics: list[Metric]
     documents: list[Document] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    num_fewshot: int | None = None
+    """Worked examples in each prompt; None for a group."""
+
+
+def values_of(documents: Iterable[Document], metric: str) -> dict[Key, float]:
+    """What a metric says of each document that has it."""
+    return {(each.doc_id, each.target): each.metrics[metric] for each in documents if metric in each.metrics}
+
+
+def members_of(result: TaskResult, metric: Metric) -> list[Member]:
+    """The means that a metric is made of; none where it is no mean."""
+    if metric.aggregate is not None:
+        return []
+    if metric.members:
+        return metric.members
+    values = values_of(result.documents, metric.name)
+    return [Member(result.task, metric.name, 1.0, values)] if values else []
 
 
 def write_documents(folder: Path, result: TaskResult) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from llmkit.artifacts.manifest import EvalRow
-from llmkit.evaluate.results import Document, Metric, TaskResult, read_documents
-from llmkit.intervals import bootstrap, mean_interval, paired_interval
+from llmkit.evaluate.results import Key, Member, Metric, TaskResult, members_of, read_documents, values_of
+from llmkit.intervals import bootstrap, mean_interval, stratified_interval, stratified_paired_interval
 
 # As in lm-eval: each of these goes through the whole corpus, in up to a second.
 _SLOW = ("bleu", "chrf", "chrf++", "ter")
@@ -33,12 +33,11 @@ def eval_rows(
     """
     rows = []
     for result in results:
-        earlier = read_documents(compare_with, result.task) if compare_with is not None else []
         for metric in result.metrics:
             if not isfinite(metric.value):
                 warn(f"{result.task}: {metric.name} is {metric.value} and is left out")
                 continue
-            low, high = _interval(metric, seed) or (None, None)
+            low, high = interval_of(result, metric, seed) or (None, None)
             row = EvalRow(
                 stage=stage,
                 task=result.task,
@@ -48,11 +47,14 @@ def eval_rows(
                 high=high,
                 num_samples=metric.num_samples,
             )
-            rows.append(row.model_copy(update=_delta(metric, result.documents, earlier, delta_from, seed)))
+            rows.append(row.model_copy(update=_delta(result, metric, compare_with, delta_from, seed)))
     return rows
 
 
-def _interval(metric: Metric, seed: int) -> tuple[float, float] | None:
+def interval_of(result: TaskResult, metric: Metric, seed: int) -> tuple[float, float] | None:
+    """95 %; None where nothing is known of the spread."""
+    if metric.members:
+        return stratified_interval([(each.weight, list(each.values.values())) for each in metric.members], seed)
     if not metric.values:
         return None
     if metric.aggregate is None:
@@ -62,17 +64,32 @@ def _interval(metric: Metric, seed: int) -> tuple[float, float] | None:
 
 
 def _delta(
-    metric: Metric, documents: list[Document], earlier: list[Document], delta_from: str | None, seed: int
+    result: TaskResult, metric: Metric, compare_with: Path | None, delta_from: str | None, seed: int
 ) -> dict[str, Any]:
     """Over the documents that both evaluations have with the same target; only for means."""
-    if metric.aggregate is not None:
+    members = members_of(result, metric)
+    if compare_with is None or not members:
         return {}
-    before = {(d.doc_id, d.target): d.metrics[metric.name] for d in earlier if metric.name in d.metrics}
-    after = {(d.doc_id, d.target): d.metrics[metric.name] for d in documents if metric.name in d.metrics}
-    shared = [key for key in after if key in before]
-    if not shared:
+    before = [values_of(read_documents(compare_with, each.task), each.metric) for each in members]
+    strata = paired(members, before)
+    if strata is None:
         return {}
-    pairs = [before[key] for key in shared], [after[key] for key in shared]
-    low, high = paired_interval(*pairs, seed) or (None, None)
-    delta = (sum(pairs[1]) - sum(pairs[0])) / len(shared)
-    return {"delta": delta, "delta_low": low, "delta_high": high, "delta_from": delta_from}
+    low, high = stratified_paired_interval(strata, seed) or (None, None)
+    return {"delta": delta_of(strata), "delta_low": low, "delta_high": high, "delta_from": delta_from}
+
+
+def paired(
+    members: list[Member], before: list[dict[Key, float]]
+) -> list[tuple[float, list[float], list[float]]] | None:
+    """(weight, before, after) of each member over the documents that both have; None where a member has none."""
+    strata = []
+    for member, earlier in zip(members, before, strict=True):
+        shared = [key for key in member.values if key in earlier]
+        if not shared:
+            return None
+        strata.append((member.weight, [earlier[key] for key in shared], [member.values[key] for key in shared]))
+    return strata
+
+
+def delta_of(strata: list[tuple[float, list[float], list[float]]]) -> float:
+    return sum(weight * (sum(after) - sum(before)) / len(after) for weight, before, after in strata)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from urllib.error import URLError
 
 import datasets
 import lm_eval.tasks
@@ -19,6 +21,9 @@ from lm_eval.tasks.manager import TaskDict
 
 from llmkit.artifacts.shipped import shipped
 from llmkit.errors import DataError
+from llmkit.evaluate.code import refuse_unsafe, sandboxed, unsafe
+from llmkit.evaluate.fewshot import reported
+from llmkit.evaluate.local import local_data
 from llmkit.online import answers, cache_only
 from llmkit.recipe.schema import EvalSpec
 
@@ -36,21 +41,26 @@ def load_task(spec: EvalSpec, *, raw: bool, seed: int) -> TaskDict:
         DataError: no such task (with the nearest names), a task file that is wrong, data that cannot be read.
     """
     manager = _manager_with(spec)
+    refuse_unsafe(manager.task_index[spec.task], allowed=spec.allow_code_execution)
     if raw:
         _use_raw_fields(manager)
     where = f"task {spec.task}"
-    needs_hub = any(_is_on_hub(entry) for entry in manager.task_index.values())
-    with cache_only(needs_hub and not _hub_answers()):
+    needs_hub = spec.data is None and any(_is_on_hub(entry) for entry in manager.task_index.values())
+    with cache_only(needs_hub and not _hub_answers()), local_data(spec), sandboxed(spec.allow_code_execution):
         try:
             loaded = manager.load([spec.task])
-        except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
-            cure = "check the network and the data set's name; data that was loaded before is found in the cache"
+        except DataError:
+            raise
+        except ModuleNotFoundError as error:
+            raise DataError(where, f"it needs the package {error.name}", f"pip install {error.name}") from error
+        except (ConnectionError, URLError, datasets.exceptions.DatasetNotFoundError) as error:
+            cure = "check the network and the data set's name, or name a folder that has it as 'data'"
             raise DataError(where, f"its data cannot be had ({_first_line(error)})", cure) from error
         except Exception as error:
             what = f"it cannot be built ({type(error).__name__}: {_first_line(error)})"
             raise DataError(where, what, "mend its YAML file or the functions that it names") from error
     for task in loaded["tasks"].values():
-        _check(task)
+        _check(task, spec)
         _set_fewshot(task, spec.num_fewshot, seed)
     return loaded
 
@@ -77,10 +87,20 @@ def _own_folder(name: str) -> TaskManager | None:
         folder = root / "_".join(parts[:length])
         if folder.is_dir():
             manager = TaskManager(include_path=[folder], include_defaults=False)
-            entry = manager.task_index.get(name)
-            if entry is not None and entry.kind is Kind.TASK:
+            if _is_whole(manager.task_index, name):
                 return manager
     return None
+
+
+def _is_whole(index: Mapping[str, Entry], name: str) -> bool:
+    """Whether a task is there, or a group with all that belongs to it. Others may belong to a tag."""
+    entry = index.get(name)
+    if entry is None or entry.kind is not Kind.GROUP:
+        return entry is not None and entry.kind is Kind.TASK
+    members = (entry.cfg or {}).get("task")
+    names = [each if isinstance(each, str) else each.get("task") for each in members or []]
+    tags = [each for each in names if each in index and index[each].kind is Kind.TAG]
+    return bool(names) and all(each in tags or (isinstance(each, str) and _is_whole(index, each)) for each in names)
 
 
 def _with_defaults(name: str, local: list[str]) -> TaskManager:
@@ -121,10 +141,10 @@ def _metadata(entry: Entry) -> dict[str, dict[str, object]]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def _check(task: Task) -> None:
+def _check(task: Task, spec: EvalSpec) -> None:
     where = f"task {task.task_name}"
-    if getattr(task, "UNSAFE_CODE", False):
-        raise DataError(where, "it runs code that the model wrote", "run it with lm_eval itself, in a sandbox")
+    if getattr(task, "UNSAFE_CODE", False) and not spec.allow_code_execution:
+        raise unsafe(task.task_name)
     if getattr(task, "MULTIMODAL", False):
         raise DataError(where, "it needs images or sound", "only text tasks can be run here")
 
@@ -133,8 +153,16 @@ def _set_fewshot(task: Task, num_fewshot: int | None, seed: int) -> None:
     own = task.get_config("num_fewshot")
     if num_fewshot and own == 0:
         raise DataError(f"task {task.task_name}", "it allows no worked examples", "remove 'num_fewshot'")
-    task.set_config(key="num_fewshot", value=(own or 0) if num_fewshot is None else num_fewshot)
+    if num_fewshot is None:
+        num_fewshot = reported(task.task_name, _source(task)) if own is None else own
+    task.set_config(key="num_fewshot", value=num_fewshot)
     task.set_fewshot_seed(seed=seed)
+
+
+def _source(task: Task) -> str:
+    """Path of its task file."""
+    metadata = task.get_config("metadata")
+    return str(metadata.get("config_source", "")) if isinstance(metadata, dict) else ""
 
 
 def _is_on_hub(entry: Entry) -> bool:

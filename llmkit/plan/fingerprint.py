@@ -284,7 +284,9 @@ def _evaluation(spec: EvalSpec) -> str:
     """Settings of an eval, and the files of the folders in which its task and data may lie."""
     folders = [shipped("evals"), *([Path(spec.include_path).expanduser()] if spec.include_path else [])]
     own = sorted(p for folder in folders for p in folder.rglob("*") if p.suffix in _EVAL_FILES)
-    return f"{spec.model_dump_json(exclude_defaults=True)} {digest_of(own)} {_lm_eval()}"
+    data = sorted(p for p in Path(spec.data).expanduser().rglob("*") if p.is_file()) if spec.data else []
+    sandbox = digest_of_sources(_PACKAGE / "sandbox") if spec.allow_code_execution else ""
+    return f"{spec.model_dump_json(exclude_defaults=True)} {digest_of([*own, *data])} {sandbox}{_lm_eval()}"
 
 
 @cache

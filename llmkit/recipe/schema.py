@@ -29,11 +29,15 @@ class EvalSpec(Part):
     include_path: str | None = None
     """Folder with task files of your own."""
     num_fewshot: int | None = Field(default=None, ge=0)
-    """Worked examples in the prompt. Default: the task's."""
+    """Worked examples in the prompt. Default: the task's; where it has none, what is mostly reported."""
     limit: int | None = Field(default=None, gt=0)
     """Use the first so many documents."""
     raw: bool = False
     """Never apply the chat template to this task."""
+    data: str | None = None
+    """Folder or file with the task's data, in place of the Hub: `<split>.jsonl`, `.json`, `.csv` or `.parquet`."""
+    allow_code_execution: bool = False
+    """Whether a task may run programs that the model wrote, in llmkit's sandbox."""
 
 
 def _task_names(value: Any) -> Any:

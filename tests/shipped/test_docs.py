@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("recipes/*/*.md")]
 HEAVY = {
     "llmkit run": "run with fewer steps by tests/shipped/test_demo.py",
+    "llmkit eval": "tests/data/test_eval_command.py",
+    "llmkit export": "tests/data/test_export.py",
     "llmkit chat": "tests/data/test_chat_command.py",
     "accelerate launch": "tests/shipped/test_demo.py",
     "lm_eval": "tests/shipped/test_evals.py",
