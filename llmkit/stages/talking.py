@@ -71,6 +71,8 @@ def talk(
     top_p: float = 1.0,
     seed: int = 0,
     on_round: Callable[[int], None] = lambda left: None,
+    on_call: Callable[[Talk, Call | BadCall], None] = lambda one, call: None,
+    on_made: Callable[[Talk, Made], None] = lambda one, made: None,
 ) -> None:
     """Carries conversations to their ends.
 
@@ -78,6 +80,7 @@ def talk(
         max_new_tokens: of one turn.
         max_calls: of one conversation; the turn that asks for more is its last.
         on_round: called after each round with the number of conversations that go on.
+        on_call: called before the calls of a round are made, for each of them; `on_made` with what it gave.
 
     Raises:
         TemplateError: the tokenizer's template has no place for calls.
@@ -91,9 +94,12 @@ def talk(
             turn = _turn(tokenizer, one, answer, schemas)
             if turn is not None:
                 wanted += ((one, call) for call in _calls(one, turn, answer, max_calls))
+        for one, call in wanted:
+            on_call(one, call)
         for (one, call), result in zip(wanted, tools.run([call for _, call in wanted]), strict=True):
             one.made.append(Made(call, result))
             one.messages.append(result.message())
+            on_made(one, one.made[-1])
         on_round(sum(one.ended is None for one in talks))
 
 
