@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(args: argparse.Namespace, key: str | None) -> None:
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
-        raise UserError("llmkit serve", "starlette and uvicorn are not installed", 'pip install "llmkit[ui]"')
+        raise UserError("llmkit serve", "starlette and uvicorn are not installed", 'pip install "llmkit[serve]"')
     if not 0 <= args.port < 65536:
         raise UserError("--port", f"is {args.port}", "give 0 to 65535")
     for name in ("max_new_tokens", "max_rows"):

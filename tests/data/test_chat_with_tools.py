@@ -167,7 +167,7 @@ def test_the_budget_ends_the_reasoning(dirs: Any, monkeypatch: Any) -> None:
         conversation.change(f"max_thinking_tokens={limit}")
         list(conversation.ask("a"))
         turn = conversation.turns[-1]
-        assert turn["content"].startswith("so ") and len(turn["reasoning_content"]) <= 3 * limit
+        assert "so so" in turn["content"] and len(turn["reasoning_content"]) <= 3 * limit
         assert conversation.num_thought - limit < 24  # besides, only what opens and ends the span
 
 
@@ -238,7 +238,7 @@ def test_what_does_not_fit_is_refused_at_once(dirs: Any, capsys: Any, template: 
     assert message in capsys.readouterr().err
 
 
-def read_until(fd: int, text: str, seconds: float = 60) -> str:
+def read_until(fd: int, text: str, seconds: float = 150) -> str:
     found, end = "", time.monotonic() + seconds
     while text not in found and time.monotonic() < end:
         if select.select([fd], [], [], 0.2)[0]:

@@ -20,6 +20,7 @@ PAGES = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("recipes/*/*.md")]
 HEAVY = {
     "llmkit run": "run with fewer steps by tests/shipped/test_demo.py",
     "llmkit chat": "tests/data/test_chat_command.py",
+    "llmkit serve": "serves until it is stopped: tests/data/test_serve.py",
     "accelerate launch": "tests/shipped/test_demo.py",
     "lm_eval": "tests/shipped/test_evals.py",
     "llmkit rank rollouts.jsonl": "serves until it is stopped: tests/shipped/test_rank_troubles.py",

@@ -11,6 +11,7 @@ const Chat = {
     Chat.key(sessionStorage.getItem("llmkit-key") || "");
     await Chat.about();
     $("form").addEventListener("submit", (event) => { event.preventDefault(); Chat.send(); });
+    $("settings").addEventListener("submit", (event) => event.preventDefault());
     $("text").addEventListener("keydown", Chat.typed);
     $("text").addEventListener("input", Chat.grow);
     $("stop").addEventListener("click", Chat.stop);
@@ -162,7 +163,9 @@ const Chat = {
   },
 
   noted(written) {
-    const used = written.usage ? `${written.usage.completion_tokens} tokens` : "";
+    const usage = written.usage;
+    const numThought = usage ? usage.completion_tokens_details.reasoning_tokens : 0;
+    const used = usage ? `${usage.completion_tokens} tokens${numThought ? `, ${numThought} of them reasoning` : ""}` : "";
     return written.finish === "length" ? `${used}, cut off` : used;
   },
 

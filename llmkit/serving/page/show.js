@@ -93,6 +93,7 @@ class AnswerView {
     }
     const took = about.seconds === undefined ? "" : `, ${about.seconds.toFixed(2)} s`;
     block.classList.toggle("failed", Boolean(about.failed));
+    block.firstChild.append(about.failed ? " failed: " : " \u2192 ", made("code", "", firstLine(message.content)));
     block.append(made("p", "label", (about.failed ? "failed" : "result") + took), made("pre", "result", visible(message.content)));
     this.begin();
   }
