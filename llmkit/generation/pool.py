@@ -77,8 +77,12 @@ class Pool:
         if self._is_over:
             self._end()
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """All that is open or comes fails. Returns at once, and may be called where a signal is handled."""
         self._new.put(None)
+
+    def close(self) -> None:
+        self.stop()
         self._thread.join()
 
     def __enter__(self) -> Pool:
@@ -119,14 +123,19 @@ class Pool:
             return
 
     def _begin(self) -> None:
-        num_free = self._max_rows - sum(len(batch.jobs) for batch in self._batches)
-        taken, self._waiting = self._waiting[:num_free], self._waiting[num_free:]
-        left = [job for job in taken if job.is_left]
+        left, self._waiting = _parted(self._waiting)
         for job in left:
             job.told.put((0, "stop"))
-        jobs = sorted((job for job in taken if not job.is_left), key=_cuts)
-        for _, group in groupby(jobs, _cuts):
+        num_free = self._max_rows - sum(len(batch.jobs) for batch in self._batches)
+        taken, self._waiting = self._waiting[:num_free], self._waiting[num_free:]
+        for _, group in groupby(sorted(taken, key=_cuts), _cuts):
             self._batches.append(_Batch(self._model, list(group), self._pad_id, self._stops))
+
+
+def _parted(jobs: list[Job]) -> tuple[list[Job], list[Job]]:
+    """Those that nobody waits for, and the others."""
+    left = [job for job in jobs if job.is_left]
+    return left, [job for job in jobs if job not in left]
 
 
 def _cuts(job: Job) -> tuple[float, ...]:

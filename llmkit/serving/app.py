@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -118,7 +119,7 @@ class _Running:
             loop.call_soon_threadsafe(put, event)
 
         self._future = loop.run_in_executor(threads, prepared.answer, tell)
-        self._future.add_done_callback(lambda _: put(None))
+        self._future.add_done_callback(lambda future: (_log(future), put(None)))
 
     async def events(self) -> AsyncIterator[Event]:
         while (event := await self._queue.get()) is not None:
@@ -131,6 +132,13 @@ class _Running:
     def leave(self) -> None:
         self._watch.cancel()
         self._prepared.leave()
+
+
+def _log(future: asyncio.Future[Written]) -> None:
+    """Also where nobody waits for it any more."""
+    error = None if future.cancelled() else future.exception()
+    if error is not None and not isinstance(error, (Gone, ApiError)):
+        logging.getLogger(__name__).error("an answer failed", exc_info=error)
 
 
 async def _chunks(running: _Running, reply: Reply) -> AsyncIterator[bytes]:
@@ -148,7 +156,6 @@ async def _chunks(running: _Running, reply: Reply) -> AsyncIterator[bytes]:
         yield _line(error.body())
     except Exception:
         yield _line(ApiError(500, "The server failed; its log says how.").body())
-        raise
     finally:
         running.leave()
 

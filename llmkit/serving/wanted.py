@@ -29,6 +29,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 """Values of what is not supported that say nothing."""
 _MAX_STOPS = 16
+_MOST = 2**20
+"""Tokens: random numbers are drawn for all of them beforehand."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class _Request(BaseModel):
     model: str
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=_MOST)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=0)
@@ -80,8 +82,8 @@ class _Request(BaseModel):
 
 class _Chat(_Request):
     messages: list[Any] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-    max_thinking_tokens: int | None = Field(default=None, ge=0)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=_MOST)
+    max_thinking_tokens: int | None = Field(default=None, ge=0, le=_MOST)
     tools: list[Any] | None = None
     tool_choice: Any = None
     parallel_tool_calls: Any = None

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -116,8 +117,17 @@ def serve(host: ModelHost, listening: object, address: str, key: str | None, rea
             timeout_graceful_shutdown=2,
         )
         ready(f"http://{f'[{address}]' if ':' in address else address}:{port}/", host.name)
+        server = uvicorn.Server(config)
+        leave = server.handle_exit
+
+        def end(*signal: Any) -> None:
+            """Streams that are open end by themselves."""
+            host.pool.stop()
+            leave(*signal)
+
+        server.handle_exit = end  # type: ignore[method-assign]
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listening])  # type: ignore[list-item]
+            server.run(sockets=[listening])  # type: ignore[list-item]
         host.close()
 
 

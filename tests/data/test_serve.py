@@ -288,6 +288,20 @@ def test_late_requests_do_not_wait_for_early_ones(server: Served, says: Any) -> 
     assert done[-1] == "long" and sorted(done[:3]) == ["s0", "s1", "s2"]
 
 
+def test_who_waits_and_leaves_is_forgotten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(folder, max_rows=1) as server:
+        script(monkeypatch, server.host.tokenizer, lambda _: "on " * 400)
+        create = server.client().chat.completions.create
+        first = create(model="tiny", messages=HELLO, stream=True, max_tokens=900)
+        next(iter(first))
+        second = create(model="tiny", messages=HELLO, stream=True)
+        until(lambda: len(server.host.pool._waiting) == 1)
+        second.close()
+        until(lambda: server.host.num_open == 1 and not server.host.pool._waiting)
+        first.close()
+        until(lambda: server.host.num_open == 0)
+
+
 def test_too_many_are_told_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with served(folder, max_rows=1, max_waiting=0) as server:
         script(monkeypatch, server.host.tokenizer, lambda _: "on " * 400)

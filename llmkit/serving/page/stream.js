@@ -45,15 +45,12 @@ const Api = {
       rest = lines.pop();
       for (const line of lines) {
         const data = line.replace(/^data: /, "");
-        if (data === "[DONE]") isWhole = true;
-        else Api.taken(JSON.parse(data), take);
+        const chunk = data === "[DONE]" ? null : JSON.parse(data);
+        if (chunk && chunk.error) throw new Refused(500, chunk.error.message);
+        if (chunk) take(chunk);
+        else isWhole = true;
       }
     }
     if (!isWhole) throw new Refused(0, "The answer broke off.");
-  },
-
-  taken(chunk, take) {
-    if (chunk.error) throw new Refused(500, chunk.error.message);
-    take(chunk);
   },
 };
