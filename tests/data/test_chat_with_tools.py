@@ -157,9 +157,9 @@ def test_reasoning_is_folded_and_goes_where_the_template_has_it(dirs: Any, monke
 
 def test_the_budget_ends_the_reasoning(dirs: Any, monkeypatch: Any) -> None:
     conversation = conversation_of(dirs["chatml_think"])
-    endless = "<think>\n" + "so " * 300 + "</think>\n\nYes."
+    endless = "<think>\n" + "so " * 100 + "</think>\n\nYes."
     script(monkeypatch, conversation.tokenizer, lambda _: endless)
-    conversation.settings = Settings(max_new_tokens=120)
+    conversation.settings = Settings(max_new_tokens=80)
     list(conversation.ask("a"))
     assert conversation.turns[-1]["content"] == ""
     for limit in (0, 20):

@@ -16,6 +16,7 @@ import pytest
 from helpers_script import call, chat_model, script
 from helpers_serve import Served, chunks_of, served
 
+from llmkit.generation import decode as decoding
 from llmkit.stages.serve import main, name_of
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -256,28 +257,38 @@ def until(holds: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.01)
 
 
-def test_who_hangs_up_ends_what_is_written(server: Served, says: Any) -> None:
-    says("on " * 100_000)
-    host = server.host
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundredth of a second for each token."""
+    real = decoding._force
+    monkeypatch.setattr(decoding, "_force", lambda *of: (time.sleep(0.01), real(*of)))
+
+
+def test_who_hangs_up_ends_what_is_written(server: Served, says: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    says("on " * 600)
+    slowly(monkeypatch)
+    host, jobs = server.host, []
+    real = host.pool.add
+    monkeypatch.setattr(host.pool, "add", lambda job: (jobs.append(job), real(job)))
     for stream in (True, False):
-        body = {"model": "tiny", "messages": HELLO, "max_tokens": 800, "stream": stream}
+        body = {"model": "tiny", "messages": HELLO, "max_tokens": 500, "stream": stream}
         stream_of = httpx2.stream("POST", server.url + "v1/chat/completions", json=body, timeout=2)
         with suppress(httpx2.TimeoutException), stream_of as answer:
             next(each for each in answer.iter_text() if "on" in each)
         until(lambda: host.num_open == 0 and not host.pool._batches)
-    assert server.client().chat.completions.create(model="tiny", messages=HELLO, max_tokens=2)
+    assert len(jobs) == 2 and all(len(job.row.ids) < 500 for job in jobs)
 
 
-def test_late_requests_do_not_wait_for_early_ones(server: Served, says: Any) -> None:
-    says(lambda prompt: "word " * 500 if "long" in prompt else "short")
+def test_late_requests_do_not_wait_for_early_ones(server: Served, says: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    says(lambda prompt: "word " * 150 if "long" in prompt else "short")
+    slowly(monkeypatch)
     done: list[str] = []
+    create = server.client().chat.completions.create
 
     def ask(text: str, limit: int) -> None:
-        create = server.client().chat.completions.create
         create(model="tiny", messages=[{"role": "user", "content": text}], max_tokens=limit)
         done.append(text)
 
-    threads = [threading.Thread(target=ask, args=("long", 700))]
+    threads = [threading.Thread(target=ask, args=("long", 200))]
     threads[0].start()
     until(lambda: bool(server.host.pool._batches))
     threads += [threading.Thread(target=ask, args=(f"s{i}", 4)) for i in range(3)]
@@ -290,7 +301,8 @@ def test_late_requests_do_not_wait_for_early_ones(server: Served, says: Any) -> 
 
 def test_who_waits_and_leaves_is_forgotten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with served(folder, max_rows=1) as server:
-        script(monkeypatch, server.host.tokenizer, lambda _: "on " * 400)
+        script(monkeypatch, server.host.tokenizer, lambda _: "on " * 600)
+        slowly(monkeypatch)
         create = server.client().chat.completions.create
         first = create(model="tiny", messages=HELLO, stream=True, max_tokens=900)
         next(iter(first))
@@ -304,7 +316,8 @@ def test_who_waits_and_leaves_is_forgotten(folder: Path, monkeypatch: pytest.Mon
 
 def test_too_many_are_told_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with served(folder, max_rows=1, max_waiting=0) as server:
-        script(monkeypatch, server.host.tokenizer, lambda _: "on " * 400)
+        script(monkeypatch, server.host.tokenizer, lambda _: "on " * 600)
+        slowly(monkeypatch)
         create = server.client().chat.completions.create
         stream = create(model="tiny", messages=HELLO, stream=True, max_tokens=700)
         next(iter(stream))
