@@ -209,6 +209,23 @@ def evaluate(context: typer.Context) -> None:
     become("eval_command", context.args)
 
 
+@app.command(context_settings=_PASS_ON)
+def serve(context: typer.Context) -> None:
+    """Serve a model over OpenAI's API, with a page to chat; tools of your own run on the server.
+
+    Examples:
+
+        llmkit serve runs/tiny-assistant
+
+        llmkit serve runs/tiny-assistant --tool python --tool search:indexes/wiki --port 8001
+
+    `llmkit serve -- --help` lists all options.
+    """
+    from llmkit.cli.worker import become
+
+    become("serve", context.args)
+
+
 @app.command("judge-check", context_settings=_PASS_ON)
 def judge_check(context: typer.Context) -> None:
     """Measure a judge of answers against a labelled file: error rate with interval, confusions, misjudged rows.

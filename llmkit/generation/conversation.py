@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from llmkit.chat.calls import opens_thought
+from llmkit.chat.pieces import Pieces, Reader
 from llmkit.chat.render import prompt_ids, render_text
 from llmkit.chat.template import Message
 from llmkit.errors import DataError, UserError
 from llmkit.generation.choose import Sampling
-from llmkit.generation.decode import context_length
-from llmkit.generation.stream import stream
+from llmkit.generation.decode import Row, context_length, stop_ids
+from llmkit.generation.stream import stream_row
+from llmkit.generation.thought import ThoughtLimit
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,8 @@ class Settings:
     top_p: float = 1.0
     min_p: float = 0.0
     max_new_tokens: int = 256
+    max_thinking_tokens: int = -1
+    """Of reasoning, which is then ended for the model; -1: no limit."""
     seed: int = 0
 
     @classmethod
@@ -47,6 +54,8 @@ class Settings:
             raise UserError(name, f"cannot be '{value}'", f"give a number ({kinds[name].__name__})") from None
         if made.max_new_tokens < 1:
             raise UserError(name, f"cannot be {value}", "give 1 or more")
+        if made.max_thinking_tokens < -1:
+            raise UserError(name, f"cannot be {value}", "give 0 or more, or -1 for no limit")
         made.sampling()
         return made
 
@@ -56,7 +65,13 @@ class Settings:
 
 @dataclass
 class Conversation:
-    """Turns so far, and how the next answer is made."""
+    """Turns so far, and how the next answer is made.
+
+    Attributes:
+        tools: schemas of tools that the model may call. Who calls `ask` does not make the calls: `begin`, `write` and
+            `keep` are for that.
+        row: what was written last, also of an answer that was broken off.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -66,63 +81,105 @@ class Conversation:
     """The model goes on from the text as it stands: no template, no history."""
     notify: Callable[[str], None] = print
     turns: list[Message] = field(default_factory=list)
+    tools: Sequence[dict[str, Any]] = ()
+    row: Row | None = None
+    pieces: Pieces | None = None
 
     @property
     def has_template(self) -> bool:
         return bool(self.tokenizer.chat_template)
 
+    @property
+    def num_thought(self) -> int:
+        """Tokens of reasoning in what was written last."""
+        return self.pieces.num_thought if self.pieces else 0
+
+    @cached_property
+    def reader(self) -> Reader:
+        return Reader(self.tokenizer, frozenset(stop_ids(self.model, self.tokenizer)))
+
     def reset(self) -> None:
         self.turns = []
 
+    def change(self, assignment: str) -> None:
+        """By `name=value`. Raises UserError for what does not fit, also a limit on reasoning of a model without any."""
+        changed = self.settings.changed(assignment)
+        if changed.max_thinking_tokens >= 0 and not self.reader.reasons:
+            what = "this model's chat template has no place for reasoning (<think>)"
+            raise UserError("max_thinking_tokens", what, "leave it at -1")
+        self.settings = changed
+
     def ask(self, text: str) -> Generator[str]:
-        """The answer in pieces. However it ends, what was written of it is kept as the model's turn.
+        """The answer in pieces, of which a `Thought` is reasoning. However it ends, what was written of it is kept as
+        the model's turn.
 
         Raises:
             DataError: the text alone does not fit into the model's context.
         """
-        ids = self._raw_ids(text) if self.raw else self._chat_ids(text)
-        settings = self.settings
-        answer = ""
-        # another seed for every turn: the same random numbers would favour the same words
-        seed = settings.seed + len(self.turns)
-        pieces = stream(
+        if self.raw:
+            yield from self.write(self._raw_ids(text), self._seed())
+            return
+        ids = self._ids(self.begin(text))
+        try:
+            yield from self.write(ids, self._seed())
+        finally:
+            self.turns.append(self.reader.turn(ids, self.row.ids if self.row else [], calls=False).message())
+
+    def begin(self, text: str) -> list[Message]:
+        """The prompt that asks this, without the oldest turns where they do not fit; the history ends with the text.
+
+        Raises:
+            DataError: the text alone does not fit into the model's context.
+        """
+        kept = [*self.turns, {"role": "user", "content": text}]
+        ids = self._ids(self._prompt(kept))
+        while len(ids) > self._room() and (rest := _without_oldest(kept)):
+            kept, ids = rest, self._ids(self._prompt(rest))
+        self._refuse_too_long(ids)
+        dropped = len(self.turns) + 1 - len(kept)
+        if dropped:
+            self.notify(f"the context is full: the oldest {dropped} messages are forgotten")
+        self.turns = kept
+        return self._prompt(kept)
+
+    def write(self, ids: list[int], seed: int) -> Generator[str]:
+        """One turn behind these ids, in pieces; `row` and `pieces` hold what it was."""
+        settings, calls = self.settings, bool(self.tools) and not self.raw
+        limit = settings.max_thinking_tokens
+        opened = limit >= 0 and opens_thought(self.tokenizer, ids)
+        rows = stream_row(
             self.model,
             self.tokenizer,
             ids,
             max_new_tokens=settings.max_new_tokens,
             sampling=settings.sampling(),
+            stop_token_ids=list(self.reader.stops),
             seed=seed,
+            force=None if limit < 0 or self.raw else ThoughtLimit(self.tokenizer, limit, opened=opened),
         )
-        try:
-            for piece in pieces:
-                answer += piece
-                yield piece
-        finally:
-            if not self.raw:
-                self.turns.append({"role": "assistant", "content": answer})
+        reader = Reader(self.tokenizer, self.reader.stops, plain=True) if self.raw else self.reader
+        self.row, self.pieces = None, reader.pieces(ids, calls=calls)
+        for self.row in rows:
+            yield from self.pieces.next(self.row.ids, is_last=self.row.finish_reason is not None)
+
+    def keep(self, messages: list[Message]) -> None:
+        """What a prompt of `begin` has become."""
+        self.turns = messages[len(self._prompt([])) :]
+
+    def _seed(self) -> int:
+        # another seed for every turn: the same random numbers would favour the same words
+        return self.settings.seed + len(self.turns)
 
     def _raw_ids(self, text: str) -> list[int]:
         ids = render_text(self.tokenizer, text, add_eos=False).input_ids
         self._refuse_too_long(ids)
         return ids
 
-    def _chat_ids(self, text: str) -> list[int]:
-        """Drops the oldest turns, in pairs, until the rest and an answer fit."""
-        kept = [*self.turns, {"role": "user", "content": text}]
-        ids = self._render(kept)
-        while len(ids) > self._room() and len(kept) > 1:
-            kept = kept[2:]
-            ids = self._render(kept)
-        self._refuse_too_long(ids)
-        dropped = len(self.turns) + 1 - len(kept)
-        if dropped:
-            self.notify(f"the context is full: the oldest {dropped} messages are forgotten")
-        self.turns = kept
-        return ids
+    def _prompt(self, turns: list[Message]) -> list[Message]:
+        return [*([{"role": "system", "content": self.system}] if self.system else []), *turns]
 
-    def _render(self, turns: list[Message]) -> list[int]:
-        first = [{"role": "system", "content": self.system}] if self.system else []
-        return prompt_ids(self.tokenizer, [*first, *turns])
+    def _ids(self, messages: list[Message]) -> list[int]:
+        return prompt_ids(self.tokenizer, messages, tools=list(self.tools) or None)
 
     def _room(self) -> int:
         """Tokens of the prompt that leave room for an answer, at most a quarter of the context."""
@@ -133,3 +190,9 @@ class Conversation:
         if len(ids) > self._room():
             what = f"has {len(ids)} tokens, and the model's context leaves {self._room()} beside an answer"
             raise DataError("your message", what, "shorten it")
+
+
+def _without_oldest(turns: list[Message]) -> list[Message]:
+    """From the second message of the user's on; a call is never parted from its result."""
+    later = [place for place, turn in enumerate(turns) if turn["role"] == "user"][1:]
+    return turns[later[0] :] if later else []

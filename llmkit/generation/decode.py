@@ -35,6 +35,8 @@ class Row:
     finish_reason: Literal["stop", "length"] | None = None
     temperature: float | None = None
     """None: that of the batch's sampling."""
+    force: Callable[[list[int]], int | None] | None = None
+    """What the next token must be, from those so far; None: what is chosen."""
 
 
 def make_row(model: PreTrainedModel, index: int, prompt_ids: list[int], max_new_tokens: int, seed: int) -> Row:
@@ -87,7 +89,7 @@ def decode(
     Neighbouring rows with the same prompt share its first pass through the model.
 
     Args:
-        stop: may set `finish_reason` of rows that just got a token (for stop strings).
+        stop: may set `finish_reason` of rows that just got a token (for stop strings). So may whoever iterates.
     """
     stops = frozenset(stop_token_ids)
     prompts, owners = _distinct(rows)
@@ -102,6 +104,7 @@ def decode(
     temperatures_B = _temperatures(rows, sampling, model.device)
     for step in itertools.count():
         tokens_B = choose(logits_BV, uniforms_BN[:, step], sampling, temperatures_B)
+        _force(rows, tokens_B)
         _take(rows, tokens_B, logits_BV if logprobs else None, stops)
         if stop is not None:
             stop(rows)
@@ -166,6 +169,12 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
 def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
     """Any id will do, since padding is masked."""
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
+
+
+def _force(rows: list[Row], tokens_B: torch.Tensor) -> None:
+    for place, row in enumerate(rows):
+        if row.force is not None and (token := row.force(row.ids)) is not None:
+            tokens_B[place] = token
 
 
 def _take(rows: list[Row], tokens_B: torch.Tensor, logits_BV: torch.Tensor | None, stops: frozenset[int]) -> None:

@@ -11,13 +11,14 @@ import random
 import readline  # noqa: F401 - gives input() editing and history
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from llmkit.artifacts.manifest import FILE, Manifest, is_control
@@ -27,16 +28,22 @@ from llmkit.generation.conversation import Conversation, Settings
 from llmkit.modeling.load import load_config, load_model, load_tokenizer
 from llmkit.recipe.schema import KINDS
 from llmkit.stages.command import as_command
+from llmkit.stages.saying import check_tools, say
+from llmkit.stages.screen import Screen
+from llmkit.stages.tool_words import add_tool_options, tools_of
+from llmkit.tools.toolbox import Toolbox
+from llmkit.visible import visible
 
 HELP = """\
 /system TEXT   set the system prompt (alone: remove it) and begin anew
 /reset         forget the conversation
-/set NAME=N    temperature, top_k, top_p, min_p, max_new_tokens, seed (alone: show them)
+/set NAME=N    temperature, top_k, top_p, min_p, max_new_tokens, max_thinking_tokens, seed (alone: show them)
 /raw           switch between chat and plain text that the model goes on from
+/tools         the tools that it may call; `/tools off` and `/tools on`, which begin anew
+/think         the last reasoning; `/think on` shows it as it comes, `/think off` folds it
 /help          this list
 /exit          leave, as does Ctrl-D; Ctrl-C stops an answer"""
-COMMANDS = ("/system", "/reset", "/set", "/raw", "/help", "/exit")
-_BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+COMMANDS = ("/system", "/reset", "/set", "/raw", "/tools", "/think", "/help", "/exit")
 
 
 @as_command
@@ -44,11 +51,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
     args = _parser().parse_args(argv)
     console = Console(stderr=args.prompt is not None, highlight=False, soft_wrap=True)
-    conversation = start(args, console)
-    if args.prompt is not None:
-        say(conversation, args.prompt)
-    else:
-        converse(conversation, console)
+    with tools_of(args) as tools:
+        conversation = start(args, console)
+        check_tools(conversation, tools)
+        conversation.tools = tools.schemas
+        desk = Desk(conversation, tools, Screen(console), args.max_calls)
+        if args.prompt is not None:
+            desk.say(args.prompt)
+        else:
+            converse(desk, console)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A conversation, what it may call, and where it is shown."""
+
+    conversation: Conversation
+    tools: Toolbox
+    screen: Screen
+    max_calls: int
+
+    def say(self, text: str) -> None:
+        say(self.conversation, text, self.screen, self.tools, self.max_calls)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,29 +87,39 @@ def _parser() -> argparse.ArgumentParser:
     for name, kind in (("temperature", float), ("top-p", float), ("top-k", int), ("min-p", float)):
         parser.add_argument(f"--{name}", type=kind, help="default: the model's generation config, else greedy")
     parser.add_argument("--max-new-tokens", type=int, help=f"longest answer (default {Settings().max_new_tokens})")
+    parser.add_argument(
+        "--max-thinking-tokens", type=int, metavar="N", help="then its reasoning is ended (default: no limit)"
+    )
     parser.add_argument("--seed", type=int, help="makes sampled answers repeatable")
+    add_tool_options(parser)
     return parser
 
 
 def start(args: argparse.Namespace, console: Console) -> Conversation:
     """Load the model and put the options together. Raises ModelError, RunError or UserError."""
     transformers_logging.disable_progress_bar()
-    path = model_of(args.target, args.stage)
-    tokenizer = load_tokenizer(path)
-    stored = load_config(path).dtype
-    model = load_model(path, dtype=str(stored or torch.float32).removeprefix("torch."))
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model, tokenizer = load(args.target, args.stage)
     settings = Settings.of_model(model).changed(f"seed={random.randrange(2**31) if args.seed is None else args.seed}")
-    for name in ("temperature", "top_p", "top_k", "min_p", "max_new_tokens"):
-        if getattr(args, name) is not None:
-            settings = settings.changed(f"{name}={getattr(args, name)}")
     conversation = Conversation(model, tokenizer, settings, args.system, args.raw, notify=_notifier(console))
     if not conversation.has_template and not args.raw:
         conversation.notify("this model has no chat template: it goes on from your text as it stands (raw)")
         conversation.raw = True
     if conversation.raw and args.system:
         raise UserError("--system", "has no place in raw text", "write it into the text itself")
+    for name in ("temperature", "top_p", "top_k", "min_p", "max_new_tokens", "max_thinking_tokens"):
+        if getattr(args, name) is not None:
+            conversation.change(f"{name}={getattr(args, name)}")
     return conversation
+
+
+def load(target: str, stage: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model that `target` names, in the precision that it is stored in, on the GPU if there is one."""
+    path = model_of(target, stage)
+    tokenizer = load_tokenizer(path)
+    stored = load_config(path).dtype
+    model = load_model(path, dtype=str(stored or torch.float32).removeprefix("torch."))
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model, tokenizer
 
 
 def model_of(target: str, stage: str | None) -> str:
@@ -134,18 +168,18 @@ def _folder(stage: StageDir, manifest: Manifest) -> str:
     return str(stage.path / (manifest.model_dir or manifest.adapter_dir or ""))
 
 
-def converse(conversation: Conversation, console: Console) -> None:
+def converse(desk: Desk, console: Console) -> None:
     """Read, answer, until /exit or the end of input."""
-    console.print(f"{conversation.model.name_or_path} [dim](/help lists the commands)[/dim]", markup=True)
+    console.print(f"{desk.conversation.model.name_or_path} [dim](/help lists the commands)[/dim]", markup=True)
     for line in _lines(console):
         text = line.strip()
         try:
             if text == "/exit":
                 return
             if text.startswith("/"):
-                command(conversation, text, console)
+                command(desk, text, console)
             elif text:
-                say(conversation, text)
+                desk.say(text)
         except UserError as error:
             console.print(str(error), style="red", markup=False)
 
@@ -172,21 +206,9 @@ def _reader(on_terminal: bool) -> Callable[[], str]:
     return partial(input, "\x01\x1b[1;36m\x02> \x01\x1b[0m\x02" if on_terminal else "")
 
 
-def say(conversation: Conversation, text: str) -> None:
-    """Write the answer as it comes; Ctrl-C ends it and keeps what was written."""
-    with closing(conversation.ask(text)) as pieces:
-        try:
-            for piece in pieces:
-                sys.stdout.write(printable(piece))
-                sys.stdout.flush()
-        except KeyboardInterrupt:
-            sys.stdout.write(" [stopped]")
-    sys.stdout.write("\n")
-    sys.stdout.flush()
-
-
-def command(conversation: Conversation, text: str, console: Console) -> None:
+def command(desk: Desk, text: str, console: Console) -> None:
     """Raises UserError for an unknown command or a value that does not fit."""
+    conversation = desk.conversation
     word, _, rest = text.partition(" ")
     if word == "/system":
         conversation.system = rest.strip() or None
@@ -194,12 +216,16 @@ def command(conversation: Conversation, text: str, console: Console) -> None:
     elif word == "/reset":
         conversation.reset()
     elif word == "/set" and rest.strip():
-        conversation.settings = conversation.settings.changed(rest)
+        conversation.change(rest)
     elif word == "/set":
         shown = "  ".join(f"{name}={value}" for name, value in vars(conversation.settings).items())
         console.print(shown, markup=False)
     elif word == "/raw":
         _toggle_raw(conversation)
+    elif word == "/tools":
+        _tools(desk, rest.strip(), console)
+    elif word == "/think":
+        _think(desk.screen, rest.strip())
     elif word == "/help":
         console.print(HELP, markup=False)
     else:
@@ -214,13 +240,28 @@ def _toggle_raw(conversation: Conversation) -> None:
     conversation.notify("raw: the model goes on from your text" if conversation.raw else "chat")
 
 
-def printable(text: str) -> str:
-    """Without control characters, which could move the cursor, recolour or rename the terminal, or turn text round."""
-    return "".join(char for char in text if char in "\n\t" or not _is_control(ord(char)))
+def _tools(desk: Desk, asked: str, console: Console) -> None:
+    conversation, tools = desk.conversation, desk.tools.tools
+    if asked not in ("", "on", "off"):
+        raise UserError(f"/tools {asked}", "is no command", "give /tools, /tools on or /tools off")
+    if not tools:
+        raise UserError("/tools", "there are none", "start with --tools FILE or --tool python")
+    if asked:
+        conversation.tools = desk.tools.schemas if asked == "on" else ()
+        conversation.reset()
+    for tool in tools.values():
+        console.print(f"{tool.name}: {visible(tool.schema['function'].get('description', ''))}", markup=False)
+    if not conversation.tools:
+        console.print("off: `/tools on` begins anew with them", style="dim")
 
 
-def _is_control(code: int) -> bool:
-    return code < 0x20 or 0x7F <= code < 0xA0 or code in _BIDI
+def _think(screen: Screen, asked: str) -> None:
+    if asked not in ("", "on", "off"):
+        raise UserError(f"/think {asked}", "is no command", "give /think, /think on or /think off")
+    if asked:
+        screen.shows_thoughts = asked == "on"
+    else:
+        screen.say(visible(screen.thought) or "it has not reasoned yet")
 
 
 def _notifier(console: Console) -> Callable[[str], None]:

@@ -82,6 +82,8 @@ def talk(
     seed: int = 0,
     exact: bool = False,
     on_round: Callable[[int], None] = lambda left: None,
+    on_call: Callable[[Talk, Call | BadCall], None] = lambda one, call: None,
+    on_made: Callable[[Talk, Made], None] = lambda one, made: None,
 ) -> None:
     """Carries conversations to their ends.
 
@@ -91,6 +93,7 @@ def talk(
         exact: later turns see the tokens of earlier ones as they were written, and not as their text would be split
             again: what practice needs, which trains on the whole as on one sequence.
         on_round: called after each round with the number of conversations that go on.
+        on_call: called before the calls of a round are made, for each of them; `on_made` with what it gave.
 
     Raises:
         TemplateError: the tokenizer's template has no place for calls, or writes earlier turns anew where that must
@@ -110,10 +113,13 @@ def talk(
             turn = _turn(tokenizer, one, answer, schemas)
             if turn is not None:
                 wanted += ((one, call) for call in _calls(one, turn, answer, max_calls))
+        for one, call in wanted:
+            on_call(one, call)
         for (one, call), result in zip(wanted, tools.run([call for _, call in wanted]), strict=True):
             result = replace(result, text=f"{result.text}\n{one.planted}") if one.planted else result
             one.made.append(Made(call, result))
             one.messages.append(result.message())
+            on_made(one, one.made[-1])
         for one in left if exact else ():
             if one.ended is None:
                 added = _added(tokenizer, one.messages, schemas)

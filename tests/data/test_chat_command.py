@@ -2,14 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from helpers_script import script
+from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmkit.artifacts.manifest import Manifest, write_manifest
 from llmkit.chat.template import apply_template, load_template
 from llmkit.errors import DataError, RunError, UserError
 from llmkit.generation.conversation import Conversation, Settings
-from llmkit.stages.chat import main, model_of, printable, say
+from llmkit.generation.decode import Row
+from llmkit.stages.chat import main, model_of
+from llmkit.stages.saying import say
+from llmkit.stages.screen import Screen, printable
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +48,8 @@ def typed(monkeypatch, *lines: str) -> None:
 
 
 def test_history_is_what_the_next_turn_sees(conversation, monkeypatch):
-    seen: list[str] = []
-    real = conversation.tokenizer.decode
-
-    def stream(model, tokenizer, ids, **_):
-        seen.append(real(ids))
-        yield "fine"
-
-    monkeypatch.setattr("llmkit.generation.conversation.stream", stream)
+    conversation.tokenizer.eos_token = "<|im_end|>"
+    seen = script(monkeypatch, conversation.tokenizer, lambda prompt: "fine")
     conversation.system = "Be brief."
     assert "".join(conversation.ask("Hello")) == "fine"
     assert "".join(conversation.ask("And you?")) == "fine"
@@ -73,12 +73,12 @@ def test_the_oldest_turns_are_dropped_with_a_notice(conversation):
 
 
 def test_ctrl_c_keeps_what_was_written(conversation, monkeypatch, capsys):
-    def stream(*_, **__):
-        yield "It is"
+    def stream(model, tokenizer, ids, **_):
+        yield Row(0, ids, np.zeros(0), 9, tokenizer("It is").input_ids)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("llmkit.generation.conversation.stream", stream)
-    say(conversation, "What is 2 plus 3?")
+    monkeypatch.setattr("llmkit.generation.conversation.stream_row", stream)
+    say(conversation, "What is 2 plus 3?", Screen(Console()))
     assert capsys.readouterr().out == "It is [stopped]\n"
     assert conversation.turns[-1] == {"role": "assistant", "content": "It is"}
 

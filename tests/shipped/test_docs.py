@@ -22,6 +22,7 @@ HEAVY = {
     "llmkit eval": "tests/data/test_eval_command.py",
     "llmkit export": "tests/data/test_export.py",
     "llmkit chat": "tests/data/test_chat_command.py",
+    "llmkit serve": "serves until it is stopped: tests/data/test_serve.py",
     "accelerate launch": "tests/shipped/test_demo.py",
     "lm_eval": "tests/shipped/test_evals.py",
     "llmkit rank rollouts.jsonl": "serves until it is stopped: tests/shipped/test_rank_troubles.py",

@@ -11,15 +11,10 @@ Statuses: 400 no such thing, 409 decided already (with the state that counts), 4
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Callable
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -32,6 +27,7 @@ from llmkit.errors import RunError, UserError
 from llmkit.preference.page.gate import Gate
 from llmkit.preference.rankings import clean_name
 from llmkit.preference.session import DecisionRequest, Session, Stale, UndoRequest
+from llmkit.web import PALETTE, body_of, document, is_json
 
 LONGEST_BODY = 64 * 1024
 _HERE = "llmkit.preference.page"
@@ -39,7 +35,9 @@ _HERE = "llmkit.preference.page"
 
 def make_app(session: Session, token: str, port: int, rater: str, name: str) -> ASGIApp:
     """Args: rater: whom the page begins with. name: of the file of rankings; what the browser keeps stands under it."""
-    page, policy = _document(rater, name)
+    scripts = [(_HERE, f"{part}.js") for part in ("order", "drag", "talk", "show", "results", "rank")]
+    styles = [PALETTE, (_HERE, "rank.css")]
+    page, policy = document((_HERE, "rank.html.jinja"), styles, scripts, rater=rater, name=name)
 
     async def show(_: Request) -> Response:
         return HTMLResponse(page, headers={"content-security-policy": policy})
@@ -57,9 +55,9 @@ def make_app(session: Session, token: str, port: int, rater: str, name: str) -> 
         return await _post(request, UndoRequest, session.undo)
 
     async def _post(request: Request, kind: type[Any], call: Callable[[Any], Any]) -> Response:
-        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        if not is_json(request):
             return _said(415, "send application/json")
-        body = await _body(request)
+        body = await body_of(request, LONGEST_BODY)
         if body is None:
             return _said(413, f"more than {LONGEST_BODY} bytes")
         return await _answer(lambda: _called(session, body, kind, call))
@@ -69,16 +67,6 @@ def make_app(session: Session, token: str, port: int, rater: str, name: str) -> 
     routes += [Route("/results", results, methods=get)]
     routes += [Route("/decide", decide, methods=post), Route("/undo", undo, methods=post)]
     return Gate(Starlette(routes=routes), token, port)
-
-
-async def _body(request: Request) -> bytes | None:
-    """None: it is too long. No more of it than that is ever held."""
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > LONGEST_BODY:
-            return None
-    return body
 
 
 def _called(session: Session, body: bytes, kind: type[BaseModel], call: Callable[[Any], Any]) -> Any:
@@ -119,30 +107,3 @@ def _json(status: int, data: Any) -> Response:
     # a name may hold a lone surrogate, which UTF-8 cannot write
     text = json.dumps(data, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
     return Response(text, status, media_type="application/json")
-
-
-def _document(rater: str, name: str) -> tuple[str, str]:
-    """The page, and the policy under which a browser runs its own script and style and nothing else."""
-    style = _source("llmkit.report", "templates/palette.css") + _source(_HERE, "rank.css")
-    script = "\n".join(_source(_HERE, f"{part}.js") for part in ("order", "drag", "talk", "show", "results", "rank"))
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_source(_HERE, "rank.html.jinja"))
-    page = template.render(rater=rater, name=name, style=Markup(style), script=Markup(script))
-    rules = [
-        "default-src 'none'",
-        f"script-src '{_hash(script)}'",
-        f"style-src '{_hash(style)}'",
-        "connect-src 'self'",
-        "img-src data:",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    ]
-    return page, "; ".join(rules)
-
-
-def _source(package: str, name: str) -> str:
-    return files(package).joinpath(name).read_text("utf-8")
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()

@@ -7,22 +7,16 @@ page's own, so that no other page can post here. The answer to everything else i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from hmac import compare_digest
 from urllib.parse import parse_qs
 
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from llmkit.web import headers_of, values_of, with_headers
 
 TOKEN_HEADER = "x-llmkit-token"
 _REFUSED = "refused: open the address that `llmkit rank` printed"
-_HEADERS = {
-    "cache-control": "no-store",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "cross-origin-resource-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-}
 
 
 class Gate:
@@ -35,12 +29,12 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        headers = headers_of(scope)
         app = self._app if self._is_ours(headers, scope) else _refused()
-        await app(scope, receive, _with_headers(send))
+        await app(scope, receive, with_headers(send))
 
     def _is_ours(self, headers: list[tuple[str, str]], scope: Scope) -> bool:
-        host, origin, token = (_values(headers, name) for name in ("host", "origin", TOKEN_HEADER))
+        host, origin, token = (values_of(headers, name) for name in ("host", "origin", TOKEN_HEADER))
         if len(host) != 1 or host[0] not in self._hosts:
             return False
         if any(each != f"http://{host[0]}" for each in origin):
@@ -51,19 +45,5 @@ class Gate:
         return len(token) == 1 and compare_digest(token[0].encode(), self._token)
 
 
-def _values(headers: Iterable[tuple[str, str]], wanted: str) -> list[str]:
-    return [value for name, value in headers if name == wanted]
-
-
 def _refused() -> Response:
     return PlainTextResponse(_REFUSED + "\n", status_code=403)
-
-
-def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            found = [*message["headers"], *((name.encode(), value.encode()) for name, value in _HEADERS.items())]
-            message = {**message, "headers": found}
-        await send(message)
-
-    return sending

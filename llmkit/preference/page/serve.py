@@ -23,11 +23,9 @@ from urllib.parse import quote
 import uvicorn
 
 from llmkit.artifacts.files import disk_error
-from llmkit.errors import UserError
 from llmkit.preference.page.app import make_app
 from llmkit.preference.session import Session
-
-_LOOPBACK = "127.0.0.1"
+from llmkit.web import LOOPBACK, listen
 
 
 class Address:
@@ -37,7 +35,7 @@ class Address:
         self.port, self.token = port, token
 
     def url(self, rater: str) -> str:
-        return f"http://{_LOOPBACK}:{self.port}/?token={self.token}&rater={quote(rater)}"
+        return f"http://{LOOPBACK}:{self.port}/?token={self.token}&rater={quote(rater)}"
 
 
 def address_file(rankings: Path) -> Path:
@@ -105,17 +103,8 @@ def serve(session: Session, rankings: Path, rater: str, port: int | None, ready:
 def _listen(port: int | None, last: int) -> socket.socket:
     """What an open page has not sent yet waits in the browser for its own address: nothing is moved unasked."""
     wanted = last if port is None else port
-    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        found.bind((_LOOPBACK, wanted))
-    except OSError as error:
-        found.close()
-        whose = "" if port is not None else ", and a page that is still open sends what it has kept to no other"
-        cure = "end what uses it, or give `--port 0` for any that is free"
-        raise UserError(f"--port {wanted}", f"cannot be used ({error.strerror}){whose}", cure) from None
-    found.listen(128)
-    return found
+    whose = "" if port is not None else ", and a page that is still open sends what it has kept to no other"
+    return listen(LOOPBACK, wanted, whose)
 
 
 def _keep(rankings: Path, address: Address) -> None:

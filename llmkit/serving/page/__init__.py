@@ -1,0 +1,1 @@
+"""The page to chat: one document."""

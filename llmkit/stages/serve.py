@@ -1,0 +1,135 @@
+"""Serve a model over OpenAI's API, with a page to chat: what `llmkit serve` runs.
+
+python -m llmkit.stages.serve runs/tiny-assistant [--tool python] [--port 8000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from llmkit.errors import UserError
+from llmkit.stages.chat import load
+from llmkit.stages.command import as_command
+from llmkit.stages.hosting import Limits, ModelHost
+from llmkit.stages.tool_words import add_tool_options, tools_of
+
+KEY = "LLMKIT_API_KEY"
+_LOOPBACKS = ("127.0.0.1", "localhost", "::1")
+
+
+@as_command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Exit code 2 and one line for what the user can mend."""
+    args = _parser().parse_args(argv)
+    key = os.environ.get(KEY)
+    _check(args, key)
+    # they belong to an extra
+    from llmkit.web import listen
+
+    with ExitStack() as stack:
+        listening = stack.enter_context(listen(args.host, args.port))
+        tools = stack.enter_context(tools_of(args))
+        transformers_logging.disable_progress_bar()
+        model, tokenizer = load(args.target, args.stage)
+        limits = Limits(args.max_new_tokens, args.max_calls, args.max_rows, args.max_waiting)
+        host = ModelHost(model, tokenizer, tools, args.name or name_of(args.target, model), limits)
+        stack.callback(host.close)
+        if not tokenizer.chat_template:
+            print("this model has no chat template: it takes /v1/completions alone, the page cannot ask it")
+        serve(host, listening, args.host, key, _say)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llmkit serve", description="Serve a model over OpenAI's API, with a page to chat. Ends with Ctrl-C."
+    )
+    parser.add_argument(
+        "target", help="run folder (its last model), stage folder, model folder, package:folder or Hub id"
+    )
+    parser.add_argument("--stage", help="with a run folder: the stage whose model it is")
+    parser.add_argument("--host", default="127.0.0.1", help=f"default: this machine alone; others need {KEY}")
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="default: 8000; 0: any that is free")
+    parser.add_argument("--name", help="of the model in requests (default: the target's last word)")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=1024, metavar="N", help="of answers that set no limit (default: 1024)"
+    )
+    parser.add_argument("--max-rows", type=int, default=8, metavar="N", help="answers written at a time (default: 8)")
+    parser.add_argument("--max-waiting", type=int, default=64, metavar="N", help="requests that may wait (default: 64)")
+    add_tool_options(parser)
+    return parser
+
+
+def _check(args: argparse.Namespace, key: str | None) -> None:
+    if find_spec("starlette") is None or find_spec("uvicorn") is None:
+        raise UserError("llmkit serve", "starlette and uvicorn are not installed", 'pip install "llmkit[serve]"')
+    if not 0 <= args.port < 65536:
+        raise UserError("--port", f"is {args.port}", "give 0 to 65535")
+    for name in ("max_new_tokens", "max_rows"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')}", f"is {getattr(args, name)}", "give 1 or more")
+    if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key and key):
+        raise UserError(KEY, "is empty or holds what no header can", "give letters and digits")
+    if args.host not in _LOOPBACKS and key is None:
+        what = "others reach this address, and no key is set"
+        raise UserError(f"--host {args.host}", what, f"set {KEY} to a secret, which clients send as their API key")
+
+
+def name_of(target: str, model: PreTrainedModel) -> str:
+    """What requests call the model: the last word of a path or Hub id."""
+    path = Path(target).expanduser()
+    name = path.resolve().name if path.exists() else re.split(r"[/:]", target)[-1]
+    return name or str(model.config.model_type)
+
+
+def _say(url: str, name: str) -> None:
+    print(f"{name}: chat at {url}\nOpenAI's API at {url}v1; end with Ctrl-C", flush=True)
+
+
+def serve(host: ModelHost, listening: object, address: str, key: str | None, ready: Callable[[str, str], None]) -> None:
+    """Blocks until it is told to stop."""
+    import uvicorn
+
+    from llmkit.serving.app import make_app
+
+    port = listening.getsockname()[1]  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(host.limits.max_rows + host.limits.max_waiting, "request") as threads:
+        app = make_app(host, address, port, key, threads)
+        config = uvicorn.Config(
+            app,
+            access_log=False,
+            log_level="error",
+            ws="none",
+            lifespan="off",
+            server_header=False,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=2,
+        )
+        ready(f"http://{f'[{address}]' if ':' in address else address}:{port}/", host.name)
+        server = uvicorn.Server(config)
+        leave = server.handle_exit
+
+        def end(*signal: Any) -> None:
+            """Streams that are open end by themselves."""
+            host.pool.stop()
+            leave(*signal)
+
+        server.handle_exit = end  # type: ignore[method-assign]
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])  # type: ignore[list-item]
+        host.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The options of commands that name tools: `--tools FILE` and `--tool python --tool search:INDEX`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from llmkit.errors import Problem, RecipeError, UserError
+from llmkit.recipe.source import Source, read_yaml
+from llmkit.recipe.tools import Tools, ToolSpec
+from llmkit.tools.toolbox import Toolbox, open_tools
+
+MAX_CALLS = 8
+_TOOLS: TypeAdapter[list[ToolSpec]] = TypeAdapter(Tools)
+
+
+def add_tool_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tools", type=Path, metavar="FILE", help="YAML with a list `tools:`, as in a recipe")
+    parser.add_argument(
+        "--tool",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="python, calculator, search:INDEX or package.module:function; may be given several times",
+    )
+    parser.add_argument(
+        "--max-calls", type=int, default=MAX_CALLS, metavar="N", help=f"calls of one answer (default {MAX_CALLS})"
+    )
+
+
+def tools_of(args: argparse.Namespace) -> Toolbox:
+    """The tools that both options name, opened. Raises UserError, each with its place."""
+    if args.max_calls < 1:
+        raise UserError("--max-calls", f"is {args.max_calls}", "give 1 or more")
+    named = _of_file(args.tools) if args.tools is not None else []
+    return open_tools([*named, *_of_words(args.tool)])
+
+
+def _of_file(path: Path) -> list[ToolSpec]:
+    source = read_yaml(path.expanduser())
+    if list(source.data) != ["tools"]:
+        raise UserError(str(path), f"holds {', '.join(source.data) or 'nothing'}", "give one list, `tools:`")
+    return _valid(source.data["tools"], source)
+
+
+def _of_words(words: Sequence[str]) -> list[ToolSpec]:
+    items: list[Any] = []
+    for word in words:
+        name, _, rest = word.partition(":")
+        if name == "search" and not rest:
+            raise UserError("--tool search", "needs an index", "give search:FOLDER, made by `llmkit index`")
+        items.append({"name": name, "index": rest} if name == "search" else word)
+    return _valid(items, Source(None, {(): "--tool"}))
+
+
+def _valid(items: Any, source: Source) -> list[ToolSpec]:
+    try:
+        return _TOOLS.validate_python(items)
+    except ValidationError as error:
+        raise RecipeError([_problem(each, source) for each in error.errors()]) from None
+
+
+def _problem(error: Any, source: Source) -> Problem:
+    where = [source.where(("tools", *error["loc"])), *map(str, error["loc"][2:])]
+    return Problem(" ".join(where), error["msg"].removeprefix("Value error, "))
