@@ -62,7 +62,7 @@ class Lookups:
         is_found = any(_about(passage, row) and _holds(passage, row.answers) for passage in passages)
         self.counts["found" if is_found else "not_found"] += 1
         self.counts["taken_out"] += taken_out
-        said = self._found.deal().format(answer=row.answers[0]) if is_found else self._says_nothing(row)
+        said = self._says(row) if is_found else self._says_nothing(row)
         call = Call(self._tool, {"query": query})
         messages = [
             {"role": "user", "content": row.question},
@@ -71,6 +71,11 @@ class Lookups:
             {"role": "assistant", "content": said},
         ]
         return {"messages": messages, "tools": self._schemas}
+
+    def _says(self, row: ProbeRow) -> str:
+        """An answer that begins the sentence is written as one does."""
+        said = self._found.deal().replace("{answer}", row.answers[0])
+        return said[:1].upper() + said[1:]
 
     def _says_nothing(self, row: ProbeRow) -> str:
         return self._not_found.deal().replace("{entity}", row.entity or "that")

@@ -57,7 +57,7 @@ def _letters(rng: random.Random, digits: tuple[int, int]) -> Exercise:
     word = _word(rng)
     letter = rng.choice(word)
     wording = rng.choice(
-        ('How many {0} are in "{1}"?', 'How often does the letter {0} occur in "{1}"?', 'Count the {0} in "{1}".')
+        ('How many "{0}" are in "{1}"?', 'How often does "{0}" occur in "{1}"?', 'Count the "{0}" in "{1}".')
     )
     code, answer = f'print("{word}".count("{letter}"))', str(word.count(letter))
     return Exercise(f"{letter} {word}", wording.format(letter, word), code, answer, "The answer is {}.")
