@@ -19,7 +19,7 @@ from lm_eval.tasks.manager import TaskDict
 
 from llmkit.artifacts.shipped import shipped
 from llmkit.errors import DataError
-from llmkit.online import answers, cache_only
+from llmkit.online import answers, cache_only, refusal
 from llmkit.recipe.schema import EvalSpec
 
 _FILE_FORMATS = ("json", "csv", "parquet", "text", "arrow")
@@ -43,16 +43,23 @@ def load_task(spec: EvalSpec, *, raw: bool, seed: int) -> TaskDict:
     with cache_only(needs_hub and not _hub_answers()):
         try:
             loaded = manager.load([spec.task])
-        except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
-            cure = "check the network and the data set's name; data that was loaded before is found in the cache"
-            raise DataError(where, f"its data cannot be had ({_first_line(error)})", cure) from error
         except Exception as error:
-            what = f"it cannot be built ({type(error).__name__}: {_first_line(error)})"
-            raise DataError(where, what, "mend its YAML file or the functions that it names") from error
+            raise DataError(where, *_why(error)) from error
     for task in loaded["tasks"].values():
         _check(task)
         _set_fewshot(task, spec.num_fewshot, seed)
     return loaded
+
+
+def _why(error: Exception) -> tuple[str, str]:
+    refused = refusal(error, "data set", None)
+    if refused:
+        return f"its data cannot be had: {refused[0]}", refused[1]
+    if isinstance(error, (ConnectionError, datasets.exceptions.DatasetNotFoundError)):
+        cure = "check the network and the data set's name; data that was loaded before is found in the cache"
+        return f"its data cannot be had ({_first_line(error)})", cure
+    what = f"it cannot be built ({type(error).__name__}: {_first_line(error)})"
+    return what, "mend its YAML file or the functions that it names"
 
 
 def _manager_with(spec: EvalSpec) -> TaskManager:
