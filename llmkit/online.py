@@ -10,10 +10,10 @@ from unittest.mock import patch
 
 import datasets
 import huggingface_hub
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
     GatedRepoError,
     HfHubHTTPError,
-    HTTPError,  # type: ignore[attr-defined]
+    HTTPError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
