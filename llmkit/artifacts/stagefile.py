@@ -56,6 +56,11 @@ class StageFile(BaseModel):
         return self.run.seed if self.stage.seed is None else self.stage.seed
 
     @property
+    def revision(self) -> str | None:
+        """Of the input model on the Hub; None where it is another stage's."""
+        return self.model.revision if self.parent is None else None
+
+    @property
     def dir(self) -> StageDir:
         return StageDir(Path(self.stage_dir))
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from urllib.error import URLError
 
 import datasets
 import lm_eval.tasks
@@ -24,7 +23,7 @@ from llmkit.errors import DataError
 from llmkit.evaluate.code import refuse_unsafe, sandboxed, unsafe
 from llmkit.evaluate.fewshot import reported
 from llmkit.evaluate.local import local_data
-from llmkit.online import answers, cache_only
+from llmkit.online import answers, cache_only, refusal
 from llmkit.recipe.schema import EvalSpec
 
 _FILE_FORMATS = ("json", "csv", "parquet", "text", "arrow")
@@ -53,16 +52,23 @@ def load_task(spec: EvalSpec, *, raw: bool, seed: int) -> TaskDict:
             raise
         except ModuleNotFoundError as error:
             raise DataError(where, f"it needs the package {error.name}", f"pip install {error.name}") from error
-        except (ConnectionError, URLError, datasets.exceptions.DatasetNotFoundError) as error:
-            cure = "check the network and the data set's name, or name a folder that has it as 'data'"
-            raise DataError(where, f"its data cannot be had ({_first_line(error)})", cure) from error
         except Exception as error:
-            what = f"it cannot be built ({type(error).__name__}: {_first_line(error)})"
-            raise DataError(where, what, "mend its YAML file or the functions that it names") from error
+            raise DataError(where, *_why(error)) from error
     for task in loaded["tasks"].values():
         _check(task, spec)
         _set_fewshot(task, spec.num_fewshot, seed)
     return loaded
+
+
+def _why(error: Exception) -> tuple[str, str]:
+    refused = refusal(error, "data set", None)
+    if refused:
+        return f"its data cannot be had: {refused[0]}", refused[1]
+    if isinstance(error, (ConnectionError, URLError, datasets.exceptions.DatasetNotFoundError)):
+        cure = "check the network and the data set's name, or name a folder that has it as 'data'"
+        return f"its data cannot be had ({_first_line(error)})", cure
+    what = f"it cannot be built ({type(error).__name__}: {_first_line(error)})"
+    return what, "mend its YAML file or the functions that it names"
 
 
 def _manager_with(spec: EvalSpec) -> TaskManager:

@@ -15,12 +15,13 @@ from llmkit.recipe.parts import PeftSpec
 
 
 def lora_config(
-    spec: PeftSpec, model: PreTrainedModel, token_ids: list[int], task_type: str = "CAUSAL_LM"
+    spec: PeftSpec, model: PreTrainedModel, token_ids: list[int], revision: str | None, task_type: str = "CAUSAL_LM"
 ) -> LoraConfig:
     """Of a model that writes, or ("SEQ_CLS") of one that scores, whose head peft then trains and saves whole.
 
     Args:
         token_ids: rows of the chat template's tokens, trained whole, since a base model never learned them.
+        revision: of the base on the Hub, kept with the adapter: it fits those weights alone.
     """
     rows: dict[str, list[int]] | None = None
     if token_ids:
@@ -35,6 +36,7 @@ def lora_config(
         use_dora=spec.method == "dora",
         trainable_token_indices=rows,
         task_type=task_type,
+        revision=revision,
     )
 
 

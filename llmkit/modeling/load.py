@@ -139,8 +139,9 @@ def _with_adapter(path: Path, dtype: str, attn_implementation: str | None) -> Pr
     # imports bitsandbytes and takes seconds, which stages without an adapter save
     from peft import PeftConfig, PeftModel
 
-    base = PeftConfig.from_pretrained(path).base_model_name_or_path
-    model = load_model(base, dtype=dtype, attn_implementation=attn_implementation)
+    config = PeftConfig.from_pretrained(path)
+    options = {"dtype": dtype, "attn_implementation": attn_implementation, "revision": config.revision}
+    model = load_model(config.base_model_name_or_path, **options)
     num_tokens = len(load_tokenizer(str(path)))
     if num_tokens > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(num_tokens, mean_resizing=False)

@@ -167,7 +167,7 @@ def build_trainer(
             train_dataset=rows.train.dataset,
             eval_dataset={name: built.dataset for name, built in rows.heldout.items()} or None,
             processing_class=tokenizer,
-            peft_config=lora_config(stage.peft, model, token_ids) if stage.peft else None,
+            peft_config=lora_config(stage.peft, model, token_ids, worker.file.revision) if stage.peft else None,
         )
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"stage '{stage.name}': trainer", str(error).strip().splitlines()[0]) from error

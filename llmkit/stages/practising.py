@@ -249,7 +249,7 @@ def build_trainer(worker: Worker, args: Any, prepared: Prepared, kind: type[Any]
             args=args,
             train_dataset=datasets.Dataset.from_dict({"prompt": [""] * length}),
             processing_class=tokenizer,
-            peft_config=lora_config(peft, model, token_ids) if peft else None,
+            peft_config=lora_config(peft, model, token_ids, worker.file.revision) if peft else None,
             practice=practice,
         )
     except (ValueError, NotImplementedError) as error:

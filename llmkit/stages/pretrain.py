@@ -42,7 +42,8 @@ def run(worker: Worker) -> Manifest:
     model = build_model(worker, stage, tokenizer)
     fit_model(model, tokenizer, new_tokens)
     if stage.peft:
-        model = get_peft_model(model, lora_config(stage.peft, model, tokenizer.convert_tokens_to_ids(new_tokens)))
+        token_ids = tokenizer.convert_tokens_to_ids(new_tokens)
+        model = get_peft_model(model, lora_config(stage.peft, model, token_ids, worker.file.revision))
         if args.gradient_checkpointing:
             model.enable_input_require_grads()
     collator = collator_for(worker, tokenizer, model)

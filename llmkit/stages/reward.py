@@ -149,7 +149,7 @@ class Member:
                 train_dataset=rows,
                 data_collator=RankingCollator(self.tokenizer.pad_token_id, _multiple(args)),
                 processing_class=self.tokenizer,
-                peft_config=lora_config(self.stage.peft, model, self._token_ids(), "SEQ_CLS")
+                peft_config=lora_config(self.stage.peft, model, self._token_ids(), self.worker.file.revision, "SEQ_CLS")
                 if self.stage.peft
                 else None,
                 loss=self.stage.loss,

@@ -48,7 +48,7 @@ def run(worker: Worker) -> Manifest:
         data_collator=collator,
         train_dataset=rows.train.dataset,
         processing_class=tokenizer,
-        peft_config=lora_config(stage.peft, model, token_ids) if stage.peft else None,
+        peft_config=lora_config(stage.peft, model, token_ids, revision) if stage.peft else None,
     )
     if stage.peft:
         let_fused_head_read(trainer.model.get_base_model())

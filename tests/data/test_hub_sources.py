@@ -9,22 +9,22 @@ from pathlib import Path
 import pytest
 import torch
 from loopback_hub import LoopbackHub
+from peft import get_peft_model
+from safetensors.torch import save
 from transformers import AutoModelForCausalLM
 
 from llmkit.data.sources import read_source
 from llmkit.errors import DataError, ModelError
+from llmkit.evaluate.tasks import load_task
 from llmkit.modeling import load
-from llmkit.recipe.parts import DataSource
+from llmkit.modeling.adapter import lora_config
+from llmkit.recipe.parts import DataSource, PeftSpec
+from llmkit.recipe.schema import EvalSpec
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "Yes."}]} for i in range(7)
 ]
 JSONL = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
-
-
-@pytest.fixture(autouse=True)
-def unasked(hub: LoopbackHub) -> None:
-    load._on_hub.cache_clear()
 
 
 @pytest.fixture
@@ -59,6 +59,21 @@ def test_a_model_of_a_revision(hub: LoopbackHub, model_dir: Path, files: dict[st
         assert len(load.load_tokenizer("me/base", revision)) == len(load.load_tokenizer(str(model_dir)))
     assert "Unrecognized model" in model_error("me/base"), "of the newest commit"
     assert not hub.unserved and not hub.leaks()
+
+
+def test_an_adapter_stays_on_the_weights_that_it_was_trained_on(
+    hub: LoopbackHub, files: dict[str, bytes], tmp_path: Path
+):
+    first = hub.put("me/base", files)
+    hub.repo("me/base").tags["v1"] = first
+    model = load.load_model("me/base", revision="v1")
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    get_peft_model(model, lora_config(PeftSpec(), model, [], "v1")).save_pretrained(tmp_path)
+    load.load_tokenizer("me/base", "v1").save_pretrained(tmp_path)
+    moved = save({name: tensor + 1 for name, tensor in weights.items()}, metadata={"format": "pt"})
+    hub.put("me/base", {"model.safetensors": moved})
+    found = load.load_model(str(tmp_path)).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
 
 
 def test_a_model_that_the_cache_holds_is_loaded_while_the_hub_is_busy(hub: LoopbackHub, files: dict[str, bytes]):
@@ -171,3 +186,20 @@ def test_what_goes_wrong_with_a_data_set(hub, waits, fault: tuple, words: list[s
     assert all(word in said for word in words), said
     hub.faults.clear()
     assert rows("me/chats") == ROWS
+
+
+def test_a_task_whose_data_lie_on_the_hub(hub: LoopbackHub, tmp_path: Path):
+    hub.put("me/sums", {"test.jsonl": b'{"ask": "1+1=", "sum": "2"}\n' * 3}, kind="dataset")
+    (tmp_path / "sums.yaml").write_text(
+        "{task: sums, dataset_path: me/sums, test_split: test, output_type: generate_until,"
+        " doc_to_text: '{{ask}}', doc_to_target: '{{sum}}', metric_list: [{metric: exact_match}]}"
+    )
+    spec = EvalSpec(task="sums", include_path=str(tmp_path))
+    hub.fail("GET", "/api/datasets/*", 401, times=99)
+    with pytest.raises(
+        DataError, match=r"task sums: its data cannot be had: the Hub does not accept your token; log in"
+    ):
+        load_task(spec, raw=True, seed=1)
+    hub.faults.clear()
+    assert len(load_task(spec, raw=True, seed=1)["tasks"]["sums"].dataset["test"]) == 3
+    assert not hub.leaks()

@@ -5,6 +5,7 @@ huggingface_hub and datasets read the environment once, when they are imported: 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,8 +38,7 @@ def redirect(patch: pytest.MonkeyPatch, hub: LoopbackHub, home: Path) -> None:
     """Has the client of this process ask `hub`, as the environment would have done at its start."""
     import datasets
     import huggingface_hub
-    from huggingface_hub.hf_file_system import HfFileSystem
-    from huggingface_hub.utils import _http, close_session
+    from huggingface_hub.utils import _http
 
     constants, config = huggingface_hub.constants, datasets.config
     patch.setattr(constants, "ENDPOINT", hub.endpoint)
@@ -59,24 +59,30 @@ def redirect(patch: pytest.MonkeyPatch, hub: LoopbackHub, home: Path) -> None:
     patch.setattr(config, "HUB_DATASETS_URL", f"{hub.endpoint}/datasets/{{repo_id}}/resolve/{{revision}}/{{path}}")
     patch.setattr(config, "HF_HUB_OFFLINE", False)
     patch.setattr(config, "HF_DATASETS_CACHE", home / "datasets")
+    _forget()
+
+
+def _forget() -> None:
+    """What this process keeps of the Hub that it asked before."""
+    from huggingface_hub.hf_file_system import HfFileSystem
+    from huggingface_hub.utils import close_session
+
     HfFileSystem.clear_instance_cache()
     close_session()
+    if loader := sys.modules.get("llmkit.modeling.load"):
+        loader._on_hub.cache_clear()
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
     """A fresh Hub of its own; this process and its children talk to it. Its own mistakes fail the test."""
-    from huggingface_hub.hf_file_system import HfFileSystem
-    from huggingface_hub.utils import close_session
-
     home = tmp_path / "hf_home"
     with LoopbackHub() as served:
         redirect(monkeypatch, served, home)
         for name, value in environment(served, home).items():
             monkeypatch.setenv(name, value)
         yield served
-        HfFileSystem.clear_instance_cache()
-        close_session()
+        _forget()
     assert not served.broken, served.broken[0]
 
 
