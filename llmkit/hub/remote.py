@@ -77,7 +77,7 @@ def look(api: HfApi, package: Package, branch: str) -> Found | None:
             has_branch = False
         refs = api.list_repo_refs(package.repo_id, repo_type=package.repo_type)
         tags = {tag.name: tag.target_commit for tag in refs.tags}
-        return Found(str(info.sha), private, _hashes(info.siblings or []), tags, has_branch)
+        return Found(str(info.sha), private, _hashes(getattr(info, "siblings", None) or []), tags, has_branch)
 
 
 def _hashes(siblings: Sequence[object]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from helpers_hub import ROWS, finished_run, ready, small_folder, spec
 from huggingface_hub import HfApi, ModelCard, snapshot_download
 from loopback_hub import LoopbackHub
 
+from llmkit.artifacts.files import read_json, write_json
 from llmkit.artifacts.rundir import RunDir
 from llmkit.artifacts.stagefile import StageFile, write_stage_file
 from llmkit.errors import RunError
@@ -366,3 +368,56 @@ def test_every_snippet_of_a_card_runs(
     assert (folder / "recipe.yaml").is_file() and "messages" in capsys.readouterr().out
     assert ModelCard.load(MODEL[0]).data.model_name == "assistant"
     assert not hub.leaks()
+
+
+def adapter_of(run: RunDir, base: str, model_dir: Path) -> Path:
+    """Turns the stage's model into a LoRA adapter on `base`."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    stage = run.path / "02-sft"
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(model_dir),
+        LoraConfig(target_modules="all-linear", init_lora_weights=False),
+    )
+    model.peft_config["default"].base_model_name_or_path = base
+    model.save_pretrained(stage / "adapter")
+    AutoTokenizer.from_pretrained(stage / "model").save_pretrained(stage / "adapter")
+    shutil.rmtree(stage / "model")
+    changes = {"model_dir": None, "adapter_dir": "adapter"}
+    write_json(stage / "manifest.json", read_json(stage / "manifest.json") | changes)
+    return stage / "adapter"
+
+
+def test_an_adapter_goes_up_as_it_is_or_merged(hub: LoopbackHub, tmp_path: Path, model_dir: Path):
+    import torch
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoModelForCausalLM
+
+    run = finished_run(tmp_path, model_dir)
+    hub.put("me/base", {path.name: path.read_bytes() for path in model_dir.iterdir()})
+    folder = adapter_of(run, "me/base", model_dir)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    wanted = AutoPeftModelForCausalLM.from_pretrained(folder)(ids).logits
+
+    made = ready(run, tmp_path / "scratch")
+    send(made.packages, spec())
+    assert {"adapter_model.safetensors", "adapter_config.json"} <= hub.files(MODEL[0]).keys()
+    (code,) = (code for language, code in snippets(hub.files(MODEL[0])["README.md"].decode()) if language == "python")
+    exec(compile(code, "card", "exec"), {})
+
+    own = spec(repo_id="me/merged", merged=True)
+    send(ready(run, tmp_path / "scratch", own).packages, own)
+    merged = AutoModelForCausalLM.from_pretrained("me/merged")
+    assert torch.allclose(merged(ids).logits, wanted, atol=1e-4)
+    assert "adapter_config.json" not in hub.files("me/merged")
+
+
+def test_the_snippet_of_a_model_without_a_template_runs(hub: LoopbackHub, tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir)
+    (run.path / "02-sft/model/chat_template.jinja").unlink()
+    own = spec(datasets=False)
+    send(ready(run, tmp_path / "scratch", own).packages, own)
+    found = snippets(hub.files(MODEL[0])["README.md"].decode())
+    assert [language for language, _ in found] == ["python", "bash"] and "Once upon a time" in found[0][1]
+    exec(compile(found[0][1], "card", "exec"), {})
