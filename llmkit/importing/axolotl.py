@@ -61,6 +61,7 @@ def _kind(draft: Draft) -> str:
         draft.moved(("rl",), "kind", f"{found}, loss_type: ipo" if rl == "ipo" else found)
         return found
     sets = draft.get("datasets", [])
+    sets = sets if isinstance(sets, list) else []
     plain = [isinstance(item, dict) and item.get("type") in ("completion", "pretrain") for item in sets]
     return "pretrain" if draft.get("pretraining_dataset") or (plain and all(plain)) else "sft"
 
@@ -151,9 +152,15 @@ def _rewards(draft: Draft) -> None:
     if not isinstance(inner, dict) or draft.kind not in PRACTICE:
         draft.list_all({"trl": "only GRPO reads it"})
         return
-    names, weights = inner.get("reward_funcs") or [], inner.get("reward_weights")
-    weights = weights or [1.0] * len(names)
-    if not names or len(names) != len(weights) or not all("." in str(name) for name in names):
+    names = inner.get("reward_funcs")
+    names = names if isinstance(names, list) else [names] if names else []
+    weights = inner.get("reward_weights") or [1.0] * len(names)
+    if (
+        not names
+        or not isinstance(weights, list)
+        or len(names) != len(weights)
+        or not all("." in str(name) for name in names)
+    ):
         raise draft.refuse(("trl", "reward_funcs"), "needs functions, written module.function, and a weight for each")
     paths = [f"{str(name).rpartition('.')[0]}:{str(name).rpartition('.')[2]}" for name in names]
     draft.stage["rewards"] = [{"path": path, "weight": as_number(w)} for path, w in zip(paths, weights, strict=True)]
@@ -165,7 +172,7 @@ def _rewards(draft: Draft) -> None:
 def _options(draft: Draft) -> None:
     """Options whose values have other names."""
     optimizer = draft.get("optimizer")
-    if optimizer in _OPTIMIZERS:
+    if isinstance(optimizer, str) and optimizer in _OPTIMIZERS:
         draft.set_trainer("optim", _OPTIMIZERS[optimizer], ("optimizer",))
     if draft.get("gradient_checkpointing") in ("unsloth", "offload", "offload_disk"):
         draft.set_trainer("gradient_checkpointing", True, ("gradient_checkpointing",), "without offloading")

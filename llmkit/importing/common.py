@@ -216,7 +216,7 @@ def heldout_slice(split: str, rows: int, percent: int) -> tuple[str, str]:
 def set_aside(draft: Draft, sources: list[dict[str, Any]], size: Any, loc: Loc) -> None:
     """Takes the first rows of each source that is not sliced out of training: a share (below 1) or a count in all."""
     size = as_number(size)
-    if isinstance(size, bool) or not isinstance(size, (int, float)) or size < 0:
+    if isinstance(size, bool) or not isinstance(size, (int, float)) or not 0 <= size < float("inf"):
         raise draft.refuse(loc, f"{size!r:.40} is no share and no number of rows")
     whole = [source for source in sources if "[" not in source.get("split", "train")]
     if not whole or not size:

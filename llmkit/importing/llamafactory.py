@@ -168,7 +168,7 @@ def _aside(draft: Draft) -> None:
 def _options(draft: Draft) -> None:
     """Options whose values have other names."""
     attention = draft.get("flash_attn")
-    if attention in _ATTENTION:
+    if isinstance(attention, str) and attention in _ATTENTION:
         draft.model["attn_implementation"] = _ATTENTION[attention]
         draft.moved(("flash_attn",), "model.attn_implementation")
     draft.list_all({"flash_attn": "transformers chooses"})

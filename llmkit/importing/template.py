@@ -102,7 +102,7 @@ def _proved(source: str, text: str) -> str | None:
         return None
     spans = re.findall(f"{_OPEN}(.*?){_CLOSE}", after, flags=re.DOTALL)
     wanted = [message["content"] for message in messages if message["role"] == "assistant"]
-    stops = {span.removeprefix(content) for span, content in zip(spans, wanted, strict=False)}
+    stops: set[str] = {span.removeprefix(content) for span, content in zip(spans, wanted, strict=False)}
     if len(spans) != len(wanted) or len(stops) != 1 or not stops & {"\x04eos", *_TOKEN.findall(source)}:
         return None
     return stops.pop()

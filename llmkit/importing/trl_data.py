@@ -68,7 +68,7 @@ def _list(value: Any) -> list[Any]:
 def _weighted(draft: Draft, source: dict[str, Any], share: Any, loc: Loc, to: str) -> list[dict[str, Any]]:
     """A source of which a share of the rows is used: a slice of whole percents, at least 1."""
     share = 1.0 if share is None else as_number(share)
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or share < 0:
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < float("inf"):
         raise draft.refuse(loc, f"{share!r:.40} is no share of the rows")
     if share == 0:
         draft.listed(loc, "a share of 0: the data set is left out")
@@ -104,7 +104,7 @@ def _listed_sets(draft: Draft, loc: Loc, sets: list[Any], path: str, config: str
         source |= _format(draft, item.get("columns"))
         kept = _weighted(draft, source, item.get("weight"), (*here, "weight"), f"{to}.split")
         if item.get("fraction") is not None:
-            source["fraction"] = item["fraction"]
+            source["fraction"] = _fraction(draft, (*here, "fraction"), item["fraction"])
         fates = {path: f"{to}.path", config: f"{to}.name", "split": f"{to}.split", "fraction": f"{to}.fraction"}
         for key, place in fates.items():
             if not kept:
@@ -120,6 +120,13 @@ def _listed_sets(draft: Draft, loc: Loc, sets: list[Any], path: str, config: str
         raise draft.refuse(loc, "leaves no data set to train on")
     _normalise(sources)
     return sources
+
+
+def _fraction(draft: Draft, loc: Loc, value: Any) -> float:
+    number = as_number(value)
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < float("inf"):
+        raise draft.refuse(loc, f"{value!r:.40} is no share of the mixture", "give a number above 0")
+    return float(number)
 
 
 def _normalise(sources: list[dict[str, Any]]) -> None:

@@ -268,3 +268,29 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="is there already"):
         write(made, Path("sft.yaml"), tmp_path / "recipe.yaml")
     assert (tmp_path / "recipe.yaml").read_text() == "mine\n"
+
+
+ODD: list[Any] = [5, "x:y", [1, {"a": [2]}], {"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("axolotl/qlora-1b-gdpo", "rl trl datasets optimizer val_set_size bf16 seed"),
+        ("axolotl/qlora-fsdp-70b", "datasets adapter lora_r saves_per_epoch deepspeed fsdp_config plugins"),
+        ("llamafactory/llama3_lora_dpo", "dataset template lora_target pref_loss interleave_probs flash_attn val_size"),
+        ("open-r1/Qwen2.5-Math-7B-grpo", "dataset_name reward_funcs reward_weights num_processes system_prompt"),
+        ("trl/mixture-sft", "datasets test_split_size env use_peft eval_strategy loss_type"),
+        ("alignment-handbook/zephyr-7b-gemma-dpo-config_full", "dataset_mixer dataset_splits beta loss_type"),
+    ],
+)
+def test_odd_values_are_taken_or_refused_and_no_key_vanishes(tmp_path: Path, name: str, names: str) -> None:
+    data = yaml.safe_load((FOREIGN / f"{name}.yaml").read_text(encoding="utf-8"))
+    for key in names.split():
+        for value in ODD:
+            changed = {**data, key: value}
+            try:
+                made = from_text(tmp_path, yaml.safe_dump(changed, sort_keys=False), name.partition("/")[0])
+            except RecipeError:
+                continue
+            assert Counter(entry.key for entry in made.entries) == Counter(keys(changed)), (key, value)
