@@ -74,7 +74,7 @@ def _sets(draft: Draft, key: str, place: str = "data") -> list[dict[str, Any]]:
 def _source(draft: Draft, loc: Loc, item: Any, to: str) -> dict[str, Any]:
     if not isinstance(item, dict) or not item.get("path"):
         raise draft.refuse(loc, "is no data set with a path")
-    source = {"path": common.safe_path(draft, (*loc, "path"), item["path"])}
+    source: dict[str, Any] = {"path": common.safe_path(draft, (*loc, "path"), item["path"])}
     files = item.get("data_files")
     if files:
         files = files if isinstance(files, list) else [files]

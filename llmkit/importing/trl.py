@@ -116,11 +116,12 @@ def template(draft: Draft, key: str = "chat_template") -> None:
     elif "{" not in text:
         draft.listed((key,), f"'{text}': set `model.chat_template` to a shipped template or a .jinja file")
     else:
-        source, problem = marked(text)
+        source, problem = marked(text, draft.get("eos_token") if isinstance(draft.get("eos_token"), str) else None)
         name = draft.foreign.path.stem if not draft.options.target else draft.options.target.rpartition("/")[2]
         file = f"{name.removesuffix('.yaml').removesuffix('.yml')}.jinja"
         draft.files[file] = source
         folder = draft.options.target.rpartition("/")[0]
         draft.model["chat_template"] = f"{folder}/{file}" if folder else file
-        same = "as it is" if source == text else "with {% generation %} marks, proved to render the same"
+        own = "as it is" if source == text else "with a header that names its stop token"
+        same = own if "generation" in text else "with {% generation %} marks, proved to render the same"
         draft.moved((key,), "model.chat_template", f"a file beside the recipe, {UNMARKED if problem else same}")
