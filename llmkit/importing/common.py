@@ -167,6 +167,8 @@ def _value(name: str, value: Any) -> Any:
     """As today's TRL takes it. YAML 1.1 reads `save_strategy: no` as false."""
     if name.endswith("_strategy") and value is False:
         return "no"
+    if name == "packing_strategy" and value == "ffd":
+        return "bfd"  # first fit became best fit
     if name == "scale_rewards" and isinstance(value, bool):
         return "group" if value else "none"
     return as_number(value) if name in NUMBERS else value

@@ -117,6 +117,8 @@ def test_old_names_become_today_s() -> None:
     assert (model["dtype"], model["attn_implementation"]) == ("bfloat16", "flash_attention_2")
     assert stage["heldout"]["test"][0]["split"] == "test_sft"
     assert stage["trainer"]["packing"] is True, "the handbook's older script packed rows"
+    stage = imported(FOREIGN / "alignment-handbook/smollm3-sft-sft.yaml").recipe["stages"][0]
+    assert stage["trainer"]["packing_strategy"] == "bfd", "ffd is gone"
 
 
 @pytest.mark.parametrize(("processes", "total"), [(None, 128), (8, 1024)])
