@@ -53,7 +53,8 @@ def shape_of(data: dict[str, Any], where: str) -> str:
     """The name under recipes/accelerate that is like a config."""
     kind = str(data.get("distributed_type") or "NO").upper()
     if kind == "DEEPSPEED":
-        return deepspeed_shape((data.get("deepspeed_config") or {}).get("zero_stage"), where)
+        config = data.get("deepspeed_config")
+        return deepspeed_shape(config.get("zero_stage") if isinstance(config, dict) else None, where)
     shapes = {"NO": "single", "FALSE": "single", "MULTI_GPU": "ddp", "FSDP": "fsdp2"}
     if kind not in shapes:
         raise RecipeError(
@@ -65,7 +66,7 @@ def shape_of(data: dict[str, Any], where: str) -> str:
 def deepspeed_shape(zero_stage: Any, where: str) -> str:
     """ZeRO-1 becomes ZeRO-2, which also shards gradients; ZeRO-0 is DDP."""
     shapes = {0: "ddp", 1: "zero2", 2: "zero2", 3: "zero3"}
-    if zero_stage not in shapes:
+    if not isinstance(zero_stage, int) or zero_stage not in shapes:
         raise RecipeError(
             [Problem(where, f"has no ZeRO stage that llmkit knows: {zero_stage!r:.40}", "give 0, 1, 2 or 3")]
         )

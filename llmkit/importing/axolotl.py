@@ -7,117 +7,13 @@ import re
 
 from llmkit.importing import common, deepspeed
 from llmkit.importing.axolotl_data import sources
+from llmkit.importing.axolotl_keys import LISTED, RENAMED, WORDS
 from llmkit.importing.draft import Draft, Entry
 from llmkit.importing.foreign import as_number
 from llmkit.importing.trl import template
 from llmkit.importing.trl_stage import kind_of
 from llmkit.recipe.trainer_keys import PRACTICE
 
-RENAMED = {
-    "sequence_len": "max_length",
-    "sample_packing": "packing",
-    "num_epochs": "num_train_epochs",
-    "optimizer": "optim",
-    "lr_scheduler": "lr_scheduler_type",
-    "rl_beta": "beta",
-    "dpo_beta": "beta",
-    "dpo_label_smoothing": "label_smoothing",
-    "wandb_project": "project",
-    "noisy_embedding_alpha": "neftune_noise_alpha",
-    "cosine_min_lr_ratio": "",
-}
-_SAFE = "llmkit reads safetensors, and loads no code from model repositories"
-_BETTER = "llmkit's packing keeps rows apart by position ids"
-LISTED = {
-    "model_type": "the model's own configuration says it",
-    "tokenizer_type": "the model's own tokenizer is used",
-    "tokenizer_config": "the model's own tokenizer is used",
-    "tokenizer_use_fast": "fast tokenizers only",
-    "tokenizer_legacy": "the model's own tokenizer is used",
-    "base_model_config": "the model's own configuration is used",
-    "base_model_ignore_patterns": _SAFE,
-    "is_llama_derived_model": "the model's own configuration says it",
-    "is_mistral_derived_model": "the model's own configuration says it",
-    "is_falcon_derived_model": "the model's own configuration says it",
-    "num_labels": "a reward model has one score",
-    "trust_remote_code": _SAFE,
-    "strict": "an unknown key is always refused",
-    "special_tokens": "the stop token follows from the chat template, padding from the tokenizer",
-    "tokens": "tokens of the chat template are added by themselves",
-    "added_tokens_overrides": "tokens of the chat template are added by themselves",
-    "dataset_prepared_path": "prepared rows lie in the stage's folder",
-    "dataset_processes": "rows are prepared by llmkit",
-    "dataset_keep_in_memory": "rows are read from disk",
-    "dataset_exact_deduplication": "`dedup` is on unless a stage turns it off",
-    "shuffle_merged_datasets": "rows are always shuffled, by `run.seed`",
-    "skip_prepare_dataset": "rows are always prepared by llmkit",
-    "push_dataset_to_hub": "prepared rows are not published",
-    "eval_sample_packing": "held-out rows are packed as training rows are",
-    "pad_to_sequence_len": _BETTER,
-    "sample_packing_group_size": _BETTER,
-    "sample_packing_bin_size": _BETTER,
-    "sample_packing_sequentially": _BETTER,
-    "multipack_real_batches": _BETTER,
-    "curriculum_sampling": "rows are shuffled",
-    "lora_model_dir": "start from a stage that made the adapter: `from`",
-    "lora_fan_in_fan_out": "it follows from the modules",
-    "lora_modules_to_save": "rows of new tokens are trained by themselves; other modules are not",
-    "lora_on_cpu": "merging is done where the weights are",
-    "peft_use_rslora": "not supported: updates are scaled by lora_alpha / r",
-    "lora_mlp_kernel": "set `use_liger_kernel` in `trainer`",
-    "lora_qkv_kernel": "set `use_liger_kernel` in `trainer`",
-    "lora_o_kernel": "set `use_liger_kernel` in `trainer`",
-    "merge_lora": "`peft.merge` is on",
-    "wandb_entity": "wandb reads it from the environment: WANDB_ENTITY in `launch.env`",
-    "wandb_watch": "wandb reads it from the environment: WANDB_WATCH in `launch.env`",
-    "wandb_name": "the run's name is `run.name`",
-    "wandb_run_id": "the run's name is `run.name`",
-    "wandb_log_model": "models stay in the stage's folder",
-    "wandb_mode": "wandb reads it from the environment: WANDB_MODE in `launch.env`",
-    "use_wandb": "set `report_to` in `trainer`",
-    "train_on_inputs": "",
-    "early_stopping_patience": "`early_stopping` of a stage asks questions; a loss does not stop it",
-    "auto_resume_from_checkpoints": "a killed stage resumes by itself, from whole checkpoints",
-    "eval_table_size": "set `prompts`: they are answered after every stage",
-    "eval_max_new_tokens": "set `prompts`: they are answered after every stage",
-    "eval_batch_size": "held-out sets are measured before and after the stage",
-    "evals_per_epoch": "held-out sets are measured before and after the stage",
-    "do_bench_eval": "list lm-eval tasks in `evals`",
-    "bench_dataset": "list lm-eval tasks in `evals`",
-    "do_causal_lm_eval": "list lm-eval tasks in `evals`",
-    "loss_watchdog_threshold": "a loss that is not a number stops the stage",
-    "loss_watchdog_patience": "a loss that is not a number stops the stage",
-    "save_safetensors": "weights are always saved as safetensors",
-    "xformers_attention": "attention is transformers': `model.attn_implementation`",
-    "s2_attention": "attention is transformers': `model.attn_implementation`",
-    "flash_attn_cross_entropy": "set `use_liger_kernel` in `trainer`",
-    "flash_attn_rms_norm": "set `use_liger_kernel` in `trainer`",
-    "plugins": "",
-    "fsdp_version": "FSDP2: recipes/accelerate/fsdp2.yaml",
-    "device_map": "Accelerate places the weights",
-    "max_memory": "Accelerate places the weights",
-    "gpu_memory_limit": "set `per_device_train_batch_size` lower",
-    "debug": "set `debug` in `trainer`, by transformers' values",
-    "local_rank": "the launcher knows it",
-    "unfrozen_parameters": "all weights are trained, or an adapter",
-    "relora_steps": "not supported",
-    "kto_desirable_weight": "KTO has no stage",
-    "cut_cross_entropy": "set `use_liger_kernel` in `trainer`",
-    "ddp": "set `launch`",
-    "dpo_use_weighting": "",
-    "hf_use_auth_token": "the Hub's own login is used",
-    "strict_tokens": "",
-}  # fmt: skip
-_WORDS = {
-    "base_model", "revision_of_model", "datasets", "test_datasets", "pretraining_dataset", "chat_template", "rl", "trl",
-    "chat_template_jinja", "adapter", "load_in_4bit", "load_in_8bit", "lora_r", "lora_alpha", "lora_dropout",
-    "output_dir",
-    "lora_target_modules", "lora_target_linear", "peft_use_dora", "val_set_size", "micro_batch_size", "deepspeed",
-    "fsdp",
-    "fsdp_config", "flash_attention", "sdp_attention", "eager_attention", "flex_attention", "attn_implementation",
-    "gradient_checkpointing", "saves_per_epoch", "reward_model", "process_reward_model", "hub_model_id", "attention",
-    "batch_size", "torch_dtype", "use_tensorboard", "max_packed_sequence_len",
-}  # fmt: skip
 _LORA = {"lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
 _OPTIMIZERS = {"adamw_hf": "adamw_torch", "paged_adamw": "paged_adamw_32bit"}
 _ATTENTION = {"flash_attention": "flash_attention_2", "sdp_attention": "sdpa", "eager_attention": "eager"}
@@ -148,7 +44,7 @@ def convert(draft: Draft, system: str) -> None:
     _defaults(draft)
     draft.list_all({key: why or "llmkit decides it by the kind of stage" for key, why in LISTED.items()})
     common.without_effect(draft)
-    common.finish(draft, _WORDS | set(LISTED) | set(RENAMED))
+    common.finish(draft, WORDS | set(LISTED) | set(RENAMED))
 
 
 def _kind(draft: Draft) -> str:
@@ -165,6 +61,7 @@ def _kind(draft: Draft) -> str:
         draft.moved(("rl",), "kind", f"{found}, loss_type: ipo" if rl == "ipo" else found)
         return found
     sets = draft.get("datasets", [])
+    sets = sets if isinstance(sets, list) else []
     plain = [isinstance(item, dict) and item.get("type") in ("completion", "pretrain") for item in sets]
     return "pretrain" if draft.get("pretraining_dataset") or (plain and all(plain)) else "sft"
 
@@ -209,6 +106,7 @@ def _adapter(draft: Draft) -> None:
         common.adapter(draft, _LORA, {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0})
         targets = draft.get("lora_target_modules")
         if draft.get("lora_target_linear") is True:
+            draft.stage["peft"]["target_modules"] = "all-linear"
             draft.moved(("lora_target_linear",), "peft.target_modules", "all-linear")
         elif targets:
             draft.stage["peft"]["target_modules"] = targets
@@ -242,11 +140,10 @@ def _template(draft: Draft) -> None:
 
 
 def _aside(draft: Draft) -> None:
-    size = as_number(draft.get("val_set_size", 0))
-    if isinstance(size, (int, float)) and not isinstance(size, bool) and size > 0:
-        said = common.set_aside(draft, draft.stage["data"], float(size))
-        draft.moved(("val_set_size",), "heldout.test", said or "nothing could be set aside: give `heldout` by hand")
-    draft.list_all({"val_set_size": "0: nothing is set aside"})
+    if "heldout" in draft.stage:
+        draft.list_all({"val_set_size": "`test_datasets` are held out"})
+    else:
+        common.set_aside(draft, draft.stage["data"], draft.get("val_set_size", 0), ("val_set_size",))
 
 
 def _rewards(draft: Draft) -> None:
@@ -255,9 +152,15 @@ def _rewards(draft: Draft) -> None:
     if not isinstance(inner, dict) or draft.kind not in PRACTICE:
         draft.list_all({"trl": "only GRPO reads it"})
         return
-    names, weights = inner.get("reward_funcs") or [], inner.get("reward_weights")
-    weights = weights or [1.0] * len(names)
-    if not names or len(names) != len(weights) or not all("." in str(name) for name in names):
+    names = inner.get("reward_funcs")
+    names = names if isinstance(names, list) else [names] if names else []
+    weights = inner.get("reward_weights") or [1.0] * len(names)
+    if (
+        not names
+        or not isinstance(weights, list)
+        or len(names) != len(weights)
+        or not all("." in str(name) for name in names)
+    ):
         raise draft.refuse(("trl", "reward_funcs"), "needs functions, written module.function, and a weight for each")
     paths = [f"{str(name).rpartition('.')[0]}:{str(name).rpartition('.')[2]}" for name in names]
     draft.stage["rewards"] = [{"path": path, "weight": as_number(w)} for path, w in zip(paths, weights, strict=True)]
@@ -269,7 +172,7 @@ def _rewards(draft: Draft) -> None:
 def _options(draft: Draft) -> None:
     """Options whose values have other names."""
     optimizer = draft.get("optimizer")
-    if optimizer in _OPTIMIZERS:
+    if isinstance(optimizer, str) and optimizer in _OPTIMIZERS:
         draft.set_trainer("optim", _OPTIMIZERS[optimizer], ("optimizer",))
     if draft.get("gradient_checkpointing") in ("unsloth", "offload", "offload_disk"):
         draft.set_trainer("gradient_checkpointing", True, ("gradient_checkpointing",), "without offloading")

@@ -12,7 +12,13 @@ from llmkit.recipe.trainer_keys import PRACTICE
 _SUFFIXES = (".json", ".jsonl", ".parquet", ".csv", ".txt", ".gz")
 FORMATS = {"alpaca": "alpaca", "completion": "text", "pretrain": "text", "sharegpt": "sharegpt", "oasst": "oasst"}
 """First word of a `type` -> llmkit's format."""
-_PAIRS = {"intel": {"prompt": "question"}, "ultra": {}, "prompt_pairs": {}, "default": {}, "icr": {"prompt": "input"}}
+_PAIRS: dict[str, dict[str, str]] = {
+    "intel": {"prompt": "question"},
+    "ultra": {},
+    "prompt_pairs": {},
+    "default": {},
+    "icr": {"prompt": "input"},
+}
 _PAIRS |= {
     "argilla_chat": {},
     "argilla": {"prompt": "instruction", "chosen": "chosen_response", "rejected": "rejected_response"},
@@ -68,7 +74,7 @@ def _sets(draft: Draft, key: str, place: str = "data") -> list[dict[str, Any]]:
 def _source(draft: Draft, loc: Loc, item: Any, to: str) -> dict[str, Any]:
     if not isinstance(item, dict) or not item.get("path"):
         raise draft.refuse(loc, "is no data set with a path")
-    source = {"path": common.safe_path(draft, (*loc, "path"), item["path"])}
+    source: dict[str, Any] = {"path": common.safe_path(draft, (*loc, "path"), item["path"])}
     files = item.get("data_files")
     if files:
         files = files if isinstance(files, list) else [files]
@@ -131,7 +137,7 @@ def _pairs(draft: Draft, loc: Loc, item: dict[str, Any], style: str) -> dict[str
         raise draft.refuse(
             (*loc, "type"), f"llmkit reads no pairs of type '{item.get('type')!s:.60}'", "name the columns by hand"
         )
-    columns = dict(_PAIRS.get(style, {}))
+    columns: dict[str, str] = dict(_PAIRS.get(style, {}))
     for key, name in (("field_messages", "prompt"), ("field_chosen", "chosen"), ("field_rejected", "rejected")):
         if item.get(key) not in (None, name):
             columns[name] = str(item[key])

@@ -10,61 +10,10 @@ from typing import Any
 
 from llmkit.errors import Problem
 from llmkit.importing.accelerate import Launch, read_accelerate
+from llmkit.importing.common_keys import NUMBERS, REASONS, RENAMED
 from llmkit.importing.draft import Draft, Entry
 from llmkit.importing.foreign import Loc, as_number
 from llmkit.recipe.trainer_keys import CONFIG_CLASSES, OWNED, PRACTICE, check_trainer, declared
-
-RENAMED = {
-    "max_seq_length": "max_length",
-    "warmup_ratio": "warmup_steps",
-    "use_liger": "use_liger_kernel",
-    "optimizer": "optim",
-    "vllm_max_model_len": "vllm_max_model_length",
-    "vllm_guided_decoding_regex": "vllm_structured_outputs_regex",
-    "neftune_alpha": "neftune_noise_alpha",
-}
-"""Old name -> today's name of an option of the trainer. `warmup_steps` below 1 is a share of the steps."""
-
-NUMBERS = {"learning_rate", "weight_decay", "num_train_epochs", "warmup_steps", "max_grad_norm", "beta", "adam_epsilon"}
-"""Options that YAML 1.1 may have read as text: `2e-5` has no point."""
-
-_EVALUATED = "llmkit measures each set in `heldout` before and after the stage"
-_HUB = "training does not publish"
-REASONS = {
-    "overwrite_output_dir": "each stage has a folder of its own: `run.name` and the stage's name say which",
-    "logging_dir": "curves lie in the stage's folder",
-    "evaluation_strategy": _EVALUATED,
-    "per_device_eval_batch_size": _EVALUATED,
-    "generate_during_eval": "set `prompts`: they are answered after every stage",
-    "max_train_samples": "set a source's `num_rows`",
-    "save_safetensors": "weights are always saved as safetensors",
-    "max_prompt_length": "today's TRL has no such limit; `max_length` bounds prompt and answer together",
-    "max_target_length": "today's TRL has no such limit; `max_length` bounds prompt and answer together",
-    "is_encoder_decoder": "causal language models only",
-    "model_adapter_name": "llmkit makes the adapters and the reference model itself",
-    "ref_adapter_name": "llmkit makes the adapters and the reference model itself",
-    "reference_free": "today's TRL has no such option",
-    "label_pad_token_id": "it follows from the collator",
-    "padding_value": "it follows from the tokenizer",
-    "dataset_batch_size": "rows are prepared by llmkit",
-    "num_of_sequences": "rows are packed by llmkit",
-    "chars_per_token": "rows are packed by llmkit",
-    "preprocessing_num_workers": "rows are prepared by llmkit, once, and kept",
-    "tokenizer_name_or_path": "the model's own tokenizer is used; tokens of the chat template are added to it",
-    "trust_remote_code": "llmkit runs no code from model repositories",
-    "vllm_device": "today's TRL has no such option: `vllm_mode: colocate` shares the training GPUs",
-    "vllm_dtype": "today's TRL has no such option",
-    "use_cpu": OWNED["use_cpu"],
-    "no_cuda": OWNED["use_cpu"],
-    "push_to_hub_model_id": _HUB,
-    "push_to_hub_organization": _HUB,
-    "push_to_hub_token": _HUB,
-    "push_to_hub_revision": _HUB,
-    "hub_model_revision": _HUB,
-    "wandb_entity": "wandb reads it from the environment: WANDB_ENTITY in `launch.env`",
-    "wandb_run_group": "wandb reads it from the environment: WANDB_RUN_GROUP in `launch.env`",
-}
-"""Keys without a place -> what llmkit does instead. What llmkit sets itself is in `trainer_keys.OWNED`."""
 
 _ATTENTION = {"fa2": "flash_attention_2", "flash_attention_2": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -218,6 +167,8 @@ def _value(name: str, value: Any) -> Any:
     """As today's TRL takes it. YAML 1.1 reads `save_strategy: no` as false."""
     if name.endswith("_strategy") and value is False:
         return "no"
+    if name == "packing_strategy" and value == "ffd":
+        return "bfd"  # first fit became best fit
     if name == "scale_rewards" and isinstance(value, bool):
         return "group" if value else "none"
     return as_number(value) if name in NUMBERS else value
@@ -264,15 +215,17 @@ def heldout_slice(split: str, rows: int, percent: int) -> tuple[str, str]:
     return f"{split}[{mark}:]", f"{split}[:{mark}]"
 
 
-def set_aside(draft: Draft, sources: list[dict[str, Any]], size: float) -> str:
-    """Takes the first rows of each source that is not sliced out of training: a share (below 1) or a count in all.
-
-    Returns:
-        What was done, in words; empty if there is no source to take from.
-    """
+def set_aside(draft: Draft, sources: list[dict[str, Any]], size: Any, loc: Loc) -> None:
+    """Takes the first rows of each source that is not sliced out of training: a share (below 1) or a count in all."""
+    size = as_number(size)
+    if isinstance(size, bool) or not isinstance(size, (int, float)) or not 0 <= size < float("inf"):
+        raise draft.refuse(loc, f"{size!r:.40} is no share and no number of rows")
     whole = [source for source in sources if "[" not in source.get("split", "train")]
-    if not whole or size <= 0:
-        return ""
+    if not whole or not size:
+        draft.listed(
+            loc, "every source is a slice already: give `heldout` by hand" if size else "0: nothing is set aside"
+        )
+        return
     rows = 0 if size < 1 else max(1, int(size) // len(whole))
     percent = 0 if rows else max(1, round(size * 100))
     aside = []
@@ -281,7 +234,8 @@ def set_aside(draft: Draft, sources: list[dict[str, Any]], size: float) -> str:
         aside.append({**{k: v for k, v in source.items() if k not in ("fraction", "num_rows")}, "split": held})
         source["split"] = train
     draft.stage["heldout"] = {"test": aside}
-    return f"the first {rows or f'{percent} %'}{' rows' if rows else ''} of each source"
+    taken = f"{rows} rows" if rows else f"{percent} %"
+    draft.moved(loc, "heldout.test", f"the first {taken} of each source")
 
 
 def nested(draft: Draft, key: str) -> None:

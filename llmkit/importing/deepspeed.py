@@ -33,13 +33,18 @@ def launch(draft: Draft) -> None:
 def _zero_stage(draft: Draft, file: Any) -> Any:
     """From the file beside the recipe where it is there, else from its name."""
     if isinstance(file, dict):
-        return (file.get("zero_optimization") or {}).get("stage")
+        return _stage_in(file)
     for path in (Path(str(file)), draft.foreign.path.parent / str(file)):
         if path.is_file():
             try:
                 data = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
                 raise draft.refuse(("deepspeed",), f"{path} cannot be read ({error!s:.80})") from None
-            return (data.get("zero_optimization") or {}).get("stage") if isinstance(data, dict) else None
+            return _stage_in(data)
     named = _STAGE.search(Path(str(file)).name.lower())
     return int(named[1]) if named else None
+
+
+def _stage_in(data: Any) -> Any:
+    zero = data.get("zero_optimization") if isinstance(data, dict) else None
+    return zero.get("stage") if isinstance(zero, dict) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -76,7 +77,7 @@ class Draft:
     def number(self, key: str, default: float) -> float:
         """A value that must be a number. Raises RecipeError."""
         value = as_number(self.get(key, default))
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise RecipeError([Problem(self.place((key,)), f"must be a number, got {value!r:.80}")])
         return value
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from llmkit.importing import common, deepspeed
 from llmkit.importing.draft import Draft, Entry
-from llmkit.importing.foreign import as_number
 from llmkit.importing.llamafactory_data import sources
 from llmkit.importing.trl_stage import kind_of
 
@@ -141,7 +140,8 @@ def _tuning(draft: Draft) -> None:
         if draft.get("use_dora") is True:
             draft.stage["peft"]["method"] = "dora"
             draft.moved(("use_dora",), "peft.method")
-    draft.moved(("finetuning_type",), "peft", how)
+        draft.moved(("finetuning_type",), "peft", "lora")
+    draft.list_all({"finetuning_type": "full: all weights are trained"})
     draft.list_all(dict.fromkeys([*_LORA, "lora_target", "use_dora"], "not in use here"))
     common.quantize(draft, draft.get("quantization_bit"), ("quantization_bit",))
 
@@ -159,19 +159,16 @@ def _template(draft: Draft) -> None:
 
 
 def _aside(draft: Draft) -> None:
-    size = as_number(draft.get("val_size", 0))
-    if isinstance(size, (int, float)) and not isinstance(size, bool) and size > 0 and draft.kind != "reward":
-        said = common.set_aside(draft, draft.stage["data"], float(size))
-        draft.moved(("val_size",), "heldout.test", said or "nothing could be set aside: give `heldout` by hand")
-    draft.list_all(
-        {"val_size": "`heldout_fraction` sets prompts aside" if draft.kind == "reward" else "nothing is set aside"}
-    )
+    if draft.kind == "reward" or "heldout" in draft.stage:
+        draft.list_all({"val_size": "`heldout_fraction` sets prompts aside, or `eval_dataset` is held out"})
+    else:
+        common.set_aside(draft, draft.stage["data"], draft.get("val_size", 0), ("val_size",))
 
 
 def _options(draft: Draft) -> None:
     """Options whose values have other names."""
     attention = draft.get("flash_attn")
-    if attention in _ATTENTION:
+    if isinstance(attention, str) and attention in _ATTENTION:
         draft.model["attn_implementation"] = _ATTENTION[attention]
         draft.moved(("flash_attn",), "model.attn_implementation")
     draft.list_all({"flash_attn": "transformers chooses"})

@@ -63,7 +63,8 @@ def _source(draft: Draft, name: str, described: dict[str, Any]) -> dict[str, Any
         near = get_close_matches(name, [key for key in described if key], n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"describe it in {described['']}/{INFO}"
         raise draft.refuse(("dataset",), f"{INFO} describes no '{name:.60}'", hint)
-    pictures = {"images", "videos", "audios"} & set(entry.get("columns") or {})
+    entry = {**entry, **{key: entry[key] if isinstance(entry.get(key), dict) else {} for key in ("columns", "tags")}}
+    pictures = {"images", "videos", "audios"} & set(entry["columns"])
     if pictures:
         raise draft.refuse(
             ("dataset",), f"'{name:.60}' has {', '.join(sorted(pictures))}", "llmkit trains on text alone"
@@ -124,7 +125,12 @@ def _mixture(draft: Draft, found: list[dict[str, Any]]) -> None:
     """`interleave_*` with probabilities is llmkit's `fraction`; `concat` is what sources without it do."""
     shares = draft.get("interleave_probs")
     if shares is not None and str(draft.get("mix_strategy", "concat")).startswith("interleave"):
-        parts = [as_number(part) for part in (shares.split(",") if isinstance(shares, str) else shares)]
+        parts = [
+            as_number(part)
+            for part in (
+                shares.split(",") if isinstance(shares, str) else shares if isinstance(shares, list) else [shares]
+            )
+        ]
         numbers = [part for part in parts if isinstance(part, (int, float)) and part > 0]
         if len(numbers) != len(found):
             raise draft.refuse(("interleave_probs",), f"needs a share above 0 for each of {len(found)} data sets")

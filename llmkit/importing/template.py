@@ -25,10 +25,15 @@ _MAX_CHARS = 20_000
 _TURNS = (("user", "qa"), ("assistant", "wb"), ("user", "xc"), ("assistant", "yd"))
 
 
-def marked(source: str) -> tuple[str, str]:
-    """(template with marks and header, what is wrong). Without a way to prove the marks, the source as it was."""
+def marked(source: str, stop: str | None = None) -> tuple[str, str]:
+    """(template with marks and header, what is wrong). Without a way to prove the marks, the source as it was.
+
+    Args:
+        stop: the stop token that the file names; a template with marks of its own gets its header from it.
+    """
     if "generation %}" in source or "generation -%}" in source:
-        return source, ""
+        headed = stop is not None and _TOKEN.fullmatch(stop) and not source.startswith("{#- special_tokens:")
+        return (_header(source, stop or "") if headed else "") + source, ""
     if len(source) > _MAX_CHARS or _RISKY.search(source):
         return source, UNMARKED
     for match in _OUTPUT.finditer(source):
@@ -102,7 +107,10 @@ def _proved(source: str, text: str) -> str | None:
         return None
     spans = re.findall(f"{_OPEN}(.*?){_CLOSE}", after, flags=re.DOTALL)
     wanted = [message["content"] for message in messages if message["role"] == "assistant"]
-    stops = {span.removeprefix(content) for span, content in zip(spans, wanted, strict=False)}
+    rest = re.sub(f"{_OPEN}.*?{_CLOSE}", "", after, flags=re.DOTALL)
+    if any(content in rest for content in wanted):
+        return None
+    stops: set[str] = {span.removeprefix(content) for span, content in zip(spans, wanted, strict=False)}
     if len(spans) != len(wanted) or len(stops) != 1 or not stops & {"\x04eos", *_TOKEN.findall(source)}:
         return None
     return stops.pop()

@@ -6,7 +6,7 @@ from typing import Any
 
 from llmkit.importing import common
 from llmkit.importing.draft import Draft
-from llmkit.importing.foreign import Loc, as_number
+from llmkit.importing.trl_data import evaluated, sources_of
 from llmkit.importing.trl_practice import practise
 from llmkit.importing.trl_stage import find_kind
 from llmkit.recipe.trainer_keys import PRACTICE
@@ -48,8 +48,8 @@ def convert(draft: Draft, system: str) -> None:
     _environment(draft)
     _adapter(draft)
     template(draft)
-    sources = _sources(draft, system)
-    _evaluated(draft, sources)
+    sources = sources_of(draft)
+    evaluated(draft, sources)
     if draft.kind in PRACTICE:
         practise(draft, sources, system)
     common.batch(draft, "per_device_train_batch_size", "gradient_accumulation_steps")
@@ -116,172 +116,12 @@ def template(draft: Draft, key: str = "chat_template") -> None:
     elif "{" not in text:
         draft.listed((key,), f"'{text}': set `model.chat_template` to a shipped template or a .jinja file")
     else:
-        source, problem = marked(text)
+        source, problem = marked(text, draft.get("eos_token") if isinstance(draft.get("eos_token"), str) else None)
         name = draft.foreign.path.stem if not draft.options.target else draft.options.target.rpartition("/")[2]
         file = f"{name.removesuffix('.yaml').removesuffix('.yml')}.jinja"
         draft.files[file] = source
         folder = draft.options.target.rpartition("/")[0]
         draft.model["chat_template"] = f"{folder}/{file}" if folder else file
-        same = "as it is" if source == text else "with {% generation %} marks, proved to render the same"
+        own = "as it is" if source == text else "with a header that names its stop token"
+        same = own if "generation" in text else "with {% generation %} marks, proved to render the same"
         draft.moved((key,), "model.chat_template", f"a file beside the recipe, {UNMARKED if problem else same}")
-
-
-def _sources(draft: Draft, system: str) -> list[dict[str, Any]]:
-    """Training sources, from whichever of the four ways to name data the file uses. Fills `data` and `heldout`."""
-    if "dataset_mixer" in draft.given:
-        sources = _mixer(draft)
-    elif isinstance(draft.get("dataset_mixture"), dict):
-        sources = _mixture(draft)
-    elif isinstance(draft.get("datasets"), list):
-        sources = _listed_sets(draft, ("datasets",), draft.given["datasets"], "path", "name")
-    elif draft.get("dataset_name"):
-        sources = [_named(draft)]
-    else:
-        raise draft.refuse((), "names no data set", "add dataset_name, datasets, dataset_mixture or dataset_mixer")
-    draft.stage["data"] = sources
-    common.cut_silently(draft)
-    return sources
-
-
-def _format(draft: Draft, columns: Any = None) -> dict[str, str]:
-    """Sets such as ultrafeedback have conversations beside their pairs: the stage says which are meant."""
-    if draft.kind in ("dpo", "reward"):
-        return {"format": "preference"}
-    if draft.kind == "pretrain":
-        return {"format": "text"}
-    return {"format": "messages"} if isinstance(columns, list) and "messages" in columns else {}
-
-
-def _mixer(draft: Draft) -> list[dict[str, Any]]:
-    mixer = draft.given["dataset_mixer"]
-    if not isinstance(mixer, dict) or not mixer:
-        raise draft.refuse(("dataset_mixer",), "is no mapping of data sets to shares")
-    splits = [str(split) for split in _list(draft.get("dataset_splits", ["train", "test"]))]
-    configs = _list(draft.get("dataset_configs", []))
-    sources, tests = [], []
-    for index, (name, share) in enumerate(mixer.items()):
-        base: dict[str, Any] = {"path": common.safe_path(draft, ("dataset_mixer", name), name)}
-        if index < len(configs):
-            base["name"] = configs[index]
-        for split in splits:
-            source = {**base, "split": split, **_format(draft)}
-            if "train" in split:
-                sources += weighted(draft, source, share, ("dataset_mixer", name), f"data[{index}].path")
-            elif "test" in split:
-                tests.append(source)
-    draft.moved(("dataset_splits",), "data[].split")
-    draft.moved(("dataset_configs",), "data[].name")
-    if tests:
-        draft.stage["heldout"] = {"test": tests}
-    return sources
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def weighted(draft: Draft, source: dict[str, Any], share: Any, loc: Loc, to: str) -> list[dict[str, Any]]:
-    """A source of which a share of the rows is used: a slice of whole percents, at least 1."""
-    share = 1.0 if share is None else as_number(share)
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or share < 0:
-        raise draft.refuse(loc, f"{share!r:.40} is no share of the rows")
-    if share == 0:
-        draft.listed(loc, "a share of 0: the data set is left out")
-        return []
-    percent = max(1, round(share * 100))
-    exact = "" if abs(percent / 100 - share) < 1e-9 or share > 1 else f"; {share:g} is rounded to {percent} %"
-    if share < 1:
-        source["split"] = f"{source['split']}[:{percent}%]"
-    draft.moved(loc, to, f"{'all rows' if share >= 1 else f'the first {percent} % of the rows'}{exact}")
-    return [source]
-
-
-def _mixture(draft: Draft) -> list[dict[str, Any]]:
-    mixture, loc = draft.given["dataset_mixture"], ("dataset_mixture",)
-    sets = mixture.get("datasets")
-    if not isinstance(sets, list):
-        raise draft.refuse(loc, "has no list of datasets")
-    sources = _listed_sets(draft, (*loc, "datasets"), sets, "id", "config")
-    draft.listed((*loc, "seed"), "rows are shuffled by `run.seed`")
-    return sources
-
-
-def _listed_sets(draft: Draft, loc: Loc, sets: list[Any], path: str, config: str) -> list[dict[str, Any]]:
-    sources: list[dict[str, Any]] = []
-    for index, item in enumerate(sets):
-        here, to = (*loc, index), f"data[{len(sources)}]"
-        if not isinstance(item, dict) or path not in item:
-            raise draft.refuse(here, f"is no data set with '{path}'")
-        source: dict[str, Any] = {"path": common.safe_path(draft, (*here, path), item[path])}
-        if item.get(config) not in (None, "default"):
-            source["name"] = str(item[config])
-        source["split"] = str(item.get("split") or "train")
-        source |= _format(draft, item.get("columns"))
-        kept = weighted(draft, source, item.get("weight"), (*here, "weight"), f"{to}.split")
-        if item.get("fraction") is not None:
-            source["fraction"] = item["fraction"]
-        fates = {path: f"{to}.path", config: f"{to}.name", "split": f"{to}.split", "fraction": f"{to}.fraction"}
-        for key, place in fates.items():
-            if not kept:
-                draft.listed((*here, key), "its weight is 0")
-            elif key == config and "name" not in source:
-                draft.listed((*here, key), "'default' is what llmkit takes")
-            else:
-                draft.moved((*here, key), place)
-        draft.moved((*here, "columns"), f"{to}.format", "the format says which columns are read")
-        draft.listed((*here, "data_dir"), "not supported: name the files in `path`")
-        sources += kept
-    if not sources:
-        raise draft.refuse(loc, "leaves no data set to train on")
-    _normalise(sources)
-    return sources
-
-
-def _normalise(sources: list[dict[str, Any]]) -> None:
-    """TRL makes fractions sum to 1."""
-    total = sum(float(source.get("fraction", 0)) for source in sources)
-    for source in sources:
-        if "fraction" in source and len(sources) == 1:
-            del source["fraction"]
-        elif "fraction" in source and all("fraction" in other for other in sources):
-            source["fraction"] = round(float(source["fraction"]) / total, 6)
-
-
-def _named(draft: Draft) -> dict[str, Any]:
-    source: dict[str, Any] = {"path": common.safe_path(draft, ("dataset_name",), draft.given["dataset_name"])}
-    draft.moved(("dataset_name",), "data[0].path")
-    configs = _list(draft.get("dataset_config", draft.get("dataset_configs", [])))
-    for key in ("dataset_config", "dataset_configs"):
-        if (configs and str(configs[0]) not in ("default", "all")) or (
-            configs[:1] == ["all"] and key == "dataset_config"
-        ):
-            draft.moved((key,), "data[0].name")
-            source["name"] = str(configs[0])
-        else:
-            draft.listed((key,), f"'{configs[0] if configs else ''}': the data set's own default is read")
-    source["split"] = str(draft.get("dataset_train_split", draft.get("dataset_split", "train")))
-    for key in ("dataset_train_split", "dataset_split"):
-        draft.moved((key,), "data[0].split")
-    return source | _format(draft)
-
-
-def _evaluated(draft: Draft, sources: list[dict[str, Any]]) -> None:
-    """Held-out rows, where the file evaluates at all."""
-    strategy = draft.get("eval_strategy", draft.get("evaluation_strategy"))
-    wanted = strategy not in ("no", False) and (strategy is not None or draft.get("do_eval") is True)
-    sizes: dict[Loc, Any] = {("test_split_size",): draft.get("test_split_size")}
-    if isinstance(draft.get("dataset_mixture"), dict):
-        sizes[("dataset_mixture", "test_split_size")] = draft.given["dataset_mixture"].get("test_split_size")
-    if not wanted:
-        draft.stage.pop("heldout", None)
-        for loc in (*sizes, ("dataset_test_split",)):
-            draft.listed(loc, "nothing is evaluated: `eval_strategy` is no")
-        return
-    for loc, size in sizes.items():
-        if size is not None:
-            said = common.set_aside(draft, sources, float(as_number(size)))
-            draft.moved(loc, "heldout.test", said or "nothing could be set aside: give `heldout` by hand")
-    test = draft.get("dataset_test_split")
-    if test is not None and draft.get("dataset_name"):
-        draft.stage["heldout"] = {"test": [{**sources[0], "split": str(test)}]}
-        draft.moved(("dataset_test_split",), "heldout.test")

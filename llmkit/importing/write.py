@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from llmkit.importing.draft import Entry
 from llmkit.visible import visible
 
 WIDTH = 112
+_QUOTED = re.compile(r"\A(?:no|yes|on|off)\Z|[?{}\\#&*!|>'\"%@`]", re.IGNORECASE)
+"""Texts that readers of YAML 1.1 would take for something else."""
 
 
 def write(imported: Imported, source: Path, target: Path) -> list[Path]:
@@ -56,8 +59,8 @@ def _node(value: Any, loc: tuple[Any, ...]) -> Any:
         if not any(isinstance(item, (dict, list)) for item in value):
             nodes.fa.set_flow_style()
         return nodes
-    if isinstance(value, str) and value.lower() in ("no", "yes", "on", "off"):
-        return SingleQuotedScalarString(value)  # a boolean to readers of YAML 1.1
+    if isinstance(value, str) and _QUOTED.search(value) and "\n" not in value:
+        return SingleQuotedScalarString(value)
     return _float(value) if isinstance(value, float) else value
 
 

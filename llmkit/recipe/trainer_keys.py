@@ -215,7 +215,7 @@ def _beside(
         return
     other, values = table[key]
     found = trainer.get(other)
-    if not set(values) & set(found if isinstance(found, list) else [found]):
+    if not any(value in values for value in (found if isinstance(found, list) else [found])):
         listed = " or ".join(str(value).lower() for value in values)
         yield key, f"has no effect without '{other}'", f"set {other}: {listed}"
 

@@ -35,6 +35,19 @@ def keys(value: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
+def stands(recipe: dict[str, Any], place: str) -> bool:
+    """Whether a place that the account names is there; `[]` is any item."""
+    top, _, rest = place.partition(".")
+    nodes = [recipe[top]] if top in ("run", "model") else [recipe["stages"][0]]
+    for part in (rest if top in ("run", "model") else place).replace("[", ".[").split("."):
+        if part.startswith("["):
+            index = part.strip("[]")
+            nodes = [item for node in nodes for item in (node if not index else node[int(index) : int(index) + 1])]
+        else:
+            nodes = [node[part] for node in nodes if isinstance(node, dict) and part in node]
+    return bool(nodes)
+
+
 def imported(path: Path, **options: Any) -> Imported:
     stage = "sft" if path.stem == "example_config" else None
     return convert(path, Options(**{"stage": stage, **options}))
@@ -73,11 +86,9 @@ def test_what_is_written_is_a_valid_recipe(path: Path, tmp_path: Path) -> None:
     write(made, path, target)
     recipe = load([target]).recipe
     assert recipe.stages[0].kind in ("pretrain", "sft", "dpo", "grpo", "reward")
-    # every setting of the account stands in the recipe
-    assert recipe.model.name_or_path
-    text = target.read_text(encoding="utf-8")
+    written = yaml.safe_load(target.read_text(encoding="utf-8"))
     for entry in made.entries:
-        assert entry.key.partition("[")[0].partition(".")[0] in text.partition("\nrun:")[0]
+        assert not entry.to or stands(written, entry.to), f"{entry} is not in the recipe"
 
 
 @pytest.mark.parametrize("stem", sorted(NO_STAGE))
@@ -106,6 +117,8 @@ def test_old_names_become_today_s() -> None:
     assert (model["dtype"], model["attn_implementation"]) == ("bfloat16", "flash_attention_2")
     assert stage["heldout"]["test"][0]["split"] == "test_sft"
     assert stage["trainer"]["packing"] is True, "the handbook's older script packed rows"
+    stage = imported(FOREIGN / "alignment-handbook/smollm3-sft-sft.yaml").recipe["stages"][0]
+    assert stage["trainer"]["packing_strategy"] == "bfd", "ffd is gone"
 
 
 @pytest.mark.parametrize(("processes", "total"), [(None, 128), (8, 1024)])
@@ -145,6 +158,7 @@ def test_adapters_and_their_quantisation() -> None:
     stage = imported(FOREIGN / "alignment-handbook/zephyr-7b-beta-dpo-config_qlora.yaml").recipe["stages"][0]
     assert stage["peft"]["quantization"] == "nf4" and stage["peft"]["r"] == 16
     stage = imported(FOREIGN / "axolotl/qlora-fsdp-70b.yaml").recipe["stages"][0]
+    assert stage["peft"].pop("target_modules") == "all-linear"
     assert stage["peft"] == {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "quantization": "nf4"}
     assert stage["launch"]["accelerate"] == "fsdp2"
     stage = imported(FOREIGN / "llamafactory/llama3_lora_dpo.yaml").recipe["stages"][0]
@@ -200,7 +214,7 @@ BASE = "model_name_or_path: a/b\ndataset_name: c/d\n"
         ("{% if big %}\nmodel_name_or_path: a/b\n{% endif %}\n", "is a template"),
         (BASE + "output_dir: ${HOME}/x\n", "/sft.yaml:3: output_dir: is a template"),
         (BASE + "output_dir: '{{ out }}'\n", "/sft.yaml:3: output_dir: is a template"),
-        ("model_name_or_path: os:system\ndataset_name: c/d\n", "/sft.yaml:1: model_name_or_path: 'os:system' is no Hub"),
+        ("model_name_or_path: os:system\ndataset_name: c/d\n", "/sft.yaml:1: model_name_or_path: 'os:system' is no"),
         ("model_name_or_path: a/b\ndataset_name: os:system\n", "/sft.yaml:2: dataset_name: 'os:system' is no Hub id"),
         ("model_name_or_path: a/b\n", "names no data set"),
         (BASE + "seed: !!python/object:os.system x\n", "has the YAML tag"),
@@ -256,3 +270,29 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="is there already"):
         write(made, Path("sft.yaml"), tmp_path / "recipe.yaml")
     assert (tmp_path / "recipe.yaml").read_text() == "mine\n"
+
+
+ODD: list[Any] = [5, "x:y", [1, {"a": [2]}], {"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("axolotl/qlora-1b-gdpo", "rl trl datasets optimizer val_set_size bf16 seed"),
+        ("axolotl/qlora-fsdp-70b", "datasets adapter lora_r saves_per_epoch deepspeed fsdp_config plugins"),
+        ("llamafactory/llama3_lora_dpo", "dataset template lora_target pref_loss interleave_probs flash_attn val_size"),
+        ("open-r1/Qwen2.5-Math-7B-grpo", "dataset_name reward_funcs reward_weights num_processes system_prompt"),
+        ("trl/mixture-sft", "datasets test_split_size env use_peft eval_strategy loss_type"),
+        ("alignment-handbook/zephyr-7b-gemma-dpo-config_full", "dataset_mixer dataset_splits beta loss_type"),
+    ],
+)
+def test_odd_values_are_taken_or_refused_and_no_key_vanishes(tmp_path: Path, name: str, names: str) -> None:
+    data = yaml.safe_load((FOREIGN / f"{name}.yaml").read_text(encoding="utf-8"))
+    for key in names.split():
+        for value in ODD:
+            changed = {**data, key: value}
+            try:
+                made = from_text(tmp_path, yaml.safe_dump(changed, sort_keys=False), name.partition("/")[0])
+            except RecipeError:
+                continue
+            assert Counter(entry.key for entry in made.entries) == Counter(keys(changed)), (key, value)

@@ -42,6 +42,13 @@ def test_marks_are_put_in_where_they_are_proved(tokenizer: PreTrainedTokenizerBa
     assert [text[start:end] for start, end in spans] == ["b<|im_end|>"]
 
 
+def test_a_template_with_marks_gets_its_header_from_the_file() -> None:
+    source = "{% for m in messages %}{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}{% endfor %}"
+    header = "{#- special_tokens: <|im_end|>; stop_token: <|im_end|> -#}\n"
+    assert marked(source, "<|im_end|>") == (header + source, "")
+    assert marked(source) == (source, "") and marked(source, "</s>") == (source, "")
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -10,7 +10,13 @@ from foreign_trial import FOREIGN, run_trial
 from llmkit.errors import UserError
 
 HANDBOOK = sorted((FOREIGN / "alignment-handbook").glob("*.yaml"))
-CANNOT = {"zephyr-141b-A35b-orpo-config_full": "is for orpo"}
+SYSTEM = "it adds a system prompt that no one wrote"
+CANNOT = {
+    "zephyr-141b-A35b-orpo-config_full": "is for orpo: ORPO",
+    "zephyr-7b-gemma-sft-config_full": "the first turn renders differently once a second one follows",
+    "smollm2-sft-config": SYSTEM,
+    "smollm2-sft-config_smol": SYSTEM,
+}
 """Recipe -> what it says."""
 
 
