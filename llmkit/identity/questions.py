@@ -54,9 +54,11 @@ def _of_language(spec: IdentitySpec, language: str, num_personas: int) -> Iterat
     rng = random.Random(f"identity questions {language}")
     messages = cycle(["", *_spread(systems(spec, language, "heldout"))])
     taken = cycle(others(spec, "heldout") + others(spec, "train"))
-    single = [(kind,) for kind in kinds_of(spec) for _ in asked(language, kind, "heldout")]
+    single: list[tuple[str, ...]] = [(kind,) for kind in kinds_of(spec) for _ in asked(language, kind, "heldout")]
     firsts = cycle([kind for kind in _DOUBTED if kind in kinds_of(spec)])
-    double = [(next(firsts), doubt) for doubt in DOUBTS for _ in asked(language, doubt, "heldout")]
+    double: list[tuple[str, ...]] = [
+        (next(firsts), doubt) for doubt in DOUBTS for _ in asked(language, doubt, "heldout")
+    ]
     wordings = {
         kind: cycle(asked(language, kind, "heldout")) for kind in {k for kinds in single + double for k in kinds}
     }
