@@ -42,10 +42,8 @@ def following(plan: Plan, main: Callable[[], None], options: Options = ONE) -> s
 
     thread = threading.Thread(target=late)
     thread.start()
-    try:
-        follow(plan, Console(file=out, width=200), options)
-    finally:
-        thread.join()
+    follow(plan, Console(file=out, width=200), options)
+    thread.join()
     return out.getvalue()
 
 
@@ -78,8 +76,23 @@ def test_a_failure_of_the_main_machine_ends_it(recipe: Path) -> None:
     old.parent.mkdir(parents=True)
     old.write_text("{}")
     time.sleep(0.05)
+    failed = []
+
+    def fail() -> None:
+        failed.append(time.monotonic())
+        old.write_text('{"new": 1}')
+
     with pytest.raises(StageFailed, match="stage 'cpt' failed on the main machine"):
-        following(plan, lambda: step.stage_dir.error.write_text('{"new": 1}') and None)
+        follow_until(plan, fail, failed)
+
+
+def follow_until(plan: Plan, main: Callable[[], None], failed: list[float]) -> None:
+    try:
+        following(plan, main)
+    except StageFailed:
+        ended = time.monotonic()
+        assert failed and ended >= failed[0], "an error of an earlier run counts for nothing"
+        raise
 
 
 def test_a_failure_of_its_own_workers_ends_it(recipe: Path) -> None:
