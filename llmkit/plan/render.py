@@ -69,8 +69,8 @@ def _print_details(step: Step, console: Console) -> None:
         said = "yes" if step.fit.fits else "no"
         facts["fits"] = f"{said}: {size(step.fit.given)} a process, a tenth of it left free"
     facts["command"] = str(step.command)
-    for number, change in enumerate(step.fit.changes if step.fit else (), start=1):
-        facts[f"change {number}"] = shlex.join(change)
+    for place, change in enumerate(step.fit.changes if step.fit else (), start=1):
+        facts[f"change {place}"] = shlex.join(change)
     for name, words in facts.items():
         # whole lines, so that the command can be copied
         console.print(Text.assemble((f"  {name:<10}", "dim"), words), soft_wrap=True)

@@ -74,7 +74,7 @@ def test_a_step_of_sft(name: str, tmp_path: Path, model_dir: Path, chats: Path) 
     loaded = load([shipped("recipes") / f"{name}.yaml"])
     model = cut(tmp_path, str(loaded.recipe.model.name_or_path), model_dir)
     data = json.dumps([{"path": str(chats)}])
-    trainer = {"max_steps": 1, "max_length": 128, "per_device_train_batch_size": 2}
+    trainer = {"max_steps": 1, "max_length": 128, "per_device_train_batch_size": 2, "logging_steps": 1}
     words = [f"run.output_dir={tmp_path}", f"model.name_or_path={model}", f"stages.sft.data={data}"]
     words += ["stages.sft.launch={accelerate: cpu/single, num_processes: 1, num_machines: 1}", "stages.sft.from=base"]
     words += [f"stages.sft.trainer.{key}={value}" for key, value in trainer.items()]

@@ -34,13 +34,12 @@ def both(path: Path) -> list[tuple[int, str]]:
     """Exit code and words of both machines. The second is there first."""
     port = free_port()
     machines = [start(path, rank, port) for rank in (1, 0)]
-    return [(machine.returncode, said) for machine in machines if (said := machine.communicate(timeout=900)[0])]
+    said = [machine.communicate(timeout=900)[0] for machine in machines]
+    return [(machine.returncode, words) for machine, words in zip(machines, said, strict=True)]
 
 
 @pytest.mark.parametrize("way", ["cpu/ddp", "cpu/zero3"])
-def test_two_machines_train_as_one_does(
-    way: str, tmp_path: Path, model_dir: Path, chats: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_machines_train_as_one_does(way: str, tmp_path: Path, model_dir: Path, chats: Path) -> None:
     one = run(recipe(tmp_path, "one", model_dir, chats, trainer={"per_device_train_batch_size": 8}))
     path = recipe(tmp_path, "two", model_dir, chats, launch={"accelerate": way, **TWO})
     said = both(path)
