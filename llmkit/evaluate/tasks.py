@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from urllib.error import URLError
 
 import datasets
 import lm_eval.tasks

@@ -118,8 +118,12 @@ class _Running:
         def tell(event: Event) -> None:
             loop.call_soon_threadsafe(put, event)
 
+        def end(future: Any) -> None:
+            _log(future)
+            put(None)
+
         self._future = loop.run_in_executor(threads, prepared.answer, tell)
-        self._future.add_done_callback(lambda future: (_log(future), put(None)))
+        self._future.add_done_callback(end)
 
     async def events(self) -> AsyncIterator[Event]:
         while (event := await self._queue.get()) is not None:

@@ -125,7 +125,7 @@ def serve(host: ModelHost, listening: object, address: str, key: str | None, rea
             host.pool.stop()
             leave(*signal)
 
-        server.handle_exit = end  # type: ignore[method-assign]
+        server.handle_exit = end  # type: ignore[method-assign,assignment]
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])  # type: ignore[list-item]
         host.close()
