@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from test_launch_execute import _code_stands_still, calls, planned, recipe, run
+from test_launch_execute import calls, planned, recipe, run
 
 from llmkit.errors import StageFailed
 from llmkit.launch import machines
@@ -21,7 +21,9 @@ from llmkit.launch.folders import prepare
 from llmkit.launch.machines import follow, is_main
 from llmkit.plan.step import Plan
 
-__all__ = ["_code_stands_still", "recipe"]
+__all__ = ["recipe"]
+
+pytestmark = pytest.mark.usefixtures("code_stands_still")
 TWO = "stages.cpt.launch={accelerate: ddp, num_processes: 2, num_machines: 2}"
 ONE = Options(step="cpt")
 

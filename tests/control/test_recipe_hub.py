@@ -44,7 +44,7 @@ def test_bars_are_read_in_both_forms_and_written_in_one(tmp_path: Path):
     }
     assert stage.hub.repo_id == "me/x" and stage.hub.private
 
-    write_recipe(made.run_dir, load([tmp_path / "recipe.yaml"]).recipe)
+    write_recipe(made.run_dir.recipe, load([tmp_path / "recipe.yaml"]).recipe)
     assert load([made.run_dir.recipe]).recipe.ship["facts_known"] == {"accuracy": ">= 0.95"}
 
 
@@ -123,7 +123,7 @@ def test_a_token_from_the_environment_is_refused_too(tmp_path: Path, monkeypatch
 )
 def test_a_resolved_recipe_is_the_recipe_again(tmp_path: Path, name: str):
     recipe = load([shipped("recipes") / f"{name}.yaml"]).recipe
-    write_recipe(RunDir(tmp_path), recipe)
+    write_recipe(RunDir(tmp_path).recipe, recipe)
     assert load([tmp_path / "recipe.yaml"]).recipe == recipe
 
 
