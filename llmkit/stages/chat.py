@@ -25,7 +25,7 @@ from llmkit.artifacts.manifest import FILE, Manifest, is_control
 from llmkit.artifacts.rundir import RunDir, StageDir
 from llmkit.errors import RunError, UserError
 from llmkit.generation.conversation import Conversation, Settings
-from llmkit.modeling.load import load_config, load_model, load_tokenizer
+from llmkit.modeling.load import load_model, load_tokenizer, stored_dtype
 from llmkit.recipe.schema import KINDS
 from llmkit.stages.command import as_command
 from llmkit.stages.saying import check_tools, say
@@ -116,8 +116,7 @@ def load(target: str, stage: str | None) -> tuple[PreTrainedModel, PreTrainedTok
     """The model that `target` names, in the precision that it is stored in, on the GPU if there is one."""
     path = model_of(target, stage)
     tokenizer = load_tokenizer(path)
-    stored = load_config(path).dtype
-    model = load_model(path, dtype=str(stored or torch.float32).removeprefix("torch."))
+    model = load_model(path, dtype=stored_dtype(path))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     return model, tokenizer
 
