@@ -134,11 +134,13 @@ def questions(
     split: Side = "heldout",
     seed: int = 0,
 ) -> Iterator[Row]:
-    """Rows of `question`, `answers`, `entity` and `group`, the kind: as many of each kind as of any other."""
+    """Rows of `question`, `answers` (and for practice `answer`), `entity` and `group`, the kind: as many of each kind as of
+    any other."""
     for kind, exercise in _drawn(kinds, num_rows, digits, split, seed):
         yield {
             "question": exercise.question,
             "answers": [exercise.answer],
+            "answer": exercise.answer,
             "entity": exercise.key,
             "group": kind,
         }
