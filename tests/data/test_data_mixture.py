@@ -138,7 +138,8 @@ def test_num_rows_of_a_stream_are_shuffled_and_the_rest_is_not_read(
         yield from ({"text": str(number)} for number in count())
 
     monkeypatch.setattr(sources, "STREAM_BUFFER", 100)
-    monkeypatch.setattr(sources, "_load_hub", lambda source: datasets.IterableDataset.from_generator(endless))
+    monkeypatch.setattr(sources, "_reach_hub", lambda path, revision: True)
+    monkeypatch.setattr(sources, "_load_hub", lambda source, online: datasets.IterableDataset.from_generator(endless))
     stream = {"path": "org/rows", "streaming": True, "num_rows": 20}
     first, again, other = (set(rows(mixed(tmp_path, stream, seed=seed))) for seed in (0, 0, 1))
     assert len(first) == 20 and first == again != other

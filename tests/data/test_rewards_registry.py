@@ -91,7 +91,7 @@ def test_what_is_read_without_importing_is_what_is_there() -> None:
             assert option.required or option.default == default
             value = required[key] if option.required else option.default
             assert not list(reward_keys.check(RewardSpec(name=name, args={**_required(name, required), key: value})))
-    assert len(reward_keys.names()) == 13
+    assert len(reward_keys.names()) == 14
 
 
 def _required(name: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def test_the_control_plane_imports_no_reward() -> None:
     ("spec", "key", "message"),
     [
         ({"name": "exct"}, ("name",), "did you mean 'exact'?"),
-        ({"name": "zzzz"}, ("name",), "have: abstain, choice"),
+        ({"name": "zzzz"}, ("name",), "have: abstain, calls, choice"),
         ({"name": "answer"}, ("name",), "no reward 'answer'"),
         ({"name": "exact", "args": {"prase": "strict"}}, ("args", "prase"), "did you mean 'parse'?"),
         ({"name": "exact", "args": {"parse": "loose"}}, ("args", "parse"), "strict or lenient"),

@@ -249,7 +249,7 @@ def test_what_a_recipe_may_name() -> None:
         ("serch", "no tool 'serch'; did you mean 'search'?"),
         ({"nam": "python"}, "a tool needs 'name', 'path' or 'mcp'"),
         ({"name": "python", "index": "x"}, "Extra inputs are not permitted"),
-        ({"name": "search"}, "Field required"),
+        ({"name": "search"}, "exactly one of 'index' (a folder) and 'from'"),
         ({"name": "python", "interpreter": "wasm"}, "'monty' or 'subprocess'"),
         ({"path": "module"}, "package.module:function"),
         ({"mcp": "server.py"}, "begins with http"),

@@ -69,6 +69,8 @@ def _forget() -> None:
 
     HfFileSystem.clear_instance_cache()
     close_session()
+    if hub := sys.modules.get("transformers.utils.hub"):
+        hub._hf_api = None
     if loader := sys.modules.get("llmkit.modeling.load"):
         loader._on_hub.cache_clear()
 

@@ -24,9 +24,7 @@ class Window:
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.goto(url)
-        self.page.wait_for_function(
-            "document.getElementById('about').textContent || !document.getElementById('alert').hidden"
-        )
+        self.page.locator("#about:not(:empty), #alert:not([hidden])").first.wait_for(state="attached")
 
     def ask(self, words: str, *, waits: bool = True) -> None:
         self.page.fill("#text", words)
@@ -164,9 +162,9 @@ def test_a_key_is_asked_for_and_kept_for_the_window(browser: Any, host: Scripted
         assert "Incorrect API key" in window.page.inner_text("#alert")
         window.page.fill("#key", "secret")
         window.page.keyboard.press("Tab")
-        window.page.wait_for_function("document.getElementById('about').textContent")
+        window.page.locator("#about:not(:empty)").wait_for(state="attached")
         window.page.reload()
-        window.page.wait_for_function("document.getElementById('about').textContent")
+        window.page.locator("#about:not(:empty)").wait_for(state="attached")
         window.ask("Hello")
         assert window.texts(".assistant .said") == ["Hello."]
         window.context.close()
