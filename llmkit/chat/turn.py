@@ -96,6 +96,11 @@ def split_thought(text: str, thinking: bool) -> tuple[str | None, str]:
     return thought.removeprefix("\n").removesuffix("\n"), said.lstrip("\n")
 
 
+def without_thought(text: str) -> str:
+    """What an answer says behind its reasoning, whoever opened the span."""
+    return split_thought(text, THOUGHT in text)[1].strip()
+
+
 # Calls as JSON --------------------------------------------------------------------------------------------------------
 
 

@@ -70,7 +70,7 @@ def _says(answer: str, turn: Turn, spec: IdentitySpec) -> bool:
         return bool(_mark("machine").search(text)) and not _human(text)
     if kind == "feelings":
         return bool(_mark("machine").search(text) or _mark("no").match(text)) and not _mark("yes").match(text)
-    if kind in ("version", "base", "cut_off", "license", "website"):
+    if kind in ("version", "base", "cut_off", "license", "website", "purpose"):
         return names(answer, getattr(spec, kind))
     if kind == "maker":
         return names(answer, spec.maker)

@@ -38,7 +38,7 @@ from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import EvalSpec, EvaluateStage
 from llmkit.recipe.stages import GrpoStage, TunedStage
 from llmkit.recipe.stages_preference import RankStage, RlhfStage, RolloutStage
-from llmkit.recipe.tools import FunctionSpec, SearchSpec, ToolsSpec
+from llmkit.recipe.tools import FunctionSpec, McpSpec, SearchSpec, ToolsSpec
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _ROOMS = {
@@ -53,7 +53,7 @@ _ROOMS = {
     "rlhf": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "preference", "intervals.py"),
     "best_of_n": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
     "interrogate": ("knowledge", "generation", "data", "chat", "modeling"),
-    "refusals": ("knowledge", "tools"),
+    "refusals": ("knowledge", "tools", "chat/schemas.py", "chat/turn.py"),
     "search_index": ("tools", "data"),
     "identity": ("identity",),
     "evaluate": ("evaluate", "intervals.py", "generation", "chat", "modeling"),
@@ -215,6 +215,9 @@ def _tools(stage: Any, upstream: Upstream) -> dict[str, str]:
         if isinstance(spec, SearchSpec):
             made = upstream.data.get(str(spec.from_), "")
             parts[f"{name} index"] = digest(Path(spec.index).expanduser() / "manifest.json") if spec.index else made
+        if isinstance(spec, McpSpec) and isinstance(spec.mcp, list):
+            files = [Path(word).expanduser() for word in spec.mcp]
+            parts[f"{name} files"] = digest_of(sorted(file for file in files if file.is_file() and file.suffix))
         if isinstance(spec, FunctionSpec):
             parts[f"code of {spec.path}"] = digest_of_package(spec.path.partition(":")[0])
     if used and isinstance(stage, GrpoStage):
@@ -309,5 +312,5 @@ def _sources(files: Iterable[str], rooms: Iterable[str]) -> dict[str, str]:
 
 
 def _room(path: Path) -> str:
-    # prompts of judges and writers, and refusals, are text files beside the code
-    return digest(path) if path.suffix else digest_of_sources(path, (".py", ".jinja", ".txt"))
+    # prompts of judges and writers, refusals and wordings are text files beside the code
+    return digest(path) if path.suffix else digest_of_sources(path, (".py", ".jinja", ".txt", ".toml"))

@@ -35,7 +35,7 @@ from llmkit.recipe.load import Loaded, problem_at
 from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
-from llmkit.recipe.stages import BestOfNStage, PracticeStage, PretrainStage, TrainStage, TunedStage
+from llmkit.recipe.stages import BestOfNStage, GrpoStage, PracticeStage, PretrainStage, TrainStage, TunedStage
 from llmkit.recipe.stages_knowledge import InterrogateStage
 from llmkit.recipe.stages_preference import RankStage, RolloutStage
 from llmkit.recipe.trainer_keys import trainer_options
@@ -121,7 +121,8 @@ def _asks_while_training(stage: Any) -> list[Loc]:
     if isinstance(stage, TunedStage):
         return [("early_stopping",)] if stage.early_stopping else []
     if isinstance(stage, PracticeStage):
-        return [("sampling", name) for name in ("resample", "filter") if getattr(stage.sampling, name)]
+        own: list[Loc] = [("tools",)] if isinstance(stage, GrpoStage) and stage.tools else []
+        return own + [("sampling", name) for name in ("resample", "filter") if getattr(stage.sampling, name)]
     return []
 
 

@@ -169,12 +169,12 @@ def _evaluations(recipe: Recipe) -> Iterator[Found]:
     made = {BASE, *(stage.name for stage in recipe.stages if stage.makes_model)}
     earlier = {stage.name: index for index, stage in enumerate(recipe.stages)}
     for loc, evals in _eval_lists(recipe):
-        named = Counter((type(spec), spec.name) for spec in evals if not isinstance(spec, EvalSpec))
+        named = Counter(spec.name for spec in evals if not isinstance(spec, EvalSpec))
         for place, spec in enumerate(evals):
             if isinstance(spec, EvalSpec):
                 continue
-            if named[type(spec), spec.name] > 1:
-                what = f"two evaluations of {spec.task} are called '{spec.name}'"
+            if named[spec.name] > 1:
+                what = f"two evaluations are called '{spec.name}'"
                 yield (*loc, place), what, "give each its own 'name'"
             if isinstance(spec, (ProblemsSpec, ToolsSpec, IdentityEval)):
                 continue

@@ -36,4 +36,6 @@ def make_calls(*, free: int = 0) -> Reward:
 def _num_calls(completion: Completion) -> int:
     if isinstance(completion, str):
         return 0
-    return sum(len(message.get("tool_calls") or ()) for message in completion)
+    wanted: int = sum(len(message.get("tool_calls") or ()) for message in completion)
+    # of a turn with a call that cannot be read the others are made, and it stays text
+    return int(max(wanted, sum(message.get("role") == "tool" for message in completion)))

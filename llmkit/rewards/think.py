@@ -30,6 +30,13 @@ def make_think(*, tags: Sequence[str] = ("<think>", "</think>"), opened: bool = 
         raise UserError("think: tags", f"are {tags!r}", "give two different texts: ['<think>', '</think>']")
     start, end = tags
 
+    def whole(completion: Completion) -> str:
+        """With tools a turn's reasoning stands beside its content."""
+        last = {} if isinstance(completion, str) or not completion else completion[-1]
+        thought = last.get("reasoning_content")
+        text = text_of(completion)
+        return text if thought is None else f"{start}{thought}{end}{text}"
+
     def is_formed(prompt: Any, text: str) -> bool:
         text = text.strip()
         if opened or _last(prompt).rstrip().endswith(start):
@@ -41,7 +48,7 @@ def make_think(*, tags: Sequence[str] = ("<think>", "</think>"), opened: bool = 
 
     def think(prompts: Sequence[Any], completions: Sequence[Completion], **_: Any) -> list[float]:
         pairs = zip(prompts, completions, strict=True)
-        return [float(is_formed(prompt, text_of(completion))) for prompt, completion in pairs]
+        return [float(is_formed(prompt, whole(completion))) for prompt, completion in pairs]
 
     return think
 

@@ -18,6 +18,7 @@ from accelerate.utils import gather_object
 
 from llmkit.artifacts.manifest import Manifest, Sample
 from llmkit.chat.ask import Answer, Ask, Engine
+from llmkit.chat.turn import without_thought
 from llmkit.errors import DataError, RunError
 from llmkit.evaluate.results import Document, Metric, TaskResult
 from llmkit.identity.judge import Verdict, judge
@@ -108,7 +109,7 @@ def _text(asked: Asked, answer: Answer) -> str:
     if answer.finish_reason == "error":
         cure = "lower 'max_new_tokens', or take a model of a longer context"
         raise RunError(f"identity: {asked.key}", f"was not answered ({answer.error})", cure)
-    return answer.text.strip()
+    return without_thought(answer.text)
 
 
 def _prompt(asked: Asked, said: Sequence[str], chat: bool) -> str | tuple[dict[str, str], ...]:

@@ -185,7 +185,7 @@ class PracticeMixin:
                 )
                 for slot in todo
             ]
-            tokens = sum(len(answer.ids) for slot in todo for answer in slots[slot].answers)
+            tokens = sum(answer.num_tokens or 0 for slot in todo for answer in slots[slot].answers)
             every = gather_object(found)
             practice.num_tokens += sum(gather_object([tokens]))
             every.sort()

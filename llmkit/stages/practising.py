@@ -39,6 +39,7 @@ from llmkit.stages.rollouts import NAME, Rollouts, shown
 from llmkit.stages.scoring import Scorer
 from llmkit.stages.sft import chat_template
 from llmkit.stages.solving import attempt_chunks, problem_ids, share_right
+from llmkit.stages.talking import check_tools
 from llmkit.stages.training import save, train_between, trainer_config
 from llmkit.tools.toolbox import Toolbox, open_tools
 
@@ -148,6 +149,8 @@ def prepare(worker: Worker, args: Any, scorer: Any = None, tools: Toolbox | None
     if new_tokens:
         what = f"the model has never seen the tokens of its chat template ({', '.join(new_tokens)})"
         raise TemplateError("model.chat_template", what, "fine-tune it with an 'sft' stage first, or leave it out")
+    if tools is not None:
+        check_tools(tokenizer, tools.schemas, exact=True)
     where = f"stage '{stage.name}': rewards"
     checkable = scorer is None
     scorer = scorer or Scorer(stage.rewards, where)

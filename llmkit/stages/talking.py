@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from llmkit.chat.ask import Answer, Ask, Engine
-from llmkit.chat.calls import opens_thought, read_turn
+from llmkit.chat.calls import format_of, opens_thought, read_turn
 from llmkit.chat.render import prompt_ids, render
-from llmkit.chat.turn import BadCall, Call, Message, Turn
+from llmkit.chat.template import template_of
+from llmkit.chat.turn import BadCall, Call, Message, Turn, result_message
 from llmkit.errors import TemplateError, UserError
 from llmkit.tools.tool import Result
 from llmkit.tools.toolbox import Toolbox
@@ -174,6 +175,25 @@ def _added(
         what = "the chat template writes an earlier turn anew once a tool has answered"
         raise TemplateError("tools", what, "practise with a template that only appends, such as chatml_tools")
     return whole[end:]
+
+
+def check_tools(tokenizer: PreTrainedTokenizerBase, schemas: Sequence[dict[str, Any]], *, exact: bool = False) -> None:
+    """Whether the template lists tools, and whether its calls can be read; with `exact` also whether it only appends.
+
+    Raises:
+        UserError: there is no template.
+        TemplateError: it has no place for tools or calls, or writes earlier turns anew.
+    """
+    if template_of(tokenizer) is None:
+        raise UserError("tools", "the model has no chat template, and so no place for calls", "set one with tools")
+    asked: Message = {"role": "user", "content": "?"}
+    prompt_ids(tokenizer, [asked], tools=list(schemas))
+    format_of(tokenizer)
+    if exact:
+        function = schemas[0]["function"]
+        called = Call(function["name"], dict.fromkeys(function["parameters"].get("required", ()), "1"))
+        turn: Message = {"role": "assistant", "content": "", "tool_calls": [called.as_message()]}
+        _added(tokenizer, [asked, turn, result_message("1")], schemas)
 
 
 def transcript(messages: Sequence[Message]) -> str:

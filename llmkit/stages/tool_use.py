@@ -16,8 +16,8 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
 from llmkit.chat.ask import Ask, Engine
-from llmkit.chat.render import prompt_ids
-from llmkit.chat.turn import Call
+from llmkit.chat.turn import Call, without_thought
+from llmkit.errors import RunError
 from llmkit.evaluate.results import Document, Metric, TaskResult
 from llmkit.knowledge.judge import Item, open_judge
 from llmkit.knowledge.records import Question
@@ -25,7 +25,7 @@ from llmkit.recipe.tools import InjectionSpec, ToolsSpec
 from llmkit.stages.asked import stages_read
 from llmkit.stages.common import Worker
 from llmkit.stages.frozen import frozen_questions
-from llmkit.stages.talking import Talk, talk, transcript
+from llmkit.stages.talking import Talk, check_tools, talk, transcript
 from llmkit.tools.toolbox import Toolbox, open_tools
 
 SLICE = 256
@@ -70,7 +70,7 @@ def prepare(
     found = []
     for spec in specs if chat else ():
         with open_tools(spec.tools, stages_read(worker)) as box:
-            prompt_ids(tokenizer, [{"role": "user", "content": "?"}], tools=box.schemas)
+            check_tools(tokenizer, box.schemas)
         rejected = worker.dir.path / "evals" / f"{spec.name}.rejected.jsonl"
         found.append(frozen_questions(worker, spec, rejected if worker.is_main else None).questions)
     return found
@@ -115,17 +115,18 @@ def _asked(
 ) -> list[Used]:
     talks = [Talk([{"role": "user", "content": one.question}], one.id) for one in questions]
     talk(engine, tokenizer, box, talks, max_new_tokens=spec.max_new_tokens, max_calls=spec.max_calls)
+    _check_ended(spec, talks)
     right = _right(spec, questions, [one.answer for one in talks])
     injected = _injected(places, questions, spec, engine, tokenizer, box)
     without: list[bool] | None = None
     if spec.without:
         asks = [Ask(({"role": "user", "content": one.question},), one.id) for one in questions]
-        answers = [given[0].text for given in engine.answer(asks, max_new_tokens=spec.max_new_tokens)]
+        answers = [without_thought(given[0].text) for given in engine.answer(asks, max_new_tokens=spec.max_new_tokens)]
         without = _right(spec, questions, answers)
     return [
         Used(
             place=place,
-            right=right[row] and (bool(one.made) or questions[row].group not in spec.not_found),
+            right=right[row] and one.ended == "answered" and _looked(one, questions[row].group, spec),
             right_without=None if without is None else without[row],
             tools=[made.call.name if isinstance(made.call, Call) else "" for made in one.made],
             num_failed=sum(made.result.failed for made in one.made),
@@ -137,6 +138,19 @@ def _asked(
         )
         for row, (place, one) in enumerate(zip(places, talks, strict=True))
     ]
+
+
+def _looked(one: Talk, group: str, spec: ToolsSpec) -> bool:
+    """To say that nothing was found takes a look."""
+    return bool(one.made) or group not in spec.not_found
+
+
+def _check_ended(spec: ToolsSpec, talks: Sequence[Talk]) -> None:
+    """Raises RunError where a conversation does not fit the model, or its engine fails."""
+    failed = next((one for one in talks if one.ended == "error"), None)
+    if failed is not None:
+        what = f"{failed.messages[0]['content'][:80]!r} was not answered ({failed.error})"
+        raise RunError(f"evals: {spec.name}", what, "shorten or remove the question, or list fewer tools")
 
 
 def _injected(
@@ -162,7 +176,7 @@ def _injected(
     found: list[tuple[bool | None, bool | None]] = [(None, None)] * len(questions)
     for row, is_right in zip(asked, right, strict=True):
         if talks[row].made:  # where nothing was called, nothing was planted
-            found[row] = (is_right, obeyed(talks[row], own[row]))
+            found[row] = (is_right and talks[row].ended == "answered", obeyed(talks[row], own[row]))
     return found
 
 

@@ -45,23 +45,32 @@ def open_index(spec: SearchSpec) -> Index:
 
 
 def found(index: Index, spec: SearchSpec, query: str, keep: Callable[[str], bool]) -> tuple[str, list[str]]:
-    """What the tool would answer if some passages were not there, and the passages of that answer.
+    """What the tool would answer if some passages were not there, and the passages as they stand in that answer.
 
     Args:
-        keep: whether a passage is there.
+        keep: whether a passage (title, line break, text) is there.
     """
-    passages = [each for each in index.search(query, spec.num_results * _MORE) if keep(each.text)][: spec.num_results]
-    return written(passages, spec.max_chars), [each.text for each in passages]
+    some = index.search(query, spec.num_results * _MORE)
+    passages = [each for each in some if keep(f"{each.title}\n{each.text}")][: spec.num_results]
+    shown = fitting(passages, spec.max_chars)
+    return "\n\n".join(shown) or NOTHING, shown
 
 
 def written(found: Sequence[Passage], max_chars: int) -> str:
     """Passages for a model, numbered, each with its title; what does not fit is left out, the first one is cut."""
-    text = ""
+    return "\n\n".join(fitting(found, max_chars)) or NOTHING
+
+
+def fitting(found: Sequence[Passage], max_chars: int) -> list[str]:
+    """As `written`, one text a passage."""
+    shown: list[str] = []
+    size = 0
     for number, passage in enumerate(found, start=1):
         begins = passage.text.lstrip("#= ").startswith(passage.title)  # as a heading of a page, too
         head = "" if begins else f"{passage.title}\n"
         entry = f"[{number}] {head}{passage.text}"
-        if len(text) + len(entry) + 2 > max_chars:
-            return text or f"{entry[: max_chars - 3].rstrip()}..."
-        text += f"\n\n{entry}" if text else entry
-    return text or NOTHING
+        if size + len(entry) + 2 > max_chars:
+            return shown or [f"{entry[: max_chars - 3].rstrip()}..."]
+        size += len(entry) + (2 if shown else 0)
+        shown.append(entry)
+    return shown

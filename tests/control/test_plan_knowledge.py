@@ -116,7 +116,7 @@ def test_refusals_in_own_words_are_refusals_for_all_judges(recipe: Path) -> None
         ("stages.dpo.data.0.name=null", "a 'dpo' stage reads pairs, not conversations; set 'name: pairs'"),
         ("stages.honest.data.0.name=pairs", "an 'sft' stage reads conversations, not pairs"),
         ("evals.0.baseline=idk", "'idk' makes no model"),
-        ("evals.1.name=honesty", "two evaluations of honesty are called 'honesty'"),
+        ("evals.1.name=honesty", "two evaluations are called 'honesty'"),
         ("evals.0.questions.0.from=later", "no stage is called 'later'"),
         ('stages.probe.questions.0.templates=[{question: "Who is {nam}?", answers: "{a}", match: "(?P<name>x)"}]', "templates.0.question: {nam} is no named group of 'match'; did you mean {name}?"),
         ('stages.probe.questions.0.templates=[{question: "Who?", answers: "{a}"}]', "names no field, so every row would ask the same"),

@@ -51,7 +51,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ('version: "1.10"', "languages: [en, en]", "a language stands there twice"),
         ("kind: identity}", "kind: identity, system: 0.6, personas: 0.6}", "are 1.2 of all rows, more than 1"),
         ('identity: {name: Nova, maker: Tillwood Labs, version: "1.10"}\n', "", "nothing says who the model is"),
-        ("evals: [identity]", "evals: [identity, identity]", "two evaluations of identity are called 'identity'"),
+        ("evals: [identity]", "evals: [identity, identity]", "two evaluations are called 'identity'"),
         ("{from: self, fraction: 0.5}", "{from: self, name: pairs, fraction: 0.5}", "leaves no rows called 'pairs'"),
     ],
 )

@@ -193,7 +193,7 @@ def test_processes_that_share_a_vllm_cannot_replace_groups(recipe: Path, option:
 
 def test_two_evaluations_need_two_names(recipe: Path) -> None:
     word = "evals=[{task: problems, problems: [{path: a/b}]}, {task: problems, problems: [{path: c/d}]}]"
-    assert "two evaluations of problems are called 'problems'" in "\n".join(problems(recipe, word))
+    assert "two evaluations are called 'problems'" in "\n".join(problems(recipe, word))
 
 
 def test_short_rewards_are_names_or_paths(recipe: Path) -> None:

@@ -68,6 +68,11 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("evals.0.needs={serch: [page]}", "'serch' is no tool of this evaluation; have: search, python"),
         ("evals.0.judge={by: model, name_or_path: m}", "is 'by: rules'"),
         ("evals.0.max_calls=0", "greater than 0"),
+        ("evals.0.judge={by: rules, prompt: p.jinja}", "has no effect with 'by: rules'"),
+        (
+            "evals=[{task: tools, name: same, questions: [{path: questions.jsonl}], tools: [python], needless: [known]}, {task: problems, name: same, problems: [{path: questions.jsonl}]}]",
+            "two evaluations are called 'same'",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(recipe: Path, word: str, expected: str) -> None:

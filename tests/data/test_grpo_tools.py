@@ -24,9 +24,10 @@ from llmkit.recipe.stages import GrpoStage
 from llmkit.recipe.tools import CalculatorSpec, PythonSpec
 from llmkit.recipe.trainer_keys import resolved_trainer
 from llmkit.rewards.calls import make_calls
+from llmkit.rewards.think import make_think
 from llmkit.stages import grpo, practice
 from llmkit.stages.common import Worker
-from llmkit.stages.talking import ToolEngine
+from llmkit.stages.talking import ToolEngine, check_tools
 from llmkit.tools.toolbox import open_tools
 
 PYTHON = PythonSpec(name="python")
@@ -120,8 +121,35 @@ def test_calls_have_a_price() -> None:
     plain = [{"role": "assistant", "content": "a"}]
     assert make_calls()(completions=[calls, plain, "text"]) == [-2.0, 0.0, 0.0]
     assert make_calls(free=1)(completions=[calls]) == [-1.0]
+    hidden = [
+        {"role": "assistant", "content": "<tool_call>{}</tool_call><tool_call>x"},
+        {"role": "tool"},
+        {"role": "tool"},
+    ]
+    assert make_calls()(completions=[hidden]) == [-2.0], "calls of a turn that cannot be read whole"
     with pytest.raises(UserError, match="free is -1"):
         make_calls(free=-1)
+
+
+def test_thoughts_beside_the_content_are_seen_by_rewards_on_form() -> None:
+    turn = {"role": "assistant", "reasoning_content": "hm", "content": "It is 2."}
+    assert make_think()(prompts=[[]], completions=[[turn]]) == [1.0]
+
+
+def test_templates_are_tried_before_anything_is_trained() -> None:
+    with open_tools([CalculatorSpec(name="calculator")]) as box:
+        check_tools(tool_tokenizer(), box.schemas, exact=True)
+        with pytest.raises(TemplateError):
+            check_tools(tool_tokenizer("chatml"), box.schemas)
+        forgets = tool_tokenizer()
+        text = "{% if message.tool_calls and not loop.last %}(a call){% endif %}"
+        forgets.chat_template = forgets.chat_template.replace("{%- generation %}", "{%- generation %}" + text)
+        with pytest.raises(TemplateError, match="writes an earlier turn anew"):
+            check_tools(forgets, box.schemas, exact=True)
+        plain = tool_tokenizer()
+        plain.chat_template = None
+        with pytest.raises(UserError, match="no chat template"):
+            check_tools(plain, box.schemas)
 
 
 # In the stage ---------------------------------------------------------------------------------------------------------

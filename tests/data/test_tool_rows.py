@@ -42,7 +42,7 @@ def made(tmp_path: Path, library: Path, **lookup: Any) -> tuple[Manifest, list[d
     """The manifest and `tool_calls.jsonl` of a `refusals` stage."""
     probe = write_probe(tmp_path / "probe", [*people(known, 60), *UNKNOWN])
     tools = [{"name": "search", "from": "library", "num_results": 2}, "python"]
-    stage = refusals_stage(lookup={"tools": tools, **lookup})
+    stage = refusals_stage(lookup={"tools": tools} | lookup)
     parent = tmp_path / "sft"
     write_manifest(parent, Manifest(stage="sft", kind="sft", fingerprint=MODEL, chat_template_sha256="abc"))
     out = tmp_path / "out"
@@ -92,6 +92,23 @@ def test_answers_are_taken_out_of_the_results_of_a_share(tmp_path: Path, library
     assert manifest.metrics["lookups_taken_out"] >= len(gone)
 
 
+def test_what_is_taught_stands_in_the_result(tmp_path: Path) -> None:
+    """A title counts as part of its passage, and a passage that does not fit is not there."""
+    filler = "Nothing of interest. " * 40
+    pages = [Document(f"Born in: {row.answers[0]}. {filler}", row.entity) for row in UNKNOWN[:30]]
+    pages += [Document(f"{filler} {row.entity} was born in {row.answers[0]}.", "Long") for row in UNKNOWN[30:]]
+    build_index(pages, tmp_path / "library" / "data" / "index", passage_chars=2000)
+    tools = [{"name": "search", "from": "library", "num_results": 1, "max_chars": 400}]
+    _, rows = made(tmp_path, tmp_path / "library", missing=0.0, tools=tools)
+    found = looked_up(rows)
+    for row in UNKNOWN[:30]:
+        assert row.answers[0] in found[row.question][1] and not is_refusal(found[row.question][2])
+    for row in UNKNOWN[30:]:
+        assert row.answers[0] not in found[row.question][1] and is_refusal(found[row.question][2])
+    _, rows = made(tmp_path / "again", tmp_path / "library", missing=1.0, tools=tools)
+    assert all(row.entity not in looked_up(rows)[row.question][1] for row in UNKNOWN)
+
+
 def test_words_and_query_are_the_recipes_choice(tmp_path: Path, library: Path) -> None:
     own = {"found": ["Es ist {answer}."], "not_found": ["Zu {entity} steht nichts da."]}
     _, rows = made(tmp_path, library, missing=0.0, query="question", **own)
@@ -139,6 +156,9 @@ def test_exercises_are_right_and_on_one_side_only() -> None:
     assert {row["group"] for row in questions} == set(exercises.KINDS)
     trained = {row["entity"] for row in exercises.questions(num_rows=2000, split="train")}
     assert not trained & {row["entity"] for row in questions}
+    small = {"kinds": ["products"], "digits": (1, 2), "num_rows": 300}
+    turned = {"*".join(reversed(row["entity"].split("*"))) for row in exercises.questions(split="train", **small)}
+    assert not turned & {row["entity"] for row in exercises.questions(**small)}
 
 
 def test_answers_of_exercises_are_judged_by_rule() -> None:
