@@ -70,7 +70,8 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("evals.0.max_calls=0", "greater than 0"),
         ("evals.0.judge={by: rules, prompt: p.jinja}", "has no effect with 'by: rules'"),
         (
-            "evals=[{task: tools, name: same, questions: [{path: questions.jsonl}], tools: [python], needless: [known]}, {task: problems, name: same, problems: [{path: questions.jsonl}]}]",
+            "evals=[{task: tools, name: same, questions: [{path: questions.jsonl}], tools: [python], "
+            "needless: [known]}, {task: problems, name: same, problems: [{path: questions.jsonl}]}]",
             "two evaluations are called 'same'",
         ),
     ],
