@@ -184,7 +184,7 @@ def tell(args: argparse.Namespace, tasks: list[str], first: Measured, second: Me
         "results": [rows_of(measured, args.seed) for measured in both],
         "differences": [asdict(each) for each in found],
         "requests": [{"asked": measured.num_asked, "known": measured.num_found} for measured in both],
-        "warnings": [text for measured in both for result in measured.results for text in result.warnings],
+        "warnings": [text for measured in both for text in warnings_of(measured)],
     }
     if args.out:
         write_json(Path(args.out).expanduser() / FILE, told)
@@ -211,6 +211,16 @@ def rows_of(measured: Measured, seed: int) -> list[dict[str, Any]]:
                 own = {"task": result.task, "metric": metric.name, "value": metric.value}
                 rows.append({**own, "low": low, "high": high, **counts})
     return rows
+
+
+def warnings_of(measured: Measured) -> list[str]:
+    """Also of every figure that is left out because it is not a finite number."""
+    found = []
+    for result in measured.results:
+        bad = [metric for metric in result.metrics if not isfinite(metric.value)]
+        found += [f"{measured.name}: {result.task}: {each.name} is {each.value} and is left out" for each in bad]
+        found += result.warnings
+    return found
 
 
 def _foot(console: Console, told: dict[str, Any]) -> None:
