@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,6 +182,28 @@ def test_data_sets_of_llama_factory_are_found_in_its_list(tmp_path: Path) -> Non
     mixed = "dataset: slimorca,identity\nmix_strategy: interleave_under\ninterleave_probs: 3,1\n"
     stage = from_text(tmp_path, base + mixed).recipe["stages"][0]
     assert [source["fraction"] for source in stage["data"]] == [0.75, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("stage", "entry", "found"),
+    [
+        ("dpo", {"columns": {"prompt": "a", "query": "b", "chosen": "c", "rejected": "d"}}, "in such rows: query"),
+        ("dpo", {"columns": {"chosen": "chosen", "rejected": "rejected"}}, {"prompt": "instruction"}),
+        ("rm", {"formatting": "sharegpt", "columns": {"chosen": "good", "rejected": "bad"}}, {"prompt": "conversations"}),
+        ("sft", {"columns": {"prompt": "q", "response": "a", "history": "h", "tools": "t"}}, "such rows: history, tools"),
+        ("sft", {"formatting": "sharegpt", "columns": {"system": "s", "tools": "t"}}, {"system": "s", "tools": "t"}),
+        ("sft", {"formatting": "sharegpt", "tags": {"role_tag": "role"}, "columns": {"system": "s"}}, "rows: system"),
+        ("pt", {"columns": {"prompt": "text", "query": "more"}}, "in such rows: query"),
+    ],
+)
+def test_no_column_of_llama_factory_s_list_vanishes(tmp_path: Path, stage: str, entry: Any, found: Any) -> None:
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"mine": {"file_name": "mine.json", **entry}}))
+    text = f"model_name_or_path: a/b\nstage: {stage}\nfinetuning_type: full\ntemplate: chatml\ndataset: mine\n"
+    if isinstance(found, str):
+        assert found in problem(tmp_path, text)
+    else:
+        columns = from_text(tmp_path, text).recipe["stages"][0]["data"][0]["columns"]
+        assert found.items() <= columns.items()
 
 
 def test_rewards_by_llmkit_s_names() -> None:
