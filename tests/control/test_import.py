@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +52,8 @@ def stands(recipe: dict[str, Any], place: str) -> bool:
 
 def imported(path: Path, **options: Any) -> Imported:
     stage = "sft" if path.stem == "example_config" else None
-    return convert(path, Options(**{"stage": stage, **options}))
+    sharded = re.search(r"^(deepspeed|fsdp|fsdp_config):", path.read_text(), re.MULTILINE)
+    return convert(path, Options(**{"stage": stage, "num_processes": 8 if sharded else None, **options}))
 
 
 def from_text(tmp_path: Path, text: str, system: str | None = None, **options: Any) -> Imported:
@@ -222,6 +224,52 @@ def test_rewards_by_llmkit_s_names() -> None:
 
 
 BASE = "model_name_or_path: a/b\ndataset_name: c/d\n"
+AXOLOTL = "base_model: a/b\ndatasets: [{path: c/d, type: alpaca}]\n"
+
+
+def test_two_keys_for_one_option(tmp_path: Path) -> None:
+    said = problem(tmp_path, BASE + "max_seq_length: 5\nmax_length: 6\n")
+    assert "/sft.yaml:4: max_length: sets `max_length`, which another key sets too; keep the one that counts" in said
+    for steps, kept, lost in ((7, 7, "warmup_ratio"), (0, 0.1, "warmup_steps")):
+        made = from_text(tmp_path, BASE + f"warmup_ratio: 0.1\nwarmup_steps: {steps}\n")
+        assert made.recipe["stages"][0]["trainer"]["warmup_steps"] == kept
+        assert [entry.key for entry in made.entries if "counts" in entry.why] == [lost]
+
+
+@pytest.mark.parametrize("sharding", ["deepspeed: zero3.json\n", "fsdp: [full_shard]\n"])
+def test_sharding_needs_a_number_of_processes(tmp_path: Path, sharding: str) -> None:
+    assert "add --num-processes N" in problem(tmp_path, AXOLOTL + sharding)
+    made = from_text(tmp_path, AXOLOTL + sharding, num_processes=4)
+    assert made.recipe["stages"][0]["launch"]["num_processes"] == 4
+
+
+@pytest.mark.parametrize("text", [BASE + "use_peft: true\n", AXOLOTL + "adapter: lora\n"])
+def test_adapters_without_named_modules_get_peft_s_own(tmp_path: Path, text: str) -> None:
+    made = from_text(tmp_path, text)
+    assert made.recipe["stages"][0]["peft"]["target_modules"] == ["q_proj", "v_proj"]
+    assert ["peft's default" in entry.why for entry in made.added if entry.to == "peft.target_modules"] == [True]
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        ("eval_strategy: steps\ndataset_test_split: dev\n", "dev"),
+        ("eval_strategy: steps\n", "test"),
+        ("eval_strategy: no\n", None),
+        ("", None),
+    ],
+)
+def test_trl_evaluates_on_its_test_split(tmp_path: Path, text: str, held: str | None) -> None:
+    stage = from_text(tmp_path, BASE + text).recipe["stages"][0]
+    assert [source["split"] for source in stage.get("heldout", {}).get("test", [])] == ([held] if held else [])
+
+
+def test_a_field_of_documents_beside_chat_and_half_precision(tmp_path: Path) -> None:
+    sets = "base_model: a/b\ndatasets: [{path: c/d, type: alpaca}, {path: e/f, type: completion, field: content}]\n"
+    assert from_text(tmp_path, sets).recipe["stages"][0]["data"][1]["columns"] == {"text": "content"}
+    factory = "model_name_or_path: a/b\nstage: sft\nfinetuning_type: lora\ntemplate: chatml\ndataset: c/d\n"
+    assert from_text(tmp_path, factory + "fp16: true\n").recipe["model"]["dtype"] == "float16"
+    assert from_text(tmp_path, factory + "bf16: true\n").recipe["model"]["dtype"] == "bfloat16"
 
 
 @pytest.mark.parametrize(
