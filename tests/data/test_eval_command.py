@@ -205,6 +205,9 @@ def test_a_request_without_an_answer_stops_the_evaluation(evaluate):
     assert code == RunError.exit_code and told is None and "gave no answer (HTTP 400: too long" in err
 
 
+SERVED = ("--base-url", "http://localhost:1/v1", "--model", "m")
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -214,6 +217,12 @@ def test_a_request_without_an_answer_stops_the_evaluation(evaluate):
         (("m", "--limit", "0"), "--limit 0: must be at least 1"),
         (("m", "--data", "shuot=there"), "--data shuot: is no TASK=FOLDER of a task in --tasks"),
         (("m", "--num-fewshot", "-1"), "cannot be less than 0"),
+        (("m", "--against-stage", "sft"), "--against-stage: has no effect without --against; remove it"),
+        ((*SERVED, "--stage", "sft"), "--stage: has no effect with --base-url"),
+        (("m", "--concurrency", "8"), "--concurrency: has no effect without --base-url"),
+        (("m", "--api-key-env", "KEY"), "--api-key-env: has no effect without --base-url"),
+        ((*SERVED, "--batch-size", "4"), "--batch-size: has no effect where no model is loaded here"),
+        (("m", "--cache", "there", "--no-cache"), "--cache: has no effect with --no-cache"),
     ],
 )
 def test_options_that_do_not_fit_are_named(evaluate, words, says):
