@@ -155,6 +155,16 @@ def test_what_a_kill_left_is_gone_on_with(tmp_path):
     assert len(dict(kept._read(tmp_path / "m.jsonl"))) == 10
 
 
+def test_prompts_that_are_cut_are_counted_though_their_answers_are_known(model_dir, tmp_path):
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(model_dir), AutoTokenizer.from_pretrained(model_dir)
+    lm = EvalModel(model, tokenizer, batch_size=2, seed=0, answers=Answers(tmp_path, "m"))
+    settings = {"until": ["\n"], "max_gen_toks": 2}
+    requests = [Instance("generate_until", {}, (text, settings), 0) for text in ("word " * 900, "short")]
+    for times in (1, 2):
+        lm.generate_until(requests)
+        assert lm.num_truncated == times
+
+
 def test_repeats_of_a_sampled_request_stay_different(tmp_path):
     request = Instance("generate_until", {}, ("q", {"do_sample": True, "temperature": 1.0}), 0)
     keys = [key_of("generate_until", request.args, False, 0, place) for place in range(4)]
