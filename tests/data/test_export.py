@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import gguf
 import pytest
@@ -189,6 +190,22 @@ def test_a_beginning_of_the_text_is_kept_apart_from_the_first_turn(model_dir):
     tokenizer.chat_template = "<s>" + re.sub(r"\{#.*?#\}", "", tokenizer.chat_template, flags=re.S).lstrip()
     turns = turns_of(tokenizer, plain_jinja(tokenizer))
     assert turns.begin == "<s>" and turns.opens["system"] == "<|im_start|>system\n"
+
+
+class Begins:
+    """A tokenizer that writes its beginning before every text."""
+
+    bos_token, bos_token_id, special_tokens_map = "<s>", 1, {"bos_token": "<s>"}  # noqa: RUF012
+
+    def __call__(self, text):
+        return SimpleNamespace(input_ids=[1, 5])
+
+
+@pytest.mark.parametrize(
+    ("template", "added"), [("{{ bos_token }}{{ messages[0].content }}", False), ("{{ messages }}", True), (None, True)]
+)
+def test_the_beginning_stands_once(template, added):
+    assert gguf_file._needs_bos(Begins(), template) is added
 
 
 CHATML = (
