@@ -173,7 +173,9 @@ def _warmup(draft: Draft) -> None:
     """transformers' own rule: steps above 0 count, and the share does not."""
     if draft.get("warmup_steps") is not None and draft.get("warmup_ratio") is not None:
         steps = draft.number("warmup_steps", 0) > 0
-        loser, why = ("warmup_ratio", "`warmup_steps` counts") if steps else ("warmup_steps", "0: `warmup_ratio` counts")
+        loser, why = (
+            ("warmup_ratio", "`warmup_steps` counts") if steps else ("warmup_steps", "0: `warmup_ratio` counts")
+        )
         draft.listed((loser,), why)
 
 

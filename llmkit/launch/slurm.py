@@ -82,7 +82,7 @@ def _around(work: str, max_requeues: int) -> list[str]:
         "# a signal ends a wait, not the work",
         'while kill -0 "$work" 2> /dev/null; do wait "$work"; done',
         'wait "$work"; code=$?',
-        f'left=$(({max_requeues} - ${{SLURM_RESTART_COUNT:-0}}))',
+        f"left=$(({max_requeues} - ${{SLURM_RESTART_COUNT:-0}}))",
         'if [ "$told" = 1 ] && [ "$stopped" = 0 ] && [ "$code" != 0 ] && [ "$left" -gt 0 ]; then',
         '    scontrol requeue "$SLURM_JOB_ID"',
         "fi",

@@ -191,8 +191,16 @@ def test_data_sets_of_llama_factory_are_found_in_its_list(tmp_path: Path) -> Non
     [
         ("dpo", {"columns": {"prompt": "a", "query": "b", "chosen": "c", "rejected": "d"}}, "in such rows: query"),
         ("dpo", {"columns": {"chosen": "chosen", "rejected": "rejected"}}, {"prompt": "instruction"}),
-        ("rm", {"formatting": "sharegpt", "columns": {"chosen": "good", "rejected": "bad"}}, {"prompt": "conversations"}),
-        ("sft", {"columns": {"prompt": "q", "response": "a", "history": "h", "tools": "t"}}, "such rows: history, tools"),
+        (
+            "rm",
+            {"formatting": "sharegpt", "columns": {"chosen": "good", "rejected": "bad"}},
+            {"prompt": "conversations"},
+        ),
+        (
+            "sft",
+            {"columns": {"prompt": "q", "response": "a", "history": "h", "tools": "t"}},
+            "such rows: history, tools",
+        ),
         ("sft", {"formatting": "sharegpt", "columns": {"system": "s", "tools": "t"}}, {"system": "s", "tools": "t"}),
         ("sft", {"formatting": "sharegpt", "tags": {"role_tag": "role"}, "columns": {"system": "s"}}, "rows: system"),
         ("pt", {"columns": {"prompt": "text", "query": "more"}}, "in such rows: query"),

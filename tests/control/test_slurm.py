@@ -192,7 +192,7 @@ def test_a_job_that_is_told_stops_and_is_queued_again_and_a_cancelled_one_is_not
     folder = recipe.parent
     work = folder / "work"
     work.write_text(
-        "#!/bin/bash\ntrap 'trap : TERM; sleep 0.3; echo stopped >> said; exit 130' TERM\ntouch begun\nsleep 30 & wait\n"
+        "#!/bin/bash\ntrap 'trap : TERM; sleep 0.3; echo stopped >> said; exit 130' TERM\ntouch begun\nsleep 9 & wait\n"
     )
     work.chmod(0o755)
     script = folder / "job.sh"

@@ -195,7 +195,7 @@ def test_a_beginning_of_the_text_is_kept_apart_from_the_first_turn(model_dir):
 class Begins:
     """A tokenizer that writes its beginning before every text."""
 
-    bos_token, bos_token_id, special_tokens_map = "<s>", 1, {"bos_token": "<s>"}  # noqa: RUF012
+    bos_token, bos_token_id, special_tokens_map = "<s>", 1, {"bos_token": "<s>"}
 
     def __call__(self, text):
         return SimpleNamespace(input_ids=[1, 5])
