@@ -27,16 +27,20 @@ def unsafe(task: str) -> DataError:
 
 
 def refuse_unsafe(entry: Entry, *, allowed: bool) -> None:
-    """Before anything of the task is loaded. Raises DataError without consent, and for a task with a runner of its own,
-    which no sandbox holds."""
-    if entry.kind is not Kind.TASK or not (entry.cfg or {}).get("unsafe_code"):
-        return
+    """Before anything of the task is loaded; what a group brings is seen after. Raises DataError."""
+    if entry.kind is Kind.TASK and (entry.cfg or {}).get("unsafe_code"):
+        refuse_runner(entry.name, entry, allowed=allowed)
+
+
+def refuse_runner(task: str, entry: Entry | None, *, allowed: bool) -> None:
+    """Of a task that runs programs. Raises DataError without consent, and for a task with a runner of its own, which no
+    sandbox holds. Args: entry: where the task comes from, if a file describes it."""
     if not allowed:
-        raise unsafe(entry.name)
-    files = entry.yaml_path.parent.glob("*.py") if entry.yaml_path else []
+        raise unsafe(task)
+    files = entry.yaml_path.parent.glob("*.py") if entry and entry.yaml_path else []
     if not any("code_eval" in file.read_text(encoding="utf-8") for file in files):
         what = "it runs programs that the model wrote in a way of its own, outside of llmkit's sandbox"
-        raise DataError(f"task {entry.name}", what, "run it with lm_eval itself, in a virtual machine")
+        raise DataError(f"task {task}", what, "run it with lm_eval itself, in a virtual machine")
 
 
 @contextmanager

@@ -80,6 +80,8 @@ class EvalModel(HFLM):  # type: ignore[misc]
         return self._remembered("loglikelihood_rolling", requests, ask)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
+        # before answers that are kept are left out: theirs lost their beginning, too
+        self.num_truncated += sum(self._is_cut(request) for request in requests)
         return self._remembered("generate_until", requests, self._generate_all)
 
     def _remembered(self, kind: str, requests: list[Instance], ask: Callable[[list[Instance]], list[Any]]) -> list[Any]:
@@ -128,9 +130,16 @@ class EvalModel(HFLM):  # type: ignore[misc]
         self.num_generated_tokens += sum(len(completion.ids) for completion in completions)
         return [completion.text for completion in completions]
 
+    def _is_cut(self, request: Instance) -> bool:
+        room = self._room(normalize_gen_kwargs(request.args[1], self.max_gen_toks)["max_gen_toks"])
+        return len(self._whole_ids(request.args[0])) > room
+
     def _context_ids(self, context: str, max_new_tokens: int) -> list[int]:
-        """As in HFLM, a prompt that is too long loses its beginning; here it is counted."""
-        ids = self._chat_ids.get(context) or self.tok_encode(context) or [self.prefix_token_id]
-        room = max(1, self.max_length - max_new_tokens)
-        self.num_truncated += len(ids) > room
-        return ids[-room:]
+        """As in HFLM, a prompt that is too long loses its beginning; `generate_until` counts it."""
+        return self._whole_ids(context)[-self._room(max_new_tokens) :]
+
+    def _whole_ids(self, context: str) -> list[int]:
+        return self._chat_ids.get(context) or self.tok_encode(context) or [self.prefix_token_id]
+
+    def _room(self, max_new_tokens: int) -> int:
+        return max(1, int(self.max_length) - max_new_tokens)

@@ -21,7 +21,7 @@ from lm_eval.tasks.manager import TaskDict
 
 from llmkit.artifacts.shipped import shipped
 from llmkit.errors import DataError
-from llmkit.evaluate.code import refuse_unsafe, sandboxed, unsafe
+from llmkit.evaluate.code import refuse_runner, refuse_unsafe, sandboxed
 from llmkit.evaluate.fewshot import reported
 from llmkit.evaluate.local import local_data
 from llmkit.online import answers, cache_only, refusal
@@ -56,7 +56,7 @@ def load_task(spec: EvalSpec, *, raw: bool, seed: int) -> TaskDict:
         except Exception as error:
             raise DataError(where, *_why(error)) from error
     for task in loaded["tasks"].values():
-        _check(task, spec)
+        _check(task, manager.task_index.get(task.task_name), spec)
         _set_fewshot(task, spec.num_fewshot, seed)
     return loaded
 
@@ -148,10 +148,10 @@ def _metadata(entry: Entry) -> dict[str, dict[str, object]]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def _check(task: Task, spec: EvalSpec) -> None:
+def _check(task: Task, entry: Entry | None, spec: EvalSpec) -> None:
     where = f"task {task.task_name}"
-    if getattr(task, "UNSAFE_CODE", False) and not spec.allow_code_execution:
-        raise unsafe(task.task_name)
+    if getattr(task, "UNSAFE_CODE", False):
+        refuse_runner(task.task_name, entry, allowed=spec.allow_code_execution)
     if getattr(task, "MULTIMODAL", False):
         raise DataError(where, "it needs images or sound", "only text tasks can be run here")
 

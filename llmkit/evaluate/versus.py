@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import comb
+from math import comb, isfinite
 from typing import Literal
 
 import numpy as np
@@ -50,7 +50,7 @@ class Difference:
 def differences(
     first: Sequence[TaskResult], second: Sequence[TaskResult], asked: Sequence[str], *, seed: int
 ) -> list[Difference]:
-    """Of every figure that both have and that documents can be paired for.
+    """Of every figure that both have, that is a finite number, and that documents can be paired for.
 
     Args:
         asked: names of the tasks and groups that were asked for. They are corrected together, and the tasks within
@@ -70,7 +70,7 @@ def differences(
 
 def _difference(result: TaskResult, metric: Metric, other: TaskResult, seed: int) -> Difference | None:
     its = next((each for each in other.metrics if each.name == metric.name), None)
-    if its is None:
+    if its is None or not (isfinite(metric.value) and isfinite(its.value)):
         return None
     if metric.aggregate is not None:
         return _of_aggregates(result, metric, other, its, seed)
@@ -79,6 +79,8 @@ def _difference(result: TaskResult, metric: Metric, other: TaskResult, seed: int
         return None
     strata = paired(members, [each.values for each in earlier])
     if strata is None:
+        return None
+    if not isfinite(delta_of(strata)):
         return None
     low, high = stratified_paired_interval(strata, seed) or (None, None)
     num = sum(len(after) for _, _, after in strata)
@@ -99,6 +101,8 @@ def _of_aggregates(result: TaskResult, metric: Metric, other: TaskResult, its: M
         own, others = ([values[i] for i in chosen] for values in (metric.values, its.values))
         drawn.append(float(metric.aggregate(own)) - float(metric.aggregate(others)))
     drawn_R = np.array(drawn)
+    if not np.isfinite(drawn_R).all():
+        return None
     low, high = np.percentile(drawn_R, [2.5, 97.5])
     beyond = min(int((drawn_R >= 0).sum()), int((drawn_R <= 0).sum()))
     p_value = min(1.0, 2 * (beyond + 1) / (NUM_RESAMPLES + 1))

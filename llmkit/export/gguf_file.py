@@ -16,6 +16,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, LlamaFileType, To
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llmkit.errors import ModelError
+from llmkit.export.template import render
 from llmkit.export.vocabulary import pre_tokenizer_of, token_types, vocabulary
 from llmkit.modeling.tokens import stop_token_ids
 
@@ -148,10 +149,18 @@ def _add_tokenizer(
         writer.add_bos_token_id(tokenizer.bos_token_id)
     if tokenizer.pad_token_id is not None:
         writer.add_pad_token_id(tokenizer.pad_token_id)
-    begins = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
-    writer.add_add_bos_token(begins)
+    writer.add_add_bos_token(_needs_bos(tokenizer, template))
     if template is not None:
         writer.add_chat_template(template)
+
+
+def _needs_bos(tokenizer: PreTrainedTokenizerBase, template: str | None) -> bool:
+    """Whether readers must put a beginning before every text. Where the template writes it, it would stand twice."""
+    bos = tokenizer.bos_token
+    if bos is None or tokenizer("a").input_ids[:1] != [tokenizer.bos_token_id]:
+        return False
+    text = render(tokenizer, template, [{"role": "user", "content": "a"}], True) if template else None
+    return not (text or "").startswith(str(bos))
 
 
 def _data(tensor: torch.Tensor) -> tuple[np.ndarray, GGMLQuantizationType]:

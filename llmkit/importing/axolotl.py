@@ -111,6 +111,8 @@ def _adapter(draft: Draft) -> None:
         elif targets:
             draft.stage["peft"]["target_modules"] = targets
             draft.moved(("lora_target_modules",), "peft.target_modules")
+        else:
+            common.default_targets(draft)
         if draft.get("peft_use_dora") is True:
             draft.stage["peft"]["method"] = "dora"
             draft.moved(("peft_use_dora",), "peft.method")

@@ -109,7 +109,7 @@ def _reading(draft: Draft, loc: Loc, item: dict[str, Any]) -> dict[str, Any]:
     first, _, second = str(kind or "chat_template").partition(".")
     if draft.kind in ("dpo", "reward"):
         return _pairs(draft, loc, item, second or "default")
-    if draft.kind == "pretrain":
+    if draft.kind == "pretrain" or FORMATS.get(first) == "text":
         column = item.get("field") or item.get("text_column") or "text"
         return {"format": "text", **({} if column == "text" else {"columns": {"text": str(column)}})}
     if first in ("chat_template", "sharegpt"):

@@ -80,8 +80,12 @@ def launch(draft: Draft, accelerate: str | None = None, loc: Loc | None = None) 
     said = read_accelerate(Path(draft.options.accelerate)) if draft.options.accelerate else Launch()
     own = draft.count("num_processes", 1) if draft.get("num_processes") else None
     draft.moved(("num_processes",), "launch.num_processes")
-    num = draft.options.num_processes or said.num_processes or own or 1
-    shape = accelerate or said.shape or ("ddp" if num > 1 else "single")
+    given = draft.options.num_processes or said.num_processes or own
+    shape = accelerate or said.shape or ("ddp" if (given or 1) > 1 else "single")
+    if given is None and shape != "single":
+        what = f"says how weights are shared ({shape}), and not by how many processes"
+        raise draft.refuse(loc or (), what, "add --num-processes N")
+    num = given or 1
     if num > 1 or shape != "single":
         draft.stage["launch"] = {"accelerate": shape, "num_processes": num}
         if said.num_machines > 1:
@@ -100,6 +104,13 @@ def adapter(draft: Draft, names: dict[str, str], default: dict[str, Any]) -> Non
             spec[name] = value
             draft.moved((key,), f"peft.{name}")
     draft.stage["peft"] = spec
+
+
+def default_targets(draft: Draft) -> None:
+    """Of an adapter without named modules: peft's own for Llama, Qwen and their like; llmkit's would be all-linear."""
+    draft.stage["peft"]["target_modules"] = ["q_proj", "v_proj"]
+    why = "peft's default for Llama, Qwen and their like"
+    draft.added.append(Entry("q_proj, v_proj", "mapped", "peft.target_modules", why))
 
 
 def quantize(draft: Draft, bits: Any, loc: tuple[str, ...]) -> None:
@@ -141,6 +152,7 @@ def seed(draft: Draft, key: str = "seed") -> None:
 def trainer(draft: Draft, renamed: dict[str, str] | None = None) -> None:
     """Every key that is still left and that TRL knows by this name, by today's name, or that llmkit sets itself."""
     options, names = declared(draft.kind), {**RENAMED, **(renamed or {})}
+    _warmup(draft)
     for key in dict.fromkeys(str(loc[0]) for loc in draft.left):
         name, value = names.get(key, key), draft.given[key]
         if value is None:
@@ -150,11 +162,28 @@ def trainer(draft: Draft, renamed: dict[str, str] | None = None) -> None:
         elif name in OWNED:
             draft.listed((key,), f"llmkit: {OWNED[name]}")
         elif name in options and name in draft.stage.get("trainer", {}):
-            draft.listed((key,), f"`{name}` is given as well, and counts")
+            _again(draft, key, name, _value(name, value))
         elif name in options:
             draft.set_trainer(name, _value(name, value), (key,))
         elif name in _all_options():
             draft.listed((key,), f"today's {CONFIG_CLASSES[draft.kind][0][2]} has no such option")
+
+
+def _warmup(draft: Draft) -> None:
+    """transformers' own rule: steps above 0 count, and the share does not."""
+    if draft.get("warmup_steps") is not None and draft.get("warmup_ratio") is not None:
+        steps = draft.number("warmup_steps", 0) > 0
+        loser, why = (
+            ("warmup_ratio", "`warmup_steps` counts") if steps else ("warmup_steps", "0: `warmup_ratio` counts")
+        )
+        draft.listed((loser,), why)
+
+
+def _again(draft: Draft, key: str, name: str, value: Any) -> None:
+    """A second key for an option that is set already. Raises RecipeError where it says something else."""
+    if draft.stage["trainer"][name] != value:
+        raise draft.refuse((key,), f"sets `{name}`, which another key sets too", "keep the one that counts")
+    draft.listed((key,), f"`{name}` is given as well, and says the same")
 
 
 @cache

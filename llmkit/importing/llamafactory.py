@@ -135,8 +135,9 @@ def _tuning(draft: Draft) -> None:
         names = [name.strip() for name in target.split(",")] if isinstance(target, str) else target
         draft.stage["peft"]["target_modules"] = "all-linear" if names in ("all", ["all"]) else names
         draft.moved(("lora_target",), "peft.target_modules", "all-linear" if names == ["all"] else "")
-        draft.model["dtype"] = "bfloat16"
-        draft.added.append(Entry("bfloat16, as frozen weights are there", "mapped", "model.dtype"))
+        half = "float16" if draft.get("fp16") is True else "bfloat16"
+        draft.model["dtype"] = half
+        draft.added.append(Entry(f"{half}, as frozen weights are there", "mapped", "model.dtype"))
         if draft.get("use_dora") is True:
             draft.stage["peft"]["method"] = "dora"
             draft.moved(("use_dora",), "peft.method")

@@ -13,7 +13,6 @@ from llmkit.importing.foreign import as_number
 
 INFO = "dataset_info.json"
 _ALPACA = {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}
-_PAIR = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected", "messages": "prompt"}
 MAX_BYTES = 10_000_000
 
 
@@ -90,18 +89,31 @@ def _path(draft: Draft, name: str, entry: dict[str, Any], folder: str) -> str:
 def _format(draft: Draft, entry: dict[str, Any]) -> dict[str, Any]:
     """Format and columns of the rows, by LLaMA-Factory's own names of columns."""
     given = {k: str(v) for k, v in (entry.get("columns") or {}).items() if isinstance(v, str)}
+    turns = entry.get("formatting") == "sharegpt"
     if draft.kind == "pretrain":
-        return {"format": "text", **_columns({"text": given.get("prompt", "text")})}
+        return {"format": "text", **_columns(_named(draft, given, {"prompt": "text"}, {"text": "text"}))}
     if draft.kind in ("dpo", "reward"):
-        return {"format": "preference", **_columns({_PAIR[k]: v for k, v in given.items() if k in _PAIR}, whole=True)}
-    if entry.get("formatting") == "sharegpt":
-        messages = (entry.get("tags") or {}).get("role_tag") == "role"
-        name = "messages" if messages else "conversations"
-        return {
-            "format": "messages" if messages else "sharegpt",
-            **_columns({name: given.get("messages", "conversations")}),
-        }
-    return {"format": "alpaca", **_columns({_ALPACA[k]: v for k, v in given.items() if k in _ALPACA})} if entry else {}
+        names = {("messages" if turns else "prompt"): "prompt", "chosen": "chosen", "rejected": "rejected"}
+        first = "conversations" if turns else "instruction"
+        default = {"prompt": first, "chosen": "chosen", "rejected": "rejected"} if entry else {}
+        return {"format": "preference", **_columns(_named(draft, given, names, default), whole=True)}
+    if turns and (entry.get("tags") or {}).get("role_tag") == "role":
+        names = {"messages": "messages", "tools": "tools"}
+        return {"format": "messages", **_columns(_named(draft, given, names, {"messages": "conversations"}))}
+    if turns:
+        names = {"messages": "conversations", "system": "system", "tools": "tools"}
+        return {"format": "sharegpt", **_columns(_named(draft, given, names))}
+    return {"format": "alpaca", **_columns(_named(draft, given, _ALPACA))} if entry else {}
+
+
+def _named(
+    draft: Draft, given: dict[str, str], names: dict[str, str], default: dict[str, str] | None = None
+) -> dict[str, str]:
+    """llmkit's name of a column -> this file's. Args: names: LLaMA-Factory's name -> llmkit's. Raises RecipeError."""
+    if lost := sorted(set(given) - set(names)):
+        what = f"{INFO} names columns that llmkit does not read in such rows: {', '.join(lost):.80}"
+        raise draft.refuse(("dataset",), what, "put what they hold into the other columns, and take them out of it")
+    return {**(default or {}), **{names[key]: column for key, column in given.items()}}
 
 
 def _columns(names: dict[str, str], whole: bool = False) -> dict[str, Any]:

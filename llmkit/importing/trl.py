@@ -87,6 +87,8 @@ def _adapter(draft: Draft) -> None:
         if targets is not None:
             draft.stage["peft"]["target_modules"] = _one(targets, "all-linear")
             draft.moved(("lora_target_modules",), "peft.target_modules")
+        else:
+            common.default_targets(draft)
         if draft.get("use_dora") is True:
             draft.stage["peft"]["method"] = "dora"
             draft.moved(("use_dora",), "peft.method")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmkit.importing import common
-from llmkit.importing.draft import Draft
+from llmkit.importing.draft import Draft, Entry
 from llmkit.importing.foreign import Loc, as_number
 
 
@@ -172,7 +172,10 @@ def evaluated(draft: Draft, sources: list[dict[str, Any]]) -> None:
     for loc, size in sizes.items():
         if size is not None:
             common.set_aside(draft, sources, size, loc)
-    test = draft.get("dataset_test_split")
-    if test is not None and draft.get("dataset_name"):
-        draft.stage["heldout"] = {"test": [{**sources[0], "split": str(test)}]}
+    given = draft.get("dataset_test_split") is not None
+    if draft.get("dataset_name") and (given or "heldout" not in draft.stage):
+        test = str(draft.get("dataset_test_split", "test"))
+        draft.stage["heldout"] = {"test": [{**sources[0], "split": test}]}
         draft.moved(("dataset_test_split",), "heldout.test")
+        if not given:
+            draft.added.append(Entry(test, "mapped", "heldout.test", "the default there"))

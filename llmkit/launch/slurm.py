@@ -71,16 +71,19 @@ def script_of(step: Step, recipe: Recipe, folder: Path) -> str:
 
 
 def _around(work: str, max_requeues: int) -> list[str]:
-    """Shell that passes Slurm's notice on, and queues the job again when the work has stopped because of it."""
+    """Shell that passes Slurm's notice on, and queues the job again when the work has stopped because of it, and not
+    because someone cancelled the job."""
     return [
-        "told=0",
-        "trap 'told=1; kill -TERM \"$work\"' TERM",
+        "told=0 stopped=0",
+        "trap 'told=1; kill -TERM \"$work\"' USR1",
+        "trap 'stopped=1; kill -TERM \"$work\"' TERM  # scancel",
         f"{work} &",
         "work=$!",
+        "# a signal ends a wait, not the work",
+        'while kill -0 "$work" 2> /dev/null; do wait "$work"; done',
         'wait "$work"; code=$?',
-        "# a signal ends the first wait, not the work",
-        'if [ "$told" = 1 ]; then wait "$work"; code=$?; fi',
-        f'if [ "$told" = 1 ] && [ "$code" != 0 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {max_requeues} ]; then',
+        f"left=$(({max_requeues} - ${{SLURM_RESTART_COUNT:-0}}))",
+        'if [ "$told" = 1 ] && [ "$stopped" = 0 ] && [ "$code" != 0 ] && [ "$left" -gt 0 ]; then',
         '    scontrol requeue "$SLURM_JOB_ID"',
         "fi",
         'exit "$code"',
@@ -106,7 +109,7 @@ def _options(step: Step, recipe: Recipe, folder: Path) -> list[str]:
     if not config.use_cpu:
         kind = f"{job.gpu_type}:" if job.gpu_type else ""
         found.append(f"--gpus-per-node={kind}{launch.num_processes // launch.num_machines}")
-    return [*found, f"--signal=B:TERM@{NOTICE}", *job.options]
+    return [*found, f"--signal=B:USR1@{NOTICE}", *job.options]
 
 
 def check(jobs: Sequence[Job]) -> bool:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from pydantic import ValidationError
+
 from llmkit.plan.batch import KEY as ROWS
 from llmkit.plan.batch import LARGEST
 from llmkit.recipe.parts import num_bytes
@@ -49,7 +51,10 @@ def fit(stage: Any, need: Callable[[Any], int | None], changeable: bool) -> Fit 
 
 
 def _fits(stage: Any, change: Change, need: Callable[[Any], int | None], usable: float) -> bool:
-    taken = need(changed(stage, change))
+    try:
+        taken = need(changed(stage, change))
+    except ValidationError:  # of a setting that the change does not go with
+        return False
     return taken is not None and taken <= usable
 
 

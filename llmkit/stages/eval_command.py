@@ -40,6 +40,9 @@ from llmkit.stages.command import as_command
 from llmkit.stages.eval_table import print_differences, print_results
 
 FILE = "results.json"
+API_KEY_ENV = "OPENAI_API_KEY"
+CONCURRENCY = 8
+BATCH_SIZE = 32
 WIDTH = 200
 """Characters of a line that goes to a file or another program."""
 
@@ -63,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("llmkit eval", "takes either a MODEL or --base-url", "give one")
     if (args.base_url is None) != (args.model is None):
         raise UserError("--base-url", "goes with --model, the name that the endpoint knows", "give both or neither")
+    refuse_idle(args)
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
     first = at_endpoint(args, specs) if args.base_url else at_home(args, args.target, args.stage, specs)
@@ -86,15 +90,33 @@ def _parser() -> argparse.ArgumentParser:
     add("--allow-code-execution", action="store_true", help="let code tasks run what the model writes, in a sandbox")
     add("--base-url", metavar="URL", help="an OpenAI-compatible endpoint in place of MODEL")
     add("--model", metavar="NAME", help="with --base-url: the model's name there")
-    add("--api-key-env", default="OPENAI_API_KEY", metavar="NAME", help="variable that holds the endpoint's key")
-    add("--concurrency", type=int, default=8, metavar="N", help="requests to the endpoint at once")
-    add("--batch-size", type=int, default=32, metavar="N")
+    add("--api-key-env", metavar="NAME", help=f"variable that holds the endpoint's key (default: {API_KEY_ENV})")
+    add("--concurrency", type=int, metavar="N", help=f"requests to the endpoint at once (default: {CONCURRENCY})")
+    add("--batch-size", type=int, metavar="N", help=f"of a model that is loaded here (default: {BATCH_SIZE})")
     add("--seed", type=int, default=0, help="of worked examples, sampled answers and intervals")
     add("--cache", metavar="FOLDER", help="where answers are kept (default: ~/.cache/llmkit/answers)")
     add("--no-cache", action="store_true", help="ask everything again and keep nothing")
     add("--out", metavar="FOLDER", help=f"write {FILE} and every document there")
     add("--json", action="store_true", help="for machines")
     return parser
+
+
+def refuse_idle(args: argparse.Namespace) -> None:
+    """Raises UserError for an option that has no effect beside the others."""
+    at_home = args.base_url is None
+    idle = {
+        "--against-stage": (args.against_stage, args.against is None, "without --against"),
+        "--stage": (args.stage, not at_home, "with --base-url"),
+        "--concurrency": (args.concurrency, at_home, "without --base-url"),
+        "--api-key-env": (args.api_key_env, at_home, "without --base-url"),
+        "--batch-size": (args.batch_size, not at_home and args.against is None, "where no model is loaded here"),
+        "--cache": (args.cache, args.no_cache, "with --no-cache"),
+    }
+    for name, (value, has_none, beside) in idle.items():
+        if value is not None and has_none:
+            raise UserError(name, f"has no effect {beside}", "remove it")
+    args.concurrency, args.batch_size = args.concurrency or CONCURRENCY, args.batch_size or BATCH_SIZE
+    args.api_key_env = args.api_key_env or API_KEY_ENV
 
 
 def specs_of(args: argparse.Namespace) -> list[EvalSpec]:
@@ -184,7 +206,7 @@ def tell(args: argparse.Namespace, tasks: list[str], first: Measured, second: Me
         "results": [rows_of(measured, args.seed) for measured in both],
         "differences": [asdict(each) for each in found],
         "requests": [{"asked": measured.num_asked, "known": measured.num_found} for measured in both],
-        "warnings": [text for measured in both for result in measured.results for text in result.warnings],
+        "warnings": [text for measured in both for text in warnings_of(measured)],
     }
     if args.out:
         write_json(Path(args.out).expanduser() / FILE, told)
@@ -211,6 +233,16 @@ def rows_of(measured: Measured, seed: int) -> list[dict[str, Any]]:
                 own = {"task": result.task, "metric": metric.name, "value": metric.value}
                 rows.append({**own, "low": low, "high": high, **counts})
     return rows
+
+
+def warnings_of(measured: Measured) -> list[str]:
+    """Also of every figure that is left out because it is not a finite number."""
+    found = []
+    for result in measured.results:
+        bad = [metric for metric in result.metrics if not isfinite(metric.value)]
+        found += [f"{measured.name}: {result.task}: {each.name} is {each.value} and is left out" for each in bad]
+        found += result.warnings
+    return found
 
 
 def _foot(console: Console, told: dict[str, Any]) -> None:

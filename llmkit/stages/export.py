@@ -43,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.pre_tokenizer and args.to == "vllm":
         raise UserError("--pre-tokenizer", "changes nothing with --to vllm", "remove it")
-    out = Path(args.out).expanduser()
+    out = Path(args.out).expanduser().resolve()
+    if out == Path.cwd().resolve():
+        raise RunError(str(out), "is the current folder, which cannot be put in place whole", "name a folder in it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(str(out), "is there and not empty", "name a folder that is not there yet")
     transformers_logging.disable_progress_bar()

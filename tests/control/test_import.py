@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +52,8 @@ def stands(recipe: dict[str, Any], place: str) -> bool:
 
 def imported(path: Path, **options: Any) -> Imported:
     stage = "sft" if path.stem == "example_config" else None
-    return convert(path, Options(**{"stage": stage, **options}))
+    sharded = re.search(r"^(deepspeed|fsdp|fsdp_config):", path.read_text(), re.MULTILINE)
+    return convert(path, Options(**{"stage": stage, "num_processes": 8 if sharded else None, **options}))
 
 
 def from_text(tmp_path: Path, text: str, system: str | None = None, **options: Any) -> Imported:
@@ -183,6 +186,36 @@ def test_data_sets_of_llama_factory_are_found_in_its_list(tmp_path: Path) -> Non
     assert [source["fraction"] for source in stage["data"]] == [0.75, 0.25]
 
 
+@pytest.mark.parametrize(
+    ("stage", "entry", "found"),
+    [
+        ("dpo", {"columns": {"prompt": "a", "query": "b", "chosen": "c", "rejected": "d"}}, "in such rows: query"),
+        ("dpo", {"columns": {"chosen": "chosen", "rejected": "rejected"}}, {"prompt": "instruction"}),
+        (
+            "rm",
+            {"formatting": "sharegpt", "columns": {"chosen": "good", "rejected": "bad"}},
+            {"prompt": "conversations"},
+        ),
+        (
+            "sft",
+            {"columns": {"prompt": "q", "response": "a", "history": "h", "tools": "t"}},
+            "such rows: history, tools",
+        ),
+        ("sft", {"formatting": "sharegpt", "columns": {"system": "s", "tools": "t"}}, {"system": "s", "tools": "t"}),
+        ("sft", {"formatting": "sharegpt", "tags": {"role_tag": "role"}, "columns": {"system": "s"}}, "rows: system"),
+        ("pt", {"columns": {"prompt": "text", "query": "more"}}, "in such rows: query"),
+    ],
+)
+def test_no_column_of_llama_factory_s_list_vanishes(tmp_path: Path, stage: str, entry: Any, found: Any) -> None:
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"mine": {"file_name": "mine.json", **entry}}))
+    text = f"model_name_or_path: a/b\nstage: {stage}\nfinetuning_type: full\ntemplate: chatml\ndataset: mine\n"
+    if isinstance(found, str):
+        assert found in problem(tmp_path, text)
+    else:
+        columns = from_text(tmp_path, text).recipe["stages"][0]["data"][0]["columns"]
+        assert found.items() <= columns.items()
+
+
 def test_rewards_by_llmkit_s_names() -> None:
     stage = imported(FOREIGN / "open-r1/Qwen2.5-Math-7B-grpo.yaml").recipe["stages"][0]
     assert [(reward["name"], reward.get("weight", 1.0)) for reward in stage["rewards"]] == [
@@ -199,6 +232,52 @@ def test_rewards_by_llmkit_s_names() -> None:
 
 
 BASE = "model_name_or_path: a/b\ndataset_name: c/d\n"
+AXOLOTL = "base_model: a/b\ndatasets: [{path: c/d, type: alpaca}]\n"
+
+
+def test_two_keys_for_one_option(tmp_path: Path) -> None:
+    said = problem(tmp_path, BASE + "max_seq_length: 5\nmax_length: 6\n")
+    assert "/sft.yaml:4: max_length: sets `max_length`, which another key sets too; keep the one that counts" in said
+    for steps, kept, lost in ((7, 7, "warmup_ratio"), (0, 0.1, "warmup_steps")):
+        made = from_text(tmp_path, BASE + f"warmup_ratio: 0.1\nwarmup_steps: {steps}\n")
+        assert made.recipe["stages"][0]["trainer"]["warmup_steps"] == kept
+        assert [entry.key for entry in made.entries if "counts" in entry.why] == [lost]
+
+
+@pytest.mark.parametrize("sharding", ["deepspeed: zero3.json\n", "fsdp: [full_shard]\n"])
+def test_sharding_needs_a_number_of_processes(tmp_path: Path, sharding: str) -> None:
+    assert "add --num-processes N" in problem(tmp_path, AXOLOTL + sharding)
+    made = from_text(tmp_path, AXOLOTL + sharding, num_processes=4)
+    assert made.recipe["stages"][0]["launch"]["num_processes"] == 4
+
+
+@pytest.mark.parametrize("text", [BASE + "use_peft: true\n", AXOLOTL + "adapter: lora\n"])
+def test_adapters_without_named_modules_get_peft_s_own(tmp_path: Path, text: str) -> None:
+    made = from_text(tmp_path, text)
+    assert made.recipe["stages"][0]["peft"]["target_modules"] == ["q_proj", "v_proj"]
+    assert ["peft's default" in entry.why for entry in made.added if entry.to == "peft.target_modules"] == [True]
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        ("eval_strategy: steps\ndataset_test_split: dev\n", "dev"),
+        ("eval_strategy: steps\n", "test"),
+        ("eval_strategy: no\n", None),
+        ("", None),
+    ],
+)
+def test_trl_evaluates_on_its_test_split(tmp_path: Path, text: str, held: str | None) -> None:
+    stage = from_text(tmp_path, BASE + text).recipe["stages"][0]
+    assert [source["split"] for source in stage.get("heldout", {}).get("test", [])] == ([held] if held else [])
+
+
+def test_a_field_of_documents_beside_chat_and_half_precision(tmp_path: Path) -> None:
+    sets = "base_model: a/b\ndatasets: [{path: c/d, type: alpaca}, {path: e/f, type: completion, field: content}]\n"
+    assert from_text(tmp_path, sets).recipe["stages"][0]["data"][1]["columns"] == {"text": "content"}
+    factory = "model_name_or_path: a/b\nstage: sft\nfinetuning_type: lora\ntemplate: chatml\ndataset: c/d\n"
+    assert from_text(tmp_path, factory + "fp16: true\n").recipe["model"]["dtype"] == "float16"
+    assert from_text(tmp_path, factory + "bf16: true\n").recipe["model"]["dtype"] == "bfloat16"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from llmkit.cli.new import recipes
 from llmkit.errors import RecipeError
 from llmkit.plan.fit import USABLE
 from llmkit.plan.make import make
@@ -106,6 +107,14 @@ def test_the_gentlest_comes_first(folder: Path) -> None:
 def test_nothing_helps(folder: Path) -> None:
     tiny = planned(folder, "sft", "2GiB").fit
     assert tiny is not None and not tiny.fits and tiny.changes == ()
+
+
+def test_a_change_that_the_recipe_refuses_is_none() -> None:
+    """A model from scratch takes no adapter."""
+    [base] = [path for name, path in recipes().items() if name == "tiny/base"]
+    step = make(load([base], ["stages.pretrain.launch.memory=20MiB"])).steps[0]
+    assert step.fit is not None and not step.fit.fits
+    assert not any("peft" in word for words in step.fit.changes for word in words)
 
 
 def test_without_a_given_memory_nothing_is_said(folder: Path) -> None:

@@ -11,7 +11,7 @@ from llmkit.artifacts.shipped import shipped
 from llmkit.cli.new import recipes
 from llmkit.errors import RecipeError
 from llmkit.recipe.load import Loaded, load
-from llmkit.recipe.stages import PretrainStage, SftStage
+from llmkit.recipe.stages import PretrainStage, SftStage, TrainStage
 
 GOOD = """\
 run: {name: demo}
@@ -208,3 +208,13 @@ def test_controls_are_trained_as_what_they_control() -> None:
     assert shuffled.data == [first.model_copy(update={"from_": "shuffled"}), *rest]
     idk, random = (stages[name].model_dump(exclude={"name", "relabel"}) for name in ("idk", "shuffled"))
     assert idk == random
+
+
+@pytest.mark.parametrize("path", sorted(recipes().values()), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_shipped_recipes_train_all_weights_in_float32_unless_deepspeed_keeps_such_a_copy(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMKIT_REAL_DATA", "data")
+    recipe = load([path]).recipe
+    whole = [each for each in recipe.stages if isinstance(each, TrainStage) and each.peft is None]
+    assert recipe.model.dtype == "float32" or all("zero" in each.launch.accelerate for each in whole)

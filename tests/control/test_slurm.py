@@ -185,12 +185,14 @@ def test_what_slurm_refuses_is_said_before_anything_waits(
         command(recipe, True, capsys)
 
 
-def test_a_job_that_is_told_stops_its_work_and_is_queued_again(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_is_told_stops_and_is_queued_again_and_a_cancelled_one_is_not(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real script in a real shell; only the work and scontrol are stand-ins."""
     folder = recipe.parent
     work = folder / "work"
     work.write_text(
-        "#!/bin/bash\ntrap 'sleep 0.3; echo stopped >> said; exit 130' TERM\ntouch begun\nsleep 30 & wait\n"
+        "#!/bin/bash\ntrap 'trap : TERM; sleep 0.3; echo stopped >> said; exit 130' TERM\ntouch begun\nsleep 9 & wait\n"
     )
     work.chmod(0o755)
     script = folder / "job.sh"
@@ -198,14 +200,22 @@ def test_a_job_that_is_told_stops_its_work_and_is_queued_again(recipe: Path, mon
     start = next(place for place, line in enumerate(lines) if line.endswith("--step cpt &"))
     script.write_text("\n".join([*lines[:start], f"{work} &", *lines[start + 1 :]]))
     stand_in(folder, "scontrol", f'echo "$@" >> {folder}/said', monkeypatch)
-    for restarts, requeued in (("9", ["requeue 5"]), ("10", [])):
+    notice, cancel = signal.SIGUSR1, signal.SIGTERM
+    for restarts, sent, requeued in (
+        ("9", [notice], ["requeue 5"]),
+        ("10", [notice], []),
+        ("9", [cancel], []),
+        ("9", [notice, cancel], []),
+    ):
         for name in ("said", "begun"):
             (folder / name).unlink(missing_ok=True)
         env = {**os.environ, "SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": restarts}
         job = subprocess.Popen(["bash", str(script)], cwd=folder, env=env)
         while not (folder / "begun").exists():
             time.sleep(0.02)
-        job.send_signal(signal.SIGTERM)
+        for number in sent:
+            job.send_signal(number)
+            time.sleep(0.1)
         assert job.wait(20) == 130
         assert (folder / "said").read_text().splitlines() == ["stopped", *requeued]
 

@@ -155,6 +155,16 @@ def test_what_a_kill_left_is_gone_on_with(tmp_path):
     assert len(dict(kept._read(tmp_path / "m.jsonl"))) == 10
 
 
+def test_prompts_that_are_cut_are_counted_though_their_answers_are_known(model_dir, tmp_path):
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(model_dir), AutoTokenizer.from_pretrained(model_dir)
+    lm = EvalModel(model, tokenizer, batch_size=2, seed=0, answers=Answers(tmp_path, "m"))
+    settings = {"until": ["\n"], "max_gen_toks": 2}
+    requests = [Instance("generate_until", {}, (text, settings), 0) for text in ("word " * 900, "short")]
+    for times in (1, 2):
+        lm.generate_until(requests)
+        assert lm.num_truncated == times
+
+
 def test_repeats_of_a_sampled_request_stay_different(tmp_path):
     request = Instance("generate_until", {}, ("q", {"do_sample": True, "temperature": 1.0}), 0)
     keys = [key_of("generate_until", request.args, False, 0, place) for place in range(4)]
@@ -205,6 +215,9 @@ def test_a_request_without_an_answer_stops_the_evaluation(evaluate):
     assert code == RunError.exit_code and told is None and "gave no answer (HTTP 400: too long" in err
 
 
+SERVED = ("--base-url", "http://localhost:1/v1", "--model", "m")
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -214,6 +227,12 @@ def test_a_request_without_an_answer_stops_the_evaluation(evaluate):
         (("m", "--limit", "0"), "--limit 0: must be at least 1"),
         (("m", "--data", "shuot=there"), "--data shuot: is no TASK=FOLDER of a task in --tasks"),
         (("m", "--num-fewshot", "-1"), "cannot be less than 0"),
+        (("m", "--against-stage", "sft"), "--against-stage: has no effect without --against; remove it"),
+        ((*SERVED, "--stage", "sft"), "--stage: has no effect with --base-url"),
+        (("m", "--concurrency", "8"), "--concurrency: has no effect without --base-url"),
+        (("m", "--api-key-env", "KEY"), "--api-key-env: has no effect without --base-url"),
+        ((*SERVED, "--batch-size", "4"), "--batch-size: has no effect where no model is loaded here"),
+        (("m", "--cache", "there", "--no-cache"), "--cache: has no effect with --no-cache"),
     ],
 )
 def test_options_that_do_not_fit_are_named(evaluate, words, says):

@@ -123,6 +123,19 @@ def test_code_with_a_runner_of_its_own_is_refused_even_with_consent(tmp_path):
         only(spec)
 
 
+@pytest.mark.parametrize("name", ["many", "included"])
+def test_a_runner_of_its_own_is_refused_in_a_group_and_through_an_include(tmp_path, name):
+    fields = "output_type: generate_until\ntest_split: test\ndoc_to_text: '{{q}}'\ndoc_to_target: x\n"
+    (tmp_path / "base").write_text(f"dataset_path: json\nunsafe_code: true\n{fields}")
+    (tmp_path / "own.yaml").write_text("include: base\ntask: included\n")
+    (tmp_path / "group.yaml").write_text("group: many\ntask: [included]\n")
+    data = write(tmp_path / "data", test=[{"q": "x"}])
+    for allowed, says in ((False, "it runs programs that the model wrote;"), (True, "in a way of its own")):
+        spec = EvalSpec(task=name, include_path=str(tmp_path), data=str(data), allow_code_execution=allowed)
+        with pytest.raises(DataError, match=f"task included: .*{says}"):
+            load_task(spec, raw=True, seed=0)
+
+
 def test_what_a_program_must_do_to_pass(tmp_path):
     assert passes("def f():\n    return 1", "assert f() == 1")
     assert not passes("def f():\n    return 2", "assert f() == 1")

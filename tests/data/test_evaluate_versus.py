@@ -10,6 +10,7 @@ from llmkit.evaluate.results import Document, Member, Metric, TaskResult, values
 from llmkit.evaluate.rows import interval_of
 from llmkit.evaluate.versus import ALPHA, differences, holm, mcnemar, p_of, sign_flip
 from llmkit.intervals import NUM_RESAMPLES, stratified_interval, wilson
+from llmkit.stages.eval_command import Measured, warnings_of
 
 
 def result(task: str, values, metric: str = "acc", **options) -> TaskResult:
@@ -67,6 +68,17 @@ def test_documents_are_paired_by_place_and_target():
     assert found.num_samples == 3 and found.delta == pytest.approx(1 / 3)
     other = TaskResult("a", second.metrics, [Document(d.doc_id, "", "other", "", d.metrics) for d in second.documents])
     assert differences([first], [other], ["a"], seed=0) == []
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_figures_that_are_no_numbers_are_left_out(bad):
+    found = differences([result("a", [bad, 1, 1, 1])], [result("a", [0, 0, 0, 0])], ["a"], seed=0)
+    assert found == differences([result("a", [1] * 4)], [result("a", [bad, 0, 0, 0])], ["a"], seed=0) == []
+    options = {"aggregate": lambda values: float(np.mean(values)), "higher_is_better": False}
+    two = [result("a", values, **options) for values in ([0.0] * 9, [bad] + [1.0] * 8)]
+    assert differences([two[0]], [two[1]], ["a"], seed=0) == []
+    warnings = warnings_of(Measured("mine", [result("a", [bad])], 0, 0))
+    assert warnings == [f"mine: a: acc is {bad} and is left out"]
 
 
 def test_what_is_no_mean_is_compared_by_drawing_documents_for_both():

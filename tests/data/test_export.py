@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import gguf
 import pytest
@@ -12,7 +13,7 @@ from small import CONFIG, SHAPE
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from llmkit.chat.template import apply_template, load_template
-from llmkit.errors import ModelError, TemplateError
+from llmkit.errors import ModelError, RunError, TemplateError
 from llmkit.export import gguf_file
 from llmkit.export.gguf_file import interleaved, write_gguf
 from llmkit.export.template import plain_jinja, proof_conversations, render, turns_of
@@ -191,6 +192,22 @@ def test_a_beginning_of_the_text_is_kept_apart_from_the_first_turn(model_dir):
     assert turns.begin == "<s>" and turns.opens["system"] == "<|im_start|>system\n"
 
 
+class Begins:
+    """A tokenizer that writes its beginning before every text."""
+
+    bos_token, bos_token_id, special_tokens_map = "<s>", 1, {"bos_token": "<s>"}
+
+    def __call__(self, text):
+        return SimpleNamespace(input_ids=[1, 5])
+
+
+@pytest.mark.parametrize(
+    ("template", "added"), [("{{ bos_token }}{{ messages[0].content }}", False), ("{{ messages }}", True), (None, True)]
+)
+def test_the_beginning_stands_once(template, added):
+    assert gguf_file._needs_bos(Begins(), template) is added
+
+
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ CONTENT }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -244,7 +261,7 @@ def test_a_tokenizer_that_makes_other_tokens_is_refused_with_a_text(model_dir):
     assert pre_tokenizer_of(tokenizer, "qwen2") == "qwen2"
 
 
-def test_what_cannot_be_written_is_refused_and_leaves_nothing(model_dir, chat_dir, tmp_path, capsys):
+def test_what_cannot_be_written_is_refused_and_leaves_nothing(model_dir, chat_dir, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     cases = [
         ((model_dir, "--to", "ollama"), "has no chat template"),
@@ -257,6 +274,10 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(model_dir, chat_di
     (out / "mine.txt").write_text("mine")
     assert main([str(chat_dir), "--to", "vllm", "--out", str(out)]) == 2
     assert "is there and not empty" in capsys.readouterr().err and [each.name for each in out.iterdir()] == ["mine.txt"]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main([str(chat_dir), "--to", "vllm", "--out", "."]) == RunError.exit_code
+    assert "is the current folder" in capsys.readouterr().err
     config = AutoConfig.from_pretrained(chat_dir)
     config.rope_parameters = {**config.rope_parameters, "rope_type": "yarn", "factor": 4.0}
     with pytest.raises(ModelError, match=r"scaled by 'yarn'.*convert_hf_to_gguf"):

@@ -11,21 +11,23 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=64
 #SBATCH --gpus-per-node=h100:8
-#SBATCH --signal=B:TERM@180
+#SBATCH --signal=B:USR1@180
 #SBATCH --exclusive
 
 cd /work || exit 1
 module load cuda
 source 'my env/bin/activate'
 
-told=0
-trap 'told=1; kill -TERM "$work"' TERM
+told=0 stopped=0
+trap 'told=1; kill -TERM "$work"' USR1
+trap 'stopped=1; kill -TERM "$work"' TERM  # scancel
 /env/bin/python -m llmkit.cli.main run /work/runs/demo/slurm/recipe.yaml --step cpt &
 work=$!
+# a signal ends a wait, not the work
+while kill -0 "$work" 2> /dev/null; do wait "$work"; done
 wait "$work"; code=$?
-# a signal ends the first wait, not the work
-if [ "$told" = 1 ]; then wait "$work"; code=$?; fi
-if [ "$told" = 1 ] && [ "$code" != 0 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 10 ]; then
+left=$((10 - ${SLURM_RESTART_COUNT:-0}))
+if [ "$told" = 1 ] && [ "$stopped" = 0 ] && [ "$code" != 0 ] && [ "$left" -gt 0 ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"
