@@ -60,7 +60,7 @@ class _StreamOptions(BaseModel):
 class _Request(BaseModel):
     """What both kinds share. Not named here is not known."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=(), allow_inf_nan=False)
 
     model: str
     stream: bool | None = None
@@ -68,7 +68,7 @@ class _Request(BaseModel):
     max_tokens: int | None = Field(default=None, ge=1, le=_MOST)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=0)
+    top_k: int | None = Field(default=None, ge=0, le=_MOST)
     min_p: float | None = Field(default=None, ge=0, le=1)
     stop: str | list[str] | None = None
     seed: int | None = None

@@ -98,6 +98,7 @@ def test_seeds_and_temperatures_change_what_is_written(server: Served) -> None:
     warm = [text(temperature=1.5, seed=seed) for seed in (1, 1, 2)]
     assert warm[0] == warm[1] != warm[2] and warm[0] != text(temperature=0)
     assert text(temperature=1.5, seed=1, top_p=1e-6) == text(temperature=0)
+    assert text(temperature=1e-40, top_p=1e-50) == text(temperature=0) == text(temperature=1.5, top_p=1e-50)
     assert text(temperature=1.5, seed=1, extra_body={"top_k": 1}) == text(temperature=0)
 
 
@@ -203,6 +204,7 @@ def test_plain_completions(server: Served, says: Any) -> None:
         ({"frequency_penalty": 0.5}, 400, "'frequency_penalty'"),
         ({"temperature": 3}, 400, "'temperature'"),
         ({"temperature": "warm"}, 400, "'temperature'"),
+        ({"extra_body": {"top_k": 2**70}}, 400, "'top_k'"),
         ({"max_tokens": 0}, 400, "'max_tokens'"),
         ({"stop": [""]}, 400, "'stop'"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, 400, r"'tools\[0\]' is no function"),
