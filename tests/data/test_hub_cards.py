@@ -117,6 +117,14 @@ def test_paths_are_hidden_and_nothing_else(text: str, hidden: str):
     assert Paths().hide(text) == hidden
 
 
+def test_a_folder_of_ones_own_is_not_found_inside_words():
+    paths = Paths([Path("/app")])
+    for text in ("a web/app here", "my-/app", "../app/x"):
+        assert paths.hide(text) == text and paths.left(text) is None
+    assert paths.hide("see /app/x.txt") == "see local/x.txt" and paths.left("see /app") == "/app"
+    assert paths.hide("write to /home/anna/app and read") == "write to local/app and read"
+
+
 def test_the_pushed_recipe_is_a_recipe(tmp_path: Path, model_dir: Path):
     made = texts(ready(finished_run(tmp_path, model_dir), tmp_path))
     write_text(tmp_path / "again.yaml", made["me/assistant/recipe.yaml"])
