@@ -19,6 +19,8 @@ from helpers_serve import Served, chunks_of, served
 from llmkit.generation import decode as decoding
 from llmkit.stages.serve import main, name_of
 
+ASKED = b'{"role": "user", "content": "Hello"}'
+HALF = b'{"type": "function", "function": {"name": "f", "description": "\\ud800"}}'
 HELLO = [{"role": "user", "content": "Hello"}]
 WEATHER = {
     "type": "function",
@@ -225,11 +227,12 @@ def test_what_is_no_request(server: Served) -> None:
         (b"[" * 100_000, "application/json", 400),
         (b"{}", "text/plain", 415),
         (b" " * (4 * 2**20 + 1), "application/json", 413),
-        (b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}', "application/json", 200),
+        (b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}', "application/json", 400),
+        (b'{"model": "tiny", "messages": [%s], "tools": [%s]}' % (ASKED, HALF), "application/json", 400),
     ]:
         answer = httpx2.post(url, content=body, headers={"Content-Type": kind}, timeout=60)
         assert answer.status_code == status, answer.text
-        assert status == 200 or answer.json()["error"]["message"]
+        assert answer.json()["error"]["message"]
     assert httpx2.get(url).status_code == 405 and httpx2.get(server.url + "nothing").json()["error"]
     assert httpx2.get(server.url + "health").json() == {"status": "ok"}
 
