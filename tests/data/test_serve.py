@@ -360,6 +360,7 @@ def test_a_stream_ends_as_openais_do(server: Served, says: Any) -> None:
         (["--host", "0.0.0.0"], "others reach this address, and no key is set; set LLMKIT_API_KEY"),
         (["--port", "70000"], "--port: is 70000"),
         (["--max-rows", "0"], "--max-rows: is 0"),
+        (["--max-waiting", "-1"], "--max-waiting: is -1"),
         (["--tool", "serch"], "no tool 'serch'"),
     ],
 )
