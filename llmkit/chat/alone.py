@@ -1,4 +1,4 @@
-"""What one thread at a time may use: transformers keeps a template's spans, and a tokenizer how it splits, in itself."""
+"""What one thread at a time may use: transformers keeps spans in a template, and how to split in a tokenizer."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Subject:
 
     @property
     def chain(self) -> list[Made]:
-        """Stages that trained the model, first to last. Raises RunError where one of them was run anew since."""
+        """Stages that trained the model, first to last. Raises RunError where one was run anew since."""
         by_name = {made.name: made for made in self.stages}
         found = [self.model]
         while (parent := found[-1].manifest.parent) is not None:

@@ -283,7 +283,7 @@ def test_figures_of_an_earlier_model_are_not_this_ones(tmp_path: Path, model_dir
     made = ready(run, tmp_path)
     text = texts(made)["me/assistant/README.md"]
     assert ModelCard(text).data.eval_results is None and "90.0" not in text and "An assistant." not in text
-    with pytest.raises(UserError, match="facts_known.accuracy was not measured"):
+    with pytest.raises(UserError, match=r"facts_known.accuracy was not measured"):
         ready(run, tmp_path, bars={"facts_known": {"accuracy": ">= 0.5"}})
 
 
@@ -295,7 +295,7 @@ def test_a_model_on_an_earlier_parent_is_refused(tmp_path: Path, model_dir: Path
     write_json(run.path / "07-more/manifest.json", more)
     assert [made.name for made in subject_of(str(run.path)).chain] == ["sft", "more"]
     changed(run.path / "02-sft/manifest.json", fingerprint="a" * 64)
-    with pytest.raises(RunError, match="'more' was trained on another 'sft'.*run the recipe again"):
+    with pytest.raises(RunError, match=r"'more' was trained on another 'sft'.*run the recipe again"):
         subject_of(str(run.path))
     assert subject_of(str(run.path), "sft").model.name == "sft"
 
@@ -304,6 +304,6 @@ def test_an_unfinished_last_model_is_not_passed_over(tmp_path: Path, model_dir: 
     run = finished_run(tmp_path, model_dir)
     recipe = run.recipe.read_text()
     write_text(run.recipe, recipe.replace("evals:", "  - {name: better, kind: dpo}\nevals:"))
-    with pytest.raises(RunError, match="of stage 'better', is not finished.*--stage"):
+    with pytest.raises(RunError, match=r"of stage 'better', is not finished.*--stage"):
         subject_of(str(run.path))
     assert subject_of(str(run.path), "sft").model.name == "sft"
