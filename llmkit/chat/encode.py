@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
+from llmkit.chat.alone import ALONE
 from llmkit.errors import DataError, TemplateError
 
 Message = dict[str, Any]
@@ -183,14 +184,15 @@ def _without(ids: list[int], front: list[int]) -> list[int]:
 
 
 def _call(tokenizer: PreTrainedTokenizerBase, texts: list[str], split_special_tokens: bool = False) -> list[list[int]]:
-    ids: list[list[int]] = tokenizer(
-        texts,
-        add_special_tokens=False,
-        split_special_tokens=split_special_tokens,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,  # no warning for a sequence above model_max_length: truncation is preflight's matter
-    )["input_ids"]
+    with ALONE:
+        ids: list[list[int]] = tokenizer(
+            texts,
+            add_special_tokens=False,
+            split_special_tokens=split_special_tokens,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # no warning for a sequence above model_max_length: truncation is preflight's matter
+        )["input_ids"]
     return ids
 
 
@@ -202,7 +204,8 @@ def _facts(tokenizer: PreTrainedTokenizerBase) -> _Facts:
         special = {token.content for token in added if token.special}
         named = _named(tokenizer, {token.content for token in added} - special)
         plain, anchor, anchored = _call(tokenizer, ["a", _ANCHOR, _ANCHOR + "a"])
-        full = tokenizer("a")["input_ids"]
+        with ALONE:
+            full = tokenizer("a")["input_ids"]
         front = full[: next((i for i in range(len(full)) if full[i:][: len(plain)] == plain), 0)]
         prefixes = _without(anchored, anchor) != plain
         _cache[tokenizer] = (key, _Facts(_any_of(special), _any_of(special | named), named, front, prefixes))

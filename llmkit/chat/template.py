@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from llmkit.artifacts.shipped import shipped
+from llmkit.chat.alone import ALONE
 from llmkit.errors import TemplateError
 
 Message = dict[str, Any]
@@ -194,14 +195,15 @@ def expand(
         TemplateError: the template refused the messages or failed on them.
     """
     try:
-        texts, spans = render_jinja_template(
-            conversations=[messages],
-            tools=tools,
-            chat_template=source,
-            return_assistant_tokens_mask=has_generation_marks(source),
-            add_generation_prompt=add_generation_prompt,
-            **tokenizer.special_tokens_map,
-        )
+        with ALONE:
+            texts, spans = render_jinja_template(
+                conversations=[messages],
+                tools=tools,
+                chat_template=source,
+                return_assistant_tokens_mask=has_generation_marks(source),
+                add_generation_prompt=add_generation_prompt,
+                **tokenizer.special_tokens_map,
+            )
     except (jinja2.exceptions.TemplateError, TypeError, KeyError) as error:
         name = _shipped_shas().get(_sha256(source), "of the tokenizer")
         raise TemplateError(f"chat template {name}", str(error), "change the messages or the template") from error

@@ -10,6 +10,9 @@ import torch
 
 from llmkit.errors import UserError
 
+COLDEST = 1e-5
+"""Below this temperature the likeliest token is meant, and logits would overflow."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -20,7 +23,7 @@ class Sampling:
     """
 
     temperature: float = 0.0
-    """0: the likeliest token, always."""
+    """Below 1e-5, which counts as 0: the likeliest token, always."""
     top_k: int = 0
     """Keep the likeliest `top_k` tokens; 0: all."""
     top_p: float = 1.0
@@ -38,6 +41,8 @@ class Sampling:
         for name, (fits, expected) in ranges.items():
             if not fits:
                 raise UserError(name, f"is {getattr(self, name)}", f"give a number {expected}")
+        if self.temperature < COLDEST:
+            object.__setattr__(self, "temperature", 0.0)
 
     @property
     def cuts(self) -> bool:
@@ -73,13 +78,13 @@ def choose(
     """Next token ids [B], by inverting the cumulative distribution at one uniform number per row.
 
     Args:
-        temperatures_B: each row's own, in place of the sampling's; 0 is greedy.
+        temperatures_B: each row's own, in place of the sampling's; below 1e-5 it is greedy.
     """
     if temperatures_B is None:
         if sampling.temperature == 0:
             return logits_BV.argmax(dim=-1)
         return _draw(logits_BV.float() / sampling.temperature, uniforms_B, sampling)
-    is_greedy_B = temperatures_B == 0
+    is_greedy_B = temperatures_B < COLDEST
     heated_BV = logits_BV.float() / temperatures_B.masked_fill(is_greedy_B, 1.0)[:, None]
     return torch.where(is_greedy_B, logits_BV.argmax(dim=-1), _draw(heated_BV, uniforms_B, sampling))
 
@@ -94,12 +99,14 @@ def _draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, sampling: Sampling)
 
 
 def _cut(probs_BV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """Zeroes what is cut, in place; the likeliest token comes first."""
+    """Zeroes what is cut, in place; the likeliest token comes first, and stays."""
     if sampling.top_k:
         probs_BV[:, sampling.top_k :] = 0
     if sampling.top_p < 1:
         before_BV = probs_BV.cumsum(dim=-1) - probs_BV
-        probs_BV[before_BV >= sampling.top_p * probs_BV.sum(dim=-1, keepdim=True)] = 0
+        is_cut_BV = before_BV >= sampling.top_p * probs_BV.sum(dim=-1, keepdim=True)
+        is_cut_BV[:, 0] = False
+        probs_BV[is_cut_BV] = 0
     if sampling.min_p:
         probs_BV[probs_BV < sampling.min_p * probs_BV[:, :1]] = 0
     return probs_BV
@@ -111,4 +118,4 @@ def _invert(probs_BV: torch.Tensor, uniforms_B: torch.Tensor) -> torch.Tensor:
     end_B1 = cumulative_BV[:, -1:].contiguous()
     # A uniform number near 1 must not be rounded up to the end, behind which only tokens without probability lie.
     target_B1 = torch.minimum(uniforms_B[:, None] * end_B1, torch.nextafter(end_B1, torch.zeros_like(end_B1)))
-    return torch.searchsorted(cumulative_BV, target_B1, right=True)
+    return torch.searchsorted(cumulative_BV, target_B1, right=True).clamp(max=probs_BV.shape[-1] - 1)

@@ -40,7 +40,7 @@ class Settings:
         if config is None or not config.do_sample:
             return cls()
         found = {name: getattr(config, name) for name in ("temperature", "top_k", "top_p", "min_p")}
-        return cls(**{name: value for name, value in found.items() if value is not None})
+        return cls(**{"temperature": 1.0, **{name: value for name, value in found.items() if value is not None}})
 
     def changed(self, assignment: str) -> Settings:
         """By `name=value`. Raises UserError for a name or value that does not fit."""

@@ -181,9 +181,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _answers(subject: Subject) -> Iterator[tuple[str, str]]:
     """The recipe's prompts and what the model said, as fenced blocks."""
     found: list[Sample] = []
-    for made in subject.stages:
-        measured = made.manifest.parent.stage if made.manifest.parent else "base"
-        if made.manifest.kind == "evaluate" and measured == subject.model.name:
+    for made in subject.readers(subject.model.name):
+        if made.manifest.kind == "evaluate":
             found = made.manifest.samples or found
     for sample in found[:5]:
         yield fence(_cut(sample.prompt)), fence(_cut(sample.completion))

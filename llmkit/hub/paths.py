@@ -12,6 +12,8 @@ _ROOTS = (
     "home|Users|root|tmp|private|var|mnt|media|data|work|workspace|scratch|srv|opt|usr|content|kaggle|gpfs|lustre|nfs"
 )
 _REST = r"[^\s\"'`<>|,;:)\]}\\]*"
+_ALONE = r"(?<![\w.~-])"
+"""In front of a folder's name: `web/app` is not the folder `/app`."""
 _ROOTED = re.compile(rf"(?<![\w.:/~-])(?:~/|/(?:{_ROOTS})/|[A-Za-z]:\\){_REST}(?:\\{_REST})*")
 
 
@@ -23,11 +25,11 @@ class Paths:
         roots = {str(form) for folder in folders for form in (folder.absolute(), folder.resolve())} - {"/"}
         self.roots = sorted(roots, key=len, reverse=True)
         named = "|".join(re.escape(root) for root in self.roots)
-        self._own = re.compile(rf"(?:{named})(?![\w.-]){_REST}")
+        self._own = re.compile(rf"{_ALONE}(?:{named})(?![\w.-]){_REST}")
 
     def hide(self, text: str) -> str:
         """Text with every path of this machine replaced."""
-        return _ROOTED.sub(_named, self._own.sub(_named, text))
+        return self._own.sub(_named, _ROOTED.sub(_named, text))
 
     def hidden(self, data: Any, place: str = "") -> Any:
         """Plain data, in whose keys and values every path is replaced."""
@@ -41,7 +43,7 @@ class Paths:
 
     def left(self, text: str) -> str | None:
         """A folder of this machine that a text still names."""
-        return next((root for root in self.roots if re.search(rf"{re.escape(root)}(?![\w.-])", text)), None)
+        return next((root for root in self.roots if re.search(rf"{_ALONE}{re.escape(root)}(?![\w.-])", text)), None)
 
 
 def is_absolute(text: str) -> bool:

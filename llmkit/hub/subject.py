@@ -57,11 +57,15 @@ class Subject:
 
     @property
     def chain(self) -> list[Made]:
-        """Stages that trained the model, first to last."""
+        """Stages that trained the model, first to last. Raises RunError where one was run anew since."""
         by_name = {made.name: made for made in self.stages}
         found = [self.model]
-        while (parent := found[-1].manifest.parent) is not None and parent.stage in by_name:
-            found.append(by_name[parent.stage])
+        while (parent := found[-1].manifest.parent) is not None:
+            above = by_name.get(parent.stage)
+            if above is None or above.manifest.fingerprint != parent.fingerprint:
+                what = f"stage '{found[-1].name}' was trained on another '{parent.stage}' than there is now"
+                raise RunError(str(self.run.path), what, "run the recipe again")
+            found.append(above)
         return [made for made in reversed(found) if made.speaks]
 
     @property
@@ -70,10 +74,17 @@ class Subject:
         kinds = [made for made in self.stages if made.manifest.kind in DATA_KINDS and made.manifest.data_dir]
         return [made for made in kinds if not is_control(made.name)]
 
+    def readers(self, name: str) -> list[Made]:
+        """Stages whose input was the model of a stage (or `base`) as it is now: others tell of an earlier one."""
+        now = {made.name: made.manifest.fingerprint for made in self.stages}
+        wanted = None if name == BASE else (name, now.get(name))
+        inputs = [(made, made.manifest.parent) for made in self.stages]
+        return [made for made, above in inputs if (above and (above.stage, above.fingerprint)) == wanted]
+
     def evals(self, name: str) -> list[EvalRow]:
         """What was measured on the model of a stage: of each figure the latest."""
         latest: dict[tuple[str, str], EvalRow] = {}
-        for made in self.stages:
+        for made in self.readers(name):
             latest |= {(row.task, row.metric): row for row in made.manifest.evals if row.stage == name}
         return list(latest.values())
 
@@ -88,15 +99,27 @@ def subject_of(target: str, stage: str | None = None) -> Subject:
     run = open_run(path)
     stages = tuple(Made(each, found) for each in run.stages() if (found := each.manifest()) is not None)
     recipe = read_yaml(run.recipe).data
-    return Subject(run, recipe, stages, _chosen(run, stages, stage))
+    subject = Subject(run, recipe, stages, _chosen(run, recipe, stages, stage))
+    assert subject.chain
+    return subject
 
 
-def _chosen(run: RunDir, stages: Sequence[Made], name: str | None) -> Made:
+def _chosen(run: RunDir, recipe: dict[str, Any], stages: Sequence[Made], name: str | None) -> Made:
     models = [made for made in stages if made.speaks]
+    have = ", ".join(made.name for made in models)
     if name is None and (finals := [made for made in models if not is_control(made.name)]):
+        if (last := _last(recipe)) not in (None, *(made.name for made in finals)):
+            cure = f"run the recipe to its end, or give one with --stage (have: {have})"
+            raise RunError(str(run.path), f"its last model, of stage '{last}', is not finished", cure)
         return finals[-1]
     if name is not None and (found := next((made for made in models if made.name == name), None)):
         return found
-    have = ", ".join(made.name for made in models)
     what = "no stage has made a model yet" if name is None else f"no finished stage '{name}' with a model that answers"
     raise RunError(str(run.path), what, f"have: {have}" if have else "run it first")
+
+
+def _last(recipe: dict[str, Any]) -> str | None:
+    """The recipe's last stage that makes a model, controls apart."""
+    listed = [(str(stage.get("name")), KINDS.get(stage.get("kind"))) for stage in recipe.get("stages") or []]
+    names = [name for name, kind in listed if kind is not None and kind.makes_model and not is_control(name)]
+    return names[-1] if names else None

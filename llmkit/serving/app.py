@@ -94,7 +94,11 @@ async def _json_of(request: Request) -> Any:
     if body is None:
         raise ApiError(413, f"The body has more than {LONGEST_BODY} bytes.")
     try:
-        return json.loads(body)
+        read = json.loads(body)
+        json.dumps(read, ensure_ascii=False).encode()  # no tokenizer takes half a character
+        return read
+    except UnicodeEncodeError:
+        raise ApiError(400, "The body holds half a character (a lone surrogate).") from None
     except (ValueError, RecursionError):
         raise ApiError(400, "The body is not valid JSON.") from None
 

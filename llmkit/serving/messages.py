@@ -56,7 +56,7 @@ def _text(content: Any, where: str) -> str:
             content = "".join(map(str, parts))
     if content is not None and not isinstance(content, str):
         raise ApiError(400, f"The content of '{where}' is not text; this model takes nothing else.", param=where)
-    return (content or "").encode("utf-8", "replace").decode("utf-8")
+    return content or ""
 
 
 def _listed(value: Any, where: str) -> list[Any]:

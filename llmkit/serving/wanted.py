@@ -60,7 +60,7 @@ class _StreamOptions(BaseModel):
 class _Request(BaseModel):
     """What both kinds share. Not named here is not known."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=(), allow_inf_nan=False)
 
     model: str
     stream: bool | None = None
@@ -68,7 +68,7 @@ class _Request(BaseModel):
     max_tokens: int | None = Field(default=None, ge=1, le=_MOST)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=0)
+    top_k: int | None = Field(default=None, ge=0, le=_MOST)
     min_p: float | None = Field(default=None, ge=0, le=1)
     stop: str | list[str] | None = None
     seed: int | None = None
@@ -125,7 +125,7 @@ def text_wanted(body: Any, model: str) -> Wanted:
     if len(prompts) != 1:
         raise ApiError(400, "Give one prompt at a time.", param="prompt")
     return Wanted(
-        prompt=_sound(prompts[0], "prompt"),
+        prompt=prompts[0],
         tools=(),
         own_tools=False,
         max_tokens=asked.max_tokens or 16,
@@ -143,18 +143,9 @@ def _shared(asked: _Request) -> dict[str, Any]:
         "stream": bool(asked.stream),
         "include_usage": bool(asked.stream_options and asked.stream_options.include_usage),
         "sampling": {name: value for name, value in given.items() if value is not None},
-        "stop": tuple(_sound(stop, "stop") for stop in stops),
+        "stop": tuple(stops),
         "seed": asked.seed,
     }
-
-
-def _sound(text: str, param: str) -> str:
-    """No tokenizer takes half a character."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ApiError(400, f"'{param}' holds half a character (a lone surrogate).", param=param) from None
-    return text
 
 
 def _parsed(kind: Any, body: Any, model: str) -> Any:

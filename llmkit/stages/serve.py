@@ -79,6 +79,8 @@ def _check(args: argparse.Namespace, key: str | None) -> None:
     for name in ("max_new_tokens", "max_rows"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')}", f"is {getattr(args, name)}", "give 1 or more")
+    if args.max_waiting < 0:
+        raise UserError("--max-waiting", f"is {args.max_waiting}", "give 0 or more")
     if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key and key):
         raise UserError(KEY, "is empty or holds what no header can", "give letters and digits")
     if args.host not in _LOOPBACKS and key is None:

@@ -76,7 +76,7 @@ def finished_run(folder: Path, model_dir: Path, extra: str = "") -> RunDir:
 
 def _manifest(name: str, kind: str, parent: str, **fields: Any) -> Manifest:
     settings = {"name": name, "kind": kind, "from": parent, "seed": 42} | fields.pop("settings", {})
-    above = Parent(stage=parent, fingerprint="e" * 64) if parent != "base" else None
+    above = Parent(stage=parent, fingerprint="f" * 64) if parent != "base" else None
     return Manifest(stage=name, kind=kind, fingerprint="f" * 64, parent=above, settings=settings, **fields)
 
 

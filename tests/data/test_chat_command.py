@@ -136,6 +136,8 @@ def test_recommended_sampling_is_used_and_bad_settings_refused(conversation):
     config = conversation.model.generation_config
     config.do_sample, config.temperature, config.top_k = True, 0.6, 20
     assert Settings.of_model(conversation.model) == Settings(temperature=0.6, top_k=20)
+    config.temperature = None
+    assert Settings.of_model(conversation.model) == Settings(temperature=1.0, top_k=20)
     for assignment in ("temperature=-1", "top_k=abc", "max_new_tokens=0"):
         with pytest.raises(UserError):
             Settings().changed(assignment)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from mask_bugs.toys import bos_tokenizer, byte_tokenizer, metaspace_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from llmkit.chat.encode import DOCUMENT_EOS, document_eos, spelled_tokens
+from llmkit.chat.encode import DOCUMENT_EOS, document_eos, encode_parts, spelled_tokens
 from llmkit.chat.parse import parse
 from llmkit.chat.prove import trained_texts
 from llmkit.chat.render import prompt_ids, render, render_prompt_completion, render_text
@@ -335,3 +338,30 @@ def test_keys_without_a_value_are_as_if_not_there() -> None:
     )
     message = {"role": "user", "content": "x", "note": None, "train": False}
     assert render(with_source(source), [message], train_on="all").text == "x"
+
+
+@pytest.fixture
+def _hasty() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_threads_that_render_at_once_do_not_meet() -> None:
+    asked = [[*talk_with("a" * place), *talk_with("b")] * 20 for place in range(8)]
+    tokenizer = READY["chatml"]
+    expected = [render(tokenizer, messages) for messages in asked]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda messages: render(tokenizer, messages), asked)) == expected
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_threads_that_encode_at_once_do_not_meet() -> None:
+    # one splits the tokens that a user spells, and another keeps those of the template
+    parts = [[(f"{STOP} a" * 200, is_literal)] for is_literal in (False, True)] * 40
+    tokenizer = READY["chatml"]
+    expected = [encode_parts(tokenizer, each) for each in parts[:2]] * 40
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda each: encode_parts(tokenizer, each), parts)) == expected

@@ -101,13 +101,22 @@ def test_draws_follow_the_distribution():
         (Sampling(temperature=1, top_p=0.5), {2}),
         (Sampling(temperature=1, top_p=0.85), {1, 2}),
         (Sampling(temperature=1, min_p=0.1), {0, 1, 2}),
+        (Sampling(temperature=1, top_p=1e-50), {2}),
         (Sampling(temperature=0), {2}),
+        (Sampling(temperature=1e-40), {2}),
+        (Sampling(temperature=1e-40, top_p=1e-50), {2}),
     ],
 )
 def test_cuts_leave_exactly_the_likeliest(sampling, allowed):
     logits_BV = torch.tensor([[0.0, 1.0, 2.0, -1.0]]).expand(2000, -1)  # 0.087, 0.237, 0.644, 0.032
     drawn = choose(logits_BV, torch.from_numpy(uniforms(0, 0, 2000)), sampling)
     assert set(drawn.tolist()) == allowed
+
+
+def test_rows_that_are_all_but_cold_are_greedy():
+    logits_BV = torch.tensor([[0.0, 1.0, 2.0, -1.0]]).expand(3, -1)
+    colds_B = torch.tensor([1e-40, 0.0, 9e-6])
+    assert choose(logits_BV, torch.full((3,), 0.99), Sampling(top_p=0.9), colds_B).tolist() == [2, 2, 2]
 
 
 def test_a_sampling_value_out_of_range_is_refused():

@@ -10,10 +10,11 @@ from helpers_hub import finished_run, ready, small_folder, spec, texts
 from huggingface_hub import DatasetCard, ModelCard
 
 from llmkit.artifacts.files import read_json, write_json, write_text
-from llmkit.errors import LlmkitError, ModelError, UserError
+from llmkit.errors import LlmkitError, ModelError, RunError, UserError
 from llmkit.hub.licences import conflicts
 from llmkit.hub.paths import Paths
 from llmkit.hub.report import report_files
+from llmkit.hub.subject import subject_of
 from llmkit.recipe.load import load
 from llmkit.secrets import redacted
 
@@ -114,6 +115,14 @@ def test_no_path_of_this_machine_leaves_it(tmp_path: Path, model_dir: Path):
 )
 def test_paths_are_hidden_and_nothing_else(text: str, hidden: str):
     assert Paths().hide(text) == hidden
+
+
+def test_a_folder_of_ones_own_is_not_found_inside_words():
+    paths = Paths([Path("/app")])
+    for text in ("a web/app here", "my-/app", "../app/x"):
+        assert paths.hide(text) == text and paths.left(text) is None
+    assert paths.hide("see /app/x.txt") == "see local/x.txt" and paths.left("see /app") == "/app"
+    assert paths.hide("write to /home/anna/app and read") == "write to local/app and read"
 
 
 def test_the_pushed_recipe_is_a_recipe(tmp_path: Path, model_dir: Path):
@@ -257,10 +266,44 @@ def test_licences_come_from_the_recipe_and_the_hub(tmp_path: Path, model_dir: Pa
 
 
 def test_what_makes_no_model_is_not_published(tmp_path: Path, model_dir: Path):
-    from llmkit.hub.subject import subject_of
-
     run = finished_run(tmp_path, model_dir)
     assert subject_of(str(run.path / "02-sft")).model.name == "sft"
     for target, stage in ((run.path / "04-idk", None), (run.path, "idk"), (run.path, "nothing")):
         with pytest.raises(LlmkitError, match="have: sft"):
             subject_of(str(target), stage)
+
+
+def changed(manifest: Path, **fields: object) -> None:
+    write_json(manifest, read_json(manifest) | fields)
+
+
+def test_figures_of_an_earlier_model_are_not_this_ones(tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir)
+    changed(run.path / "02-sft/manifest.json", fingerprint="a" * 64)
+    made = ready(run, tmp_path)
+    text = texts(made)["me/assistant/README.md"]
+    assert ModelCard(text).data.eval_results is None and "90.0" not in text and "An assistant." not in text
+    with pytest.raises(UserError, match=r"facts_known.accuracy was not measured"):
+        ready(run, tmp_path, bars={"facts_known": {"accuracy": ">= 0.5"}})
+
+
+def test_a_model_on_an_earlier_parent_is_refused(tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir)
+    parent = {"stage": "sft", "fingerprint": "f" * 64}
+    more = read_json(run.path / "02-sft/manifest.json") | {"stage": "more", "parent": parent}
+    (run.path / "07-more").mkdir()
+    write_json(run.path / "07-more/manifest.json", more)
+    assert [made.name for made in subject_of(str(run.path)).chain] == ["sft", "more"]
+    changed(run.path / "02-sft/manifest.json", fingerprint="a" * 64)
+    with pytest.raises(RunError, match=r"'more' was trained on another 'sft'.*run the recipe again"):
+        subject_of(str(run.path))
+    assert subject_of(str(run.path), "sft").model.name == "sft"
+
+
+def test_an_unfinished_last_model_is_not_passed_over(tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir)
+    recipe = run.recipe.read_text()
+    write_text(run.recipe, recipe.replace("evals:", "  - {name: better, kind: dpo}\nevals:"))
+    with pytest.raises(RunError, match=r"of stage 'better', is not finished.*--stage"):
+        subject_of(str(run.path))
+    assert subject_of(str(run.path), "sft").model.name == "sft"

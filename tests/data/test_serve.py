@@ -19,6 +19,8 @@ from helpers_serve import Served, chunks_of, served
 from llmkit.generation import decode as decoding
 from llmkit.stages.serve import main, name_of
 
+ASKED = b'{"role": "user", "content": "Hello"}'
+HALF = b'{"type": "function", "function": {"name": "f", "description": "\\ud800"}}'
 HELLO = [{"role": "user", "content": "Hello"}]
 WEATHER = {
     "type": "function",
@@ -98,6 +100,7 @@ def test_seeds_and_temperatures_change_what_is_written(server: Served) -> None:
     warm = [text(temperature=1.5, seed=seed) for seed in (1, 1, 2)]
     assert warm[0] == warm[1] != warm[2] and warm[0] != text(temperature=0)
     assert text(temperature=1.5, seed=1, top_p=1e-6) == text(temperature=0)
+    assert text(temperature=1e-40, top_p=1e-50) == text(temperature=0) == text(temperature=1.5, top_p=1e-50)
     assert text(temperature=1.5, seed=1, extra_body={"top_k": 1}) == text(temperature=0)
 
 
@@ -203,6 +206,7 @@ def test_plain_completions(server: Served, says: Any) -> None:
         ({"frequency_penalty": 0.5}, 400, "'frequency_penalty'"),
         ({"temperature": 3}, 400, "'temperature'"),
         ({"temperature": "warm"}, 400, "'temperature'"),
+        ({"extra_body": {"top_k": 2**70}}, 400, "'top_k'"),
         ({"max_tokens": 0}, 400, "'max_tokens'"),
         ({"stop": [""]}, 400, "'stop'"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, 400, r"'tools\[0\]' is no function"),
@@ -223,11 +227,12 @@ def test_what_is_no_request(server: Served) -> None:
         (b"[" * 100_000, "application/json", 400),
         (b"{}", "text/plain", 415),
         (b" " * (4 * 2**20 + 1), "application/json", 413),
-        (b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}', "application/json", 200),
+        (b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}', "application/json", 400),
+        (b'{"model": "tiny", "messages": [%s], "tools": [%s]}' % (ASKED, HALF), "application/json", 400),
     ]:
         answer = httpx2.post(url, content=body, headers={"Content-Type": kind}, timeout=60)
         assert answer.status_code == status, answer.text
-        assert status == 200 or answer.json()["error"]["message"]
+        assert answer.json()["error"]["message"]
     assert httpx2.get(url).status_code == 405 and httpx2.get(server.url + "nothing").json()["error"]
     assert httpx2.get(server.url + "health").json() == {"status": "ok"}
 
@@ -355,6 +360,7 @@ def test_a_stream_ends_as_openais_do(server: Served, says: Any) -> None:
         (["--host", "0.0.0.0"], "others reach this address, and no key is set; set LLMKIT_API_KEY"),
         (["--port", "70000"], "--port: is 70000"),
         (["--max-rows", "0"], "--max-rows: is 0"),
+        (["--max-waiting", "-1"], "--max-waiting: is -1"),
         (["--tool", "serch"], "no tool 'serch'"),
     ],
 )
