@@ -78,7 +78,8 @@ def evaluate(tasks, data, tmp_path, capsys):
         own = [each for name in names.split(",") for each in ("--data", f"{name}={data}")]
         argv = [*map(str, words), "--tasks", names, "--include-path", str(tasks), *own]
         capsys.readouterr()
-        code = main([*argv, "--cache", str(tmp_path / "cache"), "--json"])
+        cache = [] if "--no-cache" in words else ["--cache", str(tmp_path / "cache")]
+        code = main([*argv, *cache, "--json"])
         out, err = capsys.readouterr()
         return code, json.loads(out) if code == 0 else None, err
 
