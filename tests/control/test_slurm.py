@@ -79,7 +79,7 @@ def stand_in(folder: Path, name: str, code: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("step", ["cpt", "sft", "eval-sft"])
 def test_scripts_are_as_they_were_read(recipe: Path, step: str) -> None:
     """`LLMKIT_GOLDEN=1` writes the files anew, to be read."""
-    text = written(recipe)[step].replace(str(recipe.parent), "/work").replace(sys.executable, "/env/bin/python")
+    text = written(recipe)[step].replace(str(recipe.parent), "/shared").replace(sys.executable, "/env/bin/python")
     golden = GOLDEN / f"{step}.sh"
     if os.environ.get("LLMKIT_GOLDEN"):
         golden.write_text(text)

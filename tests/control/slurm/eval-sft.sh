@@ -1,6 +1,6 @@
 #!/bin/bash
 #SBATCH --job-name=demo-eval-sft
-#SBATCH --output=/work/runs/demo/slurm/%x-%j.txt
+#SBATCH --output=/shared/runs/demo/slurm/%x-%j.txt
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --partition=gpu
@@ -14,14 +14,14 @@
 #SBATCH --signal=B:USR1@180
 #SBATCH --exclusive
 
-cd /work || exit 1
+cd /shared || exit 1
 module load cuda
 source 'my env/bin/activate'
 
 told=0 stopped=0
 trap 'told=1; kill -TERM "$work"' USR1
 trap 'stopped=1; kill -TERM "$work"' TERM  # scancel
-/env/bin/python -m llmkit.cli.main run /work/runs/demo/slurm/recipe.yaml --step eval-sft &
+/env/bin/python -m llmkit.cli.main run /shared/runs/demo/slurm/recipe.yaml --step eval-sft &
 work=$!
 # a signal ends a wait, not the work
 while kill -0 "$work" 2> /dev/null; do wait "$work"; done

@@ -1,6 +1,6 @@
 #!/bin/bash
 #SBATCH --job-name=demo-sft
-#SBATCH --output=/work/runs/demo/slurm/%x-%j.txt
+#SBATCH --output=/shared/runs/demo/slurm/%x-%j.txt
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --partition=gpu
@@ -14,7 +14,7 @@
 #SBATCH --signal=B:USR1@180
 #SBATCH --constraint=ib
 
-cd /work || exit 1
+cd /shared || exit 1
 module load cuda
 source 'my env/bin/activate'
 
@@ -23,7 +23,7 @@ export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 told=0 stopped=0
 trap 'told=1; kill -TERM "$work"' USR1
 trap 'stopped=1; kill -TERM "$work"' TERM  # scancel
-srun --ntasks=2 --ntasks-per-node=1 --cpus-per-task=64 --kill-on-bad-exit=1 bash -c 'MACHINE_RANK=$SLURM_NODEID exec /env/bin/python -m llmkit.cli.main run /work/runs/demo/slurm/recipe.yaml --step sft' &
+srun --ntasks=2 --ntasks-per-node=1 --cpus-per-task=64 --kill-on-bad-exit=1 bash -c 'MACHINE_RANK=$SLURM_NODEID exec /env/bin/python -m llmkit.cli.main run /shared/runs/demo/slurm/recipe.yaml --step sft' &
 work=$!
 # a signal ends a wait, not the work
 while kill -0 "$work" 2> /dev/null; do wait "$work"; done
