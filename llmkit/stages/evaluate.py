@@ -60,15 +60,9 @@ def run(worker: Worker) -> Manifest:
     state, steps, is_base = processes(worker), Steps(worker.dir.data / "steps"), file.parent is None
     specs = [spec for spec in stage.evals if isinstance(spec, HonestySpec)]
     counts = prepare(worker, steps, specs)
-    problem_specs = [spec for spec in stage.evals if isinstance(spec, ProblemsSpec)]
-    revision = file.model.revision if is_base else None
-    tokenizer = load_tokenizer(file.input_model, revision)
+    tokenizer = load_tokenizer(file.input_model, file.model.revision if is_base else None)
     template = template_of(tokenizer)
-    prepared = prepare_problems(worker, problem_specs, tokenizer, chat=template is not None)
-    preference_specs = [spec for spec in stage.evals if isinstance(spec, PreferenceSpec)]
-    wanted = prepare_preferences(worker, preference_specs, chat=template is not None)
-    tool_specs = [spec for spec in stage.evals if isinstance(spec, ToolsSpec)]
-    tool_questions = prepare_tools(worker, tool_specs, tokenizer, chat=template is not None)
+    own = own_evaluations(worker, state, stage, tokenizer, chat=template is not None)
     if worker.is_main:
         steps.begin(own_keys(file, stage) | step_keys(file, steps, specs))
     state.wait_for_everyone()
@@ -78,40 +72,9 @@ def run(worker: Worker) -> Manifest:
     prompted = answer_prompts(worker, steps, stage, model, tokenizer) if worker.is_main else {}
     started = time.monotonic()
     evals = evaluate_tasks(worker, steps, state, model, tokenizer, use_chat_template=template is not None)
-    for index, spec in enumerate(problem_specs):
+    for place, evaluate in own:
         engine = TransformersEngine(model, tokenizer, stage.batch_size)
-        chat = template is not None
-        evals += once(
-            worker,
-            steps,
-            state,
-            (PROBLEMS, index),
-            partial(evaluate_problems, worker, state, spec, prepared[index], engine, tokenizer, chat=chat),
-        )
-    for index, preference in enumerate(preference_specs):
-        engine = TransformersEngine(model, tokenizer, stage.batch_size)
-        evals += once(
-            worker,
-            steps,
-            state,
-            (PREFERENCES, index),
-            partial(evaluate_preference, worker, state, preference, wanted[index], engine, measured(file.parent)),
-        )
-    for index, (tools, questions) in enumerate(zip(tool_specs, tool_questions, strict=False)):
-        engine = TransformersEngine(model, tokenizer, stage.batch_size)
-        evals += once(
-            worker,
-            steps,
-            state,
-            (TOOLS, index),
-            partial(evaluate_tools, worker, state, tools, questions, engine, tokenizer),
-        )
-    read: list[Sample] = []
-    for index, identity in enumerate(spec for spec in stage.evals if isinstance(spec, IdentityEval)):
-        engine = TransformersEngine(model, tokenizer, stage.batch_size)
-        asking = partial(evaluate_identity, worker, state, identity, engine, chat=template is not None)
-        evals += once(worker, steps, state, (IDENTITY, index), asking)
-        read += to_read(read_documents(worker.dir.path / DOCUMENTS, identity.name)) if worker.is_main else []
+        evals += once(worker, steps, state, place, partial(evaluate, engine=engine))
     honesty = run_honesty(
         worker,
         steps,
@@ -129,7 +92,7 @@ def run(worker: Worker) -> Manifest:
         data=DataSummary(sources=honesty.sources) if honesty.sources else None,
         # only the main process has texts, and only its manifest is written
         samples=[Sample(prompt=p, completion=t) for p, t in zip(stage.prompts, prompted.get("texts", []), strict=False)]
-        + read,
+        + (identities_read(worker, stage) if worker.is_main else []),
         chat_template_sha256=template.sha256 if template else None,
         stop_token=template.stop_token if template else tokenizer.eos_token,
         metrics={"evaluate_seconds": round(time.monotonic() - started, 2)} if stage.evals else {},
@@ -137,6 +100,46 @@ def run(worker: Worker) -> Manifest:
     )
     manifest.versions["lm_eval"] = version("lm_eval")
     return manifest
+
+
+def own_evaluations(
+    worker: Worker, state: PartialState, stage: EvaluateStage, tokenizer: PreTrainedTokenizerBase, *, chat: bool
+) -> list[tuple[tuple[str, int], Callable[..., TaskResult]]]:
+    """llmkit's own but `honesty`, prepared before the model is loaded: step and place on disk, and what evaluates once
+    it is given an `engine`. Raises as their `prepare` do."""
+    made: list[tuple[tuple[str, int], Callable[..., TaskResult]]] = []
+    problems = [spec for spec in stage.evals if isinstance(spec, ProblemsSpec)]
+    for index, (spec, prepared) in enumerate(
+        zip(problems, prepare_problems(worker, problems, tokenizer, chat=chat), strict=True)
+    ):
+        options = {"tokenizer": tokenizer, "chat": chat}
+        made.append(((PROBLEMS, index), partial(evaluate_problems, worker, state, spec, prepared, **options)))
+    preferences = [spec for spec in stage.evals if isinstance(spec, PreferenceSpec)]
+    of = measured(worker.file.parent)
+    for index, (preference, prompts) in enumerate(
+        zip(preferences, prepare_preferences(worker, preferences, chat=chat), strict=True)
+    ):
+        made.append(((PREFERENCES, index), partial(evaluate_preference, worker, state, preference, prompts, model=of)))
+    tools = [spec for spec in stage.evals if isinstance(spec, ToolsSpec)]
+    # without a chat template there is no place for calls, and nothing to ask
+    for index, (tool, questions) in enumerate(
+        zip(tools, prepare_tools(worker, tools, tokenizer, chat=chat), strict=chat)
+    ):
+        asking = partial(evaluate_tools, worker, state, tool, questions, tokenizer=tokenizer)
+        made.append(((TOOLS, index), asking))
+    for index, identity in enumerate(_identities(stage)):
+        made.append(((IDENTITY, index), partial(evaluate_identity, worker, state, identity, chat=chat)))
+    return made
+
+
+def identities_read(worker: Worker, stage: EvaluateStage) -> list[Sample]:
+    """Answers of the evaluations of identity, for people to read."""
+    folder = worker.dir.path / DOCUMENTS
+    return [sample for spec in _identities(stage) for sample in to_read(read_documents(folder, spec.name))]
+
+
+def _identities(stage: EvaluateStage) -> list[IdentityEval]:
+    return [spec for spec in stage.evals if isinstance(spec, IdentityEval)]
 
 
 def evaluate_stage(worker: Worker) -> EvaluateStage:
