@@ -7,7 +7,9 @@ import hashlib
 import socket
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
+from typing import Any
 
+import uvicorn
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from starlette.requests import Request
@@ -77,6 +79,13 @@ def headers_of(scope: Scope) -> list[tuple[str, str]]:
 
 def values_of(headers: Iterable[tuple[str, str]], wanted: str) -> list[str]:
     return [value for name, value in headers if name == wanted]
+
+
+def server_config(app: Any, **options: Any) -> uvicorn.Config:
+    """A server that says nothing: addresses may hold a token, and nothing writes them into a log. Args: options: more
+    of uvicorn's."""
+    quiet = {"access_log": False, "log_level": "error", "ws": "none", "lifespan": "off", "server_header": False}
+    return uvicorn.Config(app, **quiet, timeout_keep_alive=5, **options)  # type: ignore[arg-type]
 
 
 def listen(host: str, port: int, more: str = "") -> socket.socket:

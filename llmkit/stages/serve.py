@@ -104,20 +104,12 @@ def serve(host: ModelHost, listening: object, address: str, key: str | None, rea
     import uvicorn
 
     from llmkit.serving.app import make_app
+    from llmkit.web import server_config
 
     port = listening.getsockname()[1]  # type: ignore[attr-defined]
     with ThreadPoolExecutor(host.limits.max_rows + host.limits.max_waiting, "request") as threads:
         app = make_app(host, address, port, key, threads)
-        config = uvicorn.Config(
-            app,
-            access_log=False,
-            log_level="error",
-            ws="none",
-            lifespan="off",
-            server_header=False,
-            timeout_keep_alive=5,
-            timeout_graceful_shutdown=2,
-        )
+        config = server_config(app, timeout_graceful_shutdown=2)
         ready(f"http://{f'[{address}]' if ':' in address else address}:{port}/", host.name)
         server = uvicorn.Server(config)
         leave = server.handle_exit

@@ -25,7 +25,7 @@ import uvicorn
 from llmkit.artifacts.files import disk_error
 from llmkit.preference.page.app import make_app
 from llmkit.preference.session import Session
-from llmkit.web import LOOPBACK, listen
+from llmkit.web import LOOPBACK, listen, server_config
 
 
 class Address:
@@ -84,16 +84,7 @@ def serve(session: Session, rankings: Path, rater: str, port: int | None, ready:
         address = before if before and before.port == found else Address(found, secrets.token_urlsafe(32))
         _keep(rankings, address)
         app = make_app(session, address.token, address.port, rater, str(rankings.resolve()))
-        # addresses hold the token: nothing writes them into a log
-        config = uvicorn.Config(
-            app,
-            access_log=False,
-            log_level="error",
-            ws="none",
-            lifespan="off",
-            server_header=False,
-            timeout_keep_alive=5,
-        )
+        config = server_config(app)
         ready(address.url(rater))
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
