@@ -39,16 +39,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return preference_run(tmp_path_factory.mktemp("guard"))
 
 
-@pytest.fixture(scope="module")
-def page(run: RunDir) -> Page:
-    return page_of(run)
-
-
-@pytest.fixture(scope="module")
-def report(run: RunDir) -> RunReport:
-    return collect(run)
-
-
 def guard_in(report: RunReport, name: str = "rlhf") -> Guarded:
     found = guarded(report, stage_of(report, name))
     assert found is not None

@@ -32,11 +32,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return honest_run(tmp_path_factory.mktemp("honest"))
 
 
-@pytest.fixture(scope="module")
-def page(run: RunDir) -> Page:
-    return page_of(run)
-
-
 def one(run: RunDir) -> Honesty:
     """The run's only honesty evaluation."""
     (found,) = honesty(collect(run))

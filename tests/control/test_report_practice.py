@@ -54,16 +54,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return practice_run(tmp_path_factory.mktemp("practice"))
 
 
-@pytest.fixture(scope="module")
-def page(run: RunDir) -> Page:
-    return page_of(run)
-
-
-@pytest.fixture(scope="module")
-def report(run: RunDir) -> RunReport:
-    return collect(run)
-
-
 def practised_in(report: RunReport, name: str) -> Practised:
     found = practised_of(report, stage_of(report, name))
     assert found is not None

@@ -43,16 +43,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return preference_run(tmp_path_factory.mktemp("preference"))
 
 
-@pytest.fixture(scope="module")
-def page(run: RunDir) -> Page:
-    return page_of(run)
-
-
-@pytest.fixture(scope="module")
-def report(run: RunDir) -> RunReport:
-    return collect(run)
-
-
 def plain(text: str) -> str:
     return text.replace("\u202f", " ").replace("\u2212", "-").replace("\u2013", "-")
 

@@ -26,11 +26,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return practice_run(tmp_path_factory.mktemp("problems"))
 
 
-@pytest.fixture(scope="module")
-def page(run: RunDir) -> Page:
-    return page_of(run)
-
-
 def one(run: RunDir) -> Solving:
     (found,) = solving(collect(run))
     return found
