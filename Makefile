@@ -20,8 +20,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(VENV)/bin/llmkit run recipes/tiny/assistant.yaml
 
+# Two processes, a file of tests to each in turn: each takes a thread, so that they do not wait for one another.
 test: $(STAMP)
-	$(PYTHON) -m pytest
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)
 	$(PYTHON) -m pytest -m "slow or not slow"
