@@ -36,6 +36,9 @@ class SearchSpec(Part):
     """First letters of the digest that `llmkit index` printed: an index of other documents is refused."""
     num_results: int = Field(default=3, gt=0, le=100)
     """At most so many passages per query."""
+    match: Literal["any", "all"] = "any"
+    """Which passages are found: those that hold a word of the query, or all of them. `all` is for names: a page about
+    somebody of the same first name is not found."""
     max_chars: int = Field(default=2000, ge=100)
     """Longest answer; passages that do not fit are left out, and the first one is cut."""
 

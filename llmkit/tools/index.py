@@ -23,7 +23,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import bm25s
 import numpy as np
@@ -216,16 +216,29 @@ class Index:
         with (data / "passages.jsonl").open("rb") as file:
             return cls(manifest, retriever, offsets, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
-    def search(self, query: str, num_results: int) -> list[Passage]:
-        """The best passages that share a word with the query, best first."""
+    def search(self, query: str, num_results: int, match: Literal["any", "all"] = "any") -> list[Passage]:
+        """The best passages that hold a word of the query, or all of its words; best first."""
         known = self._retriever.vocab_dict
-        asked = [known[word] for word in dict.fromkeys(words(query[: 100 * MAX_WORDS])) if word in known][:MAX_WORDS]
+        different = list(dict.fromkeys(words(query[: 100 * MAX_WORDS])))
+        if match == "all" and not known.keys() >= set(different[:MAX_WORDS]):
+            return []
+        asked = [known[word] for word in different if word in known][:MAX_WORDS]
         if not asked:
             return []
         scores = self._retriever.get_scores_from_ids(asked)
+        if match == "all":
+            scores = np.where(self._have_all(asked), scores, 0)
         best = np.argpartition(-scores, min(num_results, len(scores) - 1))[:num_results]
         order = best[np.lexsort((best, -scores[best]))]
         return [self._passage(int(place), float(scores[place])) for place in order if scores[place] > 0]
+
+    def _have_all(self, asked: list[int]) -> Any:
+        """(passages,), whether each holds all of these words. bm25s keeps the passages of a word as a column."""
+        columns = self._retriever.scores
+        num_words = np.zeros(self.manifest.num_passages, dtype=np.int32)
+        for word in asked:
+            num_words[columns["indices"][columns["indptr"][word] : columns["indptr"][word + 1]]] += 1
+        return num_words == len(asked)
 
     def close(self) -> None:
         """Lets its file go; a search then raises ValueError."""

@@ -33,7 +33,7 @@ def search_tool(spec: SearchSpec) -> Tool:
     index = open_index(spec)
 
     def run(arguments: dict[str, Any]) -> str:
-        return written(index.search(arguments["query"], spec.num_results), spec.max_chars)
+        return written(index.search(arguments["query"], spec.num_results, spec.match), spec.max_chars)
 
     return Tool(spec.tool_name, search_schema(spec.tool_name), run, spec.max_chars, index.close)
 
@@ -50,7 +50,7 @@ def found(index: Index, spec: SearchSpec, query: str, keep: Callable[[str], bool
     Args:
         keep: whether a passage (title, line break, text) is there.
     """
-    some = index.search(query, spec.num_results * _MORE)
+    some = index.search(query, spec.num_results * _MORE, spec.match)
     passages = [each for each in some if keep(f"{each.title}\n{each.text}")][: spec.num_results]
     shown = fitting(passages, spec.max_chars)
     return "\n\n".join(shown) or NOTHING, shown

@@ -103,6 +103,15 @@ def test_rubbish_finds_nothing_and_harms_nothing(folder: Path, query: str) -> No
     assert (result.text, result.failed) == (NOTHING, False)
 
 
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(query=st.lists(st.sampled_from(["capital", "of", "France", "Seine", "paris", "water", "Anna"]), max_size=5))
+def test_all_words_of_a_query_can_be_asked_for(folder: Path, query: list[str]) -> None:
+    index, asked = Index.open(folder), {word.casefold() for word in query}
+    holding = {each.id for each in DOCUMENTS if asked and asked <= set(words(f"{each.title} {each.text}"))}
+    assert {each.id for each in index.search(" ".join(query), 20, "all")} == holding
+    assert holding <= {each.id for each in index.search(" ".join(query), 20)}
+
+
 def test_search_from_many_threads(folder: Path) -> None:
     tool, found = tool_of(folder), []
     ask = lambda: found.extend(tool.result({"query": "capital of France"}).text for _ in range(50))  # noqa: E731
@@ -120,6 +129,9 @@ def test_settings_change_what_is_written(folder: Path) -> None:
     assert "[2]" not in tool_of(folder, num_results=1).result({"query": "capital water"}).text
     named = tool_of(folder, tool_name="look_up")
     assert named.name == named.schema["function"]["name"] == "look_up" and tool_of(folder).name == "search"
+    norway = {"query": "capital of Norway"}
+    assert "Paris" in tool_of(folder).result(norway).text
+    assert tool_of(folder, match="all").result(norway).text == NOTHING
     short = tool_of(folder, max_chars=100).result({"query": "water"}).text
     assert len(short) <= 100 and short.endswith("...")
 
