@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from peft.utils.other import ModulesToSaveWrapper
+from accelerate.utils import set_seed
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from trl.trainer.reward_trainer import suppress_seqcls_warning
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from llmkit.artifacts.files import read_json
 from llmkit.errors import ModelError
@@ -77,6 +76,8 @@ def load_scorer(
         text.num_hidden_layers = num_layers
         if getattr(text, "layer_types", None):
             text.layer_types = text.layer_types[:num_layers]
+    from trl.trainer.reward_trainer import suppress_seqcls_warning  # with it comes peft, and seconds
+
     config.num_labels = 1
     options = weight_options(dtype, attn_implementation, quantization)
     set_seed(seed)
@@ -93,7 +94,8 @@ def keep_scores_exact(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if name.rpartition(".")[2] != HEAD:
             continue
-        heads = module.modules_to_save.values() if isinstance(module, ModulesToSaveWrapper) else [module]
+        copies = getattr(module, "modules_to_save", None)  # of an adapter
+        heads = copies.values() if isinstance(copies, nn.ModuleDict) else [module]
         for head in heads:
             if isinstance(head, nn.Linear):
                 head.forward = _exact(head)  # type: ignore[method-assign]

@@ -66,3 +66,14 @@ def test_seconds_to_start(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
             verdict = "" if min(times) < limit else "  SLOW"
             print(f"llmkit {' '.join(words)}: {min(times):.2f} s (limit {limit} s){verdict}")
         assert min(times) < 10 * limit
+
+
+def test_stages_that_train_nothing_leave_out_what_trains() -> None:
+    """peft brings bitsandbytes, and that the compiler of torch: seconds, at every evaluation of a chain."""
+    code = """
+import sys
+from llmkit.stages import evaluate, interrogate, rank, refusals, rollout
+print("HEAVY", [name for name in ("peft", "bitsandbytes", "deepspeed") if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "HEAVY []"
