@@ -1,5 +1,7 @@
 """What MkDocs is told besides mkdocs.yml: files outside docs/ that a page links to become part of the site.
 
+The page of errors also gets all messages, read from the code.
+
 A page links to `../recipes/qwen3-0.6b/README.md` as it does on GitHub. Here that file is added as
 `recipes/qwen3-0.6b/README.md`, with what it links to in turn, and links are written for the place that it has here.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,7 +19,11 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+sys.path.append(str(Path(__file__).parent))
+from messages import as_markdown  # noqa: E402 - a hook is loaded by its path
+
 ROOT = Path(__file__).resolve().parents[2]
+_MESSAGES = "<!-- messages -->"
 _LINK = re.compile(r"(\]\()([^)#\s:]+)(#[^)\s]*)?(\))")
 
 
@@ -53,7 +60,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Links as they are written in the repository become links of the site."""
     uri = PurePosixPath(page.file.src_uri)
     source = uri if page.file.generated_by else PurePosixPath("docs") / uri
-    return _LINK.sub(_moved(source, uri), markdown)
+    return _LINK.sub(_moved(source, uri), markdown.replace(_MESSAGES, as_markdown()))
 
 
 def _moved(source: PurePosixPath, uri: PurePosixPath) -> Callable[[re.Match[str]], str]:

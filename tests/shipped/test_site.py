@@ -97,8 +97,12 @@ def test_a_page_asks_only_its_own_server_and_fits(site: Path, browser: Any, widt
     home = f"http://127.0.0.1:{server.server_port}/"
     page = browser.new_page(viewport={"width": width, "height": 800})
     failed: list[str] = []
-    page.route(lambda url: not url.startswith((home, "data:")), lambda route: route.abort())
-    page.on("requestfailed", lambda request: failed.append(request.url))
+
+    def refuse(route: Any) -> None:
+        failed.append(route.request.url)
+        route.abort()
+
+    page.route(lambda url: not url.startswith((home, "data:")), refuse)
     page.on("response", lambda response: failed.append(response.url) if response.status >= 400 else None)
     page.on("pageerror", lambda error: failed.append(str(error)))
     for name in ("index.html", "sft.html", "reference/training.html", "errors.html"):
