@@ -12,7 +12,16 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-KINDS = ("UserError", "RecipeError", "DataError", "TemplateError", "PreflightError", "ModelError", "RunError", "RowError")
+KINDS = (
+    "UserError",
+    "RecipeError",
+    "DataError",
+    "TemplateError",
+    "PreflightError",
+    "ModelError",
+    "RunError",
+    "RowError",
+)
 _PLACE = {**dict.fromkeys((*KINDS, "Problem"), 1), "RowError": 2, "problem_at": 2}
 """What is called -> the place of `what` among its arguments; `cure` is next to it."""
 FILLED = "…"
@@ -54,7 +63,9 @@ def _table(listed: Iterable[Message]) -> str:
 
 
 def _cell(text: str) -> str:
-    flat = " ".join(text.split()).replace("|", "&#124;").replace("<", "&lt;").replace("*", "&#42;").replace("_", "&#95;")
+    flat = (
+        " ".join(text.split()).replace("|", "&#124;").replace("<", "&lt;").replace("*", "&#42;").replace("_", "&#95;")
+    )
     return flat.replace("`", "").replace("{", "&#123;").replace("[", "&#91;")
 
 

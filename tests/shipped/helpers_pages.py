@@ -42,6 +42,24 @@ def examples(text: str) -> Iterator[Example]:
                 yield Example(section.splitlines()[0].strip("# "), dict(files), tuple(body.splitlines()))
 
 
+def outputs(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Commands with what stands behind them: a `bash` block of one line, then a `text` block."""
+    for command, output in re.findall(r"^```bash\n([^\n]+)\n```\n\n```text\n(.*?)^```$", text, flags=re.M | re.S):
+        yield command, output.splitlines()
+
+
+def printed(command: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> list[str]:
+    """The lines that a command gives, run in this process: notices first."""
+    monkeypatch.setattr(llmkit.cli.worker, "become", _become)
+    monkeypatch.setattr(sys, "argv", shlex.split(command))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr()
+    assert not ended.value.code, told.err
+    return [line.rstrip() for line in (told.err + told.out).rstrip().splitlines()]
+
+
 def said(example: Example, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> list[str]:
     """The lines that the commands of an example really give: each command, and what it writes to stderr."""
     for name, text in example.files.items():

@@ -25,7 +25,15 @@ _LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src"
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make docs` makes. A link or heading that is not there ends it."""
     folder = tmp_path_factory.mktemp("site")
-    argv = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]  # --quiet hides what is strict
+    argv = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--site-dir",
+        str(folder),
+    ]  # --quiet hides what is strict
     env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
