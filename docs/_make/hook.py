@@ -20,7 +20,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 sys.path.append(str(Path(__file__).parent))
-from messages import as_markdown  # noqa: E402 - a hook is loaded by its path
+from messages import as_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 _MESSAGES = "<!-- messages -->"

@@ -6,22 +6,14 @@ A text is shown as it stands in the source, with an ellipsis for what is filled 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-KINDS = (
-    "UserError",
-    "RecipeError",
-    "DataError",
-    "TemplateError",
-    "PreflightError",
-    "ModelError",
-    "RunError",
-    "RowError",
-)
+KINDS = ("UserError", "DataError", "TemplateError", "ModelError", "RunError", "RowError")
 _PLACE = {**dict.fromkeys((*KINDS, "Problem"), 1), "RowError": 2, "problem_at": 2}
 """What is called -> the place of `what` among its arguments; `cure` is next to it."""
 FILLED = "…"
@@ -63,10 +55,9 @@ def _table(listed: Iterable[Message]) -> str:
 
 
 def _cell(text: str) -> str:
-    flat = (
-        " ".join(text.split()).replace("|", "&#124;").replace("<", "&lt;").replace("*", "&#42;").replace("_", "&#95;")
-    )
-    return flat.replace("`", "").replace("{", "&#123;").replace("[", "&#91;")
+    """As it is, in a cell: nothing of it is markdown."""
+    plain = " ".join(text.split()).replace("`", "")
+    return re.sub(r"[|<*_{\[]", lambda mark: f"&#{ord(mark[0])};", plain)
 
 
 def _in_scope(scope: ast.AST, outer: _Names) -> Iterator[tuple[str, str, str]]:
@@ -79,6 +70,8 @@ def _in_scope(scope: ast.AST, outer: _Names) -> Iterator[tuple[str, str, str]]:
             yield from _in_scope(node, inside)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _PLACE:
             yield from _message(node, outer | _before(bound, ends, node.lineno))
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_TEXTS":
+            yield from (found for pair in _pairs_in(node.value) for found in _found(pair, {}))
         elif isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple):
             yield from _found(node.value, outer | _before(bound, ends, node.lineno))
 
@@ -126,6 +119,13 @@ def _message(call: ast.Call, names: _Names) -> Iterator[tuple[str, str, str]]:
     if len(call.args) > at:
         kind = name if name in KINDS else ""
         yield from _pairs(kind, call.args[at], call.args[at + 1] if len(call.args) > at + 1 else None, names)
+
+
+def _pairs_in(table: ast.expr) -> Iterator[ast.Tuple]:
+    """Of `_TEXTS`, a table of (what, cure): as if a place stood before them."""
+    for value in table.values if isinstance(table, ast.Dict) else ():
+        if isinstance(value, ast.Tuple):
+            yield ast.Tuple([value.elts[0], *value.elts])
 
 
 def _found(parts: ast.Tuple, names: _Names) -> Iterator[tuple[str, str, str]]:

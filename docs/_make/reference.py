@@ -21,8 +21,8 @@ FIRST = "<!-- made by docs/_make/reference.py from the schema: change the docstr
 PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "training": (
         "Stages that train on rows",
-        "What they are for: [base](../base.md), [sft](../sft.md), [preferences](../preferences.md). `trainer` takes the "
-        "options of TRL's trainer: [trainer options](trainer.md).",
+        "What they are for: [base](../base.md), [sft](../sft.md), [preferences](../preferences.md). `trainer` takes "
+        "the options of TRL's trainer: [trainer options](trainer.md).",
         ("PretrainStage", "SftStage", "DpoStage", "PeftSpec", "TokenizerSpec", "EarlyStoppingSpec"),
     ),
     "knowing": (
@@ -91,8 +91,8 @@ def pages() -> dict[str, str]:
 
 def _index(made: dict[str, Any]) -> str:
     lead = (
-        "A recipe is one YAML file. What is not named here is refused, with the nearest name. `llmkit schema` prints the same as a "
-        "JSON schema, for editors that complete and check YAML."
+        "A recipe is one YAML file. What is not named here is refused, with the nearest name. `llmkit schema` prints "
+        "the same as a JSON schema, for editors that complete and check YAML."
     )
     kinds = "\n".join(
         f"| `{kind}` | {_flat(made['$defs'][stage.__name__]['description'])} | {_link(stage.__name__, 'index.md')} |"
@@ -106,8 +106,8 @@ def _index(made: dict[str, Any]) -> str:
 
 def _trainer() -> str:
     lead = (
-        "`trainer` takes TRL's own options by TRL's own names, checked against the TRL that is installed: an unknown one is "
-        "refused with the nearest name, and so is one without an effect beside the others."
+        "`trainer` takes TRL's own options by TRL's own names, checked against the TRL that is installed: an unknown "
+        "one is refused with the nearest name, and so is one without an effect beside the others."
     )
     differ = [
         f"| `{kind}` | `{key}` | `{_plain(value)}` |"

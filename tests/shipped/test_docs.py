@@ -126,9 +126,8 @@ def _recipe_of(block: str) -> Recipe:
             earlier.insert(0, {"name": name, **stage})
             text += str(stage)
     whole = {"run": {"name": "shown"}, "model": {"name_or_path": "llmkit.tiny:base", "chat_template": "chatml_tools"}}
-    return Recipe.model_validate(
-        {**whole, **part, "stages": [*earlier, *stages] or [{"name": "sft", **EARLIER["sft"]}]}
-    )
+    listed = [*earlier, *stages] or [{"name": "sft", **EARLIER["sft"]}]
+    return Recipe.model_validate({**whole, **part, "stages": listed})
 
 
 PARTS = [
