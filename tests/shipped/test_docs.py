@@ -26,8 +26,7 @@ HEAVY = {
     "llmkit eval": "tests/data/test_eval_command.py",
     "llmkit export": "tests/data/test_export.py",
     "llmkit chat": "tests/data/test_chat_command.py",
-    "llmkit show recipes/tiny": "tests/shipped/test_tutorials.py, with what it prints",
-    "llmkit show --tokens": "tests/shipped/test_tutorials.py, with what it prints",
+    "llmkit show": "tests/shipped/test_tutorials.py, with what it prints",
     "llmkit serve": "serves until it is stopped: tests/data/test_serve.py",
     "accelerate launch": "tests/shipped/test_demo.py",
     "lm_eval": "tests/shipped/test_evals.py",
@@ -44,7 +43,8 @@ def commands(page: Path) -> list[str]:
     return [line for line in joined.splitlines() if line.strip() and not line.startswith("#")]
 
 
-CASES = sorted({(str(page.relative_to(ROOT)), line) for page in PAGES for line in commands(page)})
+CASES = sorted((page, line) for line, page in {c: str(p.relative_to(ROOT)) for p in PAGES for c in commands(p)}.items())
+"""Each command once, with a page that gives it."""
 
 
 @pytest.fixture(scope="module")

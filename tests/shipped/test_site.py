@@ -17,6 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from llmkit.recipe.schema import KINDS
+
 ROOT = Path(__file__).resolve().parents[2]
 _LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src"), ("source", "src")}
 
@@ -74,6 +76,22 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
 def test_every_page_of_docs_is_in_the_menu(site: Path) -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file(), page.name
+
+
+def test_links_of_the_pages_hold_in_the_repository_too() -> None:
+    for page in [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *ROOT.glob("*/README.md"),
+        *ROOT.glob("*/*/README.md"),
+    ]:
+        for link in re.findall(r"\]\(([^)#\s:]+)(?:#[^)\s]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.relative_to(ROOT)}: {link}"
+
+
+def test_the_first_page_names_every_kind_of_stage() -> None:
+    text = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    assert [kind for kind in KINDS if f"`{kind}`" not in text] == []
 
 
 def test_the_reference_is_that_of_the_schema() -> None:
