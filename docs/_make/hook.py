@@ -24,6 +24,7 @@ from messages import as_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 _MESSAGES = "<!-- messages -->"
+_INTERVAL = re.compile(r"\(−?[\d.]+–−?[\d.]+\)")
 _LINK = re.compile(r"(\]\()([^)#\s:]+)(#[^)\s]*)?(\))")
 
 
@@ -61,6 +62,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     uri = PurePosixPath(page.file.src_uri)
     source = uri if page.file.generated_by else PurePosixPath("docs") / uri
     return _LINK.sub(_moved(source, uri), markdown.replace(_MESSAGES, as_markdown()))
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """An interval stays on one line."""
+    return _INTERVAL.sub(r'<span class="whole">\g<0></span>', html)
 
 
 def _moved(source: PurePosixPath, uri: PurePosixPath) -> Callable[[re.Match[str]], str]:

@@ -51,7 +51,7 @@ def as_markdown() -> str:
 
 def _table(listed: Iterable[Message]) -> str:
     rows = [f"| {_cell(each.what)} | {_cell(each.cure)} | {each.kind} |" for each in listed]
-    return "\n".join(["| it says | cure | |", "| --- | --- | --- |", *rows])
+    return "\n".join(["| it says | cure | error |", "| --- | --- | --- |", *rows])
 
 
 def _cell(text: str) -> str:
