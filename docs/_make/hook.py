@@ -24,7 +24,7 @@ from messages import as_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 _MESSAGES = "<!-- messages -->"
-_INTERVAL = re.compile(r"\(−?[\d.]+–−?[\d.]+\)")
+_INTERVAL = re.compile(r"\(\u2212?[\d.]+\u2013\u2212?[\d.]+\)")
 _LINK = re.compile(r"(\]\()([^)#\s:]+)(#[^)\s]*)?(\))")
 
 
