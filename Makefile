@@ -1,5 +1,6 @@
 # make demo    the whole chain on the embedded model, on a CPU, without a network
 # make test    the tests            make lint   style, types, layers
+# make docs    these pages as a site, in site/
 # make base    the embedded base model anew, with what follows from it: half an hour and more
 # make setup   the environment that all of these need (they call it)
 
@@ -7,7 +8,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow lint bench base clean
+.PHONY: setup demo test test-slow lint bench base docs clean
 
 setup: $(STAMP)
 
@@ -41,5 +42,8 @@ base: $(STAMP)
 	$(PYTHON) -m llmkit.tiny.ship_base runs/tiny-base
 	$(PYTHON) -m llmkit.tiny.make_evals evals/tiny/data
 
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
+
 clean:
-	rm -rf runs dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf runs dist site .pytest_cache .mypy_cache .ruff_cache

@@ -69,6 +69,8 @@ def ref(value: str | None) -> str | None:
 
 
 class HubSpec(Part):
+    """A repository on the Hugging Face Hub, and what is put there."""
+
     repo_id: Annotated[str, AfterValidator(repo_id)]
     """Model repository, `owner/name`. Data sets go to `<repo_id>-data`."""
     private: bool = True

@@ -14,6 +14,8 @@ LANGUAGES = ("en", "de", "fr", "es")
 
 
 class TemplateSpec(Part):
+    """How a question and its answers are made of the fields of a row, or of what a pattern finds in a document."""
+
     question: str | list[str]
     """Question with fields of the row in braces: `What is the capital of {name.common}?` Of a list of wordings one is
     drawn for each row."""
@@ -172,6 +174,8 @@ class RequireKnown(Part):
 
 
 class RefusalTexts(Part):
+    """What refusals say, and in which language."""
+
     texts: list[str] = []
     """Refusals of your own. Default: those that llmkit ships for `language` and `tone`."""
     language: str = "en"
@@ -236,6 +240,8 @@ def short_gate(value: Any) -> Any:
 
 
 class EarlyStoppingSpec(Part):
+    """Questions that are asked while a stage trains: the weights that knew best when to answer are kept."""
+
     from_: str = Field(alias="from")
     """A `refusals` stage with `watched`: its questions are asked, half of them known, half to be refused."""
     every: int = Field(default=50, gt=0)

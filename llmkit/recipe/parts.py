@@ -23,6 +23,8 @@ class Part(BaseModel):
 
 
 class RunSpec(Part):
+    """What the run is called, where it lies, and its seed."""
+
     name: Annotated[str, Field(pattern=SLUG)]
     """Name of the run: its folder is `output_dir/name`."""
     output_dir: str = "runs"
@@ -32,6 +34,8 @@ class RunSpec(Part):
 
 
 class ModelSpec(Part):
+    """The base model, and how it is loaded."""
+
     name_or_path: str | None = None
     """Hub id, local folder, or `package:folder` for a model that a Python package ships. May be left out only if
     every chain of stages begins with `init: scratch`."""
@@ -46,6 +50,8 @@ class ModelSpec(Part):
 
 
 class DataSource(Part):
+    """Where rows come from, how they are read, and how many are taken."""
+
     path: str | None = None
     """Hub id, file or glob (jsonl, json, parquet, csv, txt; .gz too), or `package.module:function`."""
     from_: str | None = Field(default=None, alias="from")
@@ -101,6 +107,8 @@ def _size(text: str | None) -> str | None:
 
 
 class LaunchSpec(Part):
+    """How Accelerate starts the workers of a stage."""
+
     accelerate: str = "single"
     """Accelerate config: a name under `recipes/accelerate/` (single, ddp, zero2, zero3, fsdp2, cpu/ddp) or a file."""
     num_processes: int = Field(default=1, gt=0)
@@ -114,6 +122,8 @@ class LaunchSpec(Part):
 
 
 class PeftSpec(Part):
+    """An adapter that is trained in place of all weights."""
+
     method: Literal["lora", "dora"] = "lora"
     """`dora` is LoRA with `use_dora`."""
     r: int = Field(default=16, gt=0)
@@ -131,6 +141,8 @@ class PeftSpec(Part):
 
 
 class TokenizerSpec(Part):
+    """A byte-level BPE tokenizer that is trained on the stage's own documents."""
+
     vocab_size: int = Field(default=4096, ge=300)
     """Entries, special tokens included."""
     split_digits: bool = True

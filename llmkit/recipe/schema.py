@@ -24,6 +24,8 @@ from llmkit.recipe.tools import ToolsSpec
 
 
 class EvalSpec(Part):
+    """An evaluation by lm-eval. A name alone is short for `{task: name}`."""
+
     task: str
     """Name of an lm-eval task: one under `evals/`, one in `include_path`, or one that lm-eval ships."""
     include_path: str | None = None
@@ -114,11 +116,13 @@ class Recipe(Part):
     """One run: a model, the stages it goes through, and what is measured on the way."""
 
     run: RunSpec
+    """What the run is called, where it lies, and its seed."""
     model: ModelSpec = ModelSpec()
     """The base model, and the chat template of the chain."""
     identity: IdentitySpec | None = None
     """What the model is told of itself: for `identity` stages and evaluations."""
     stages: list[Stage] = Field(min_length=1)
+    """What the model goes through, in this order. A stage reads only earlier ones."""
     evals: Evals = []
     """Evaluated on the base model and after every training stage."""
     prompts: list[str] = []

@@ -33,6 +33,8 @@ Option = Annotated[str, AfterValidator(_option)]
 
 
 class JobSpec(Part):
+    """What one job asks the cluster for."""
+
     partition: Word | None = None
     """Where the job waits. Default: the cluster's."""
     account: Word | None = None
@@ -52,6 +54,8 @@ class JobSpec(Part):
 
 
 class SlurmSpec(JobSpec):
+    """What the jobs of a run ask the cluster for, and what they begin with."""
+
     setup: list[Line] = []
     """Lines of shell that a job begins with (`module load cuda`, `source .venv/bin/activate`). Not for secrets."""
     max_requeues: int = Field(default=10, ge=0)

@@ -43,6 +43,8 @@ class StageBase(Part):
 
 
 class TrainSource(DataSource):
+    """Where training rows come from, and which of them are kept out."""
+
     require_known: Annotated[RequireKnown | None, BeforeValidator(short_gate)] = None
     """Keep out rows whose facts the model does not know: name of a probe, or `{probe: ..., unknown: pretrain}`."""
 

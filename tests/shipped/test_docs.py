@@ -7,13 +7,17 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 from data.helpers_rank import decision, rollout_row, write_rollouts
+from ruamel.yaml import YAML
 
 from llmkit.preference.rollouts import item_of
 from llmkit.preference.store import open_store
+from llmkit.recipe.checks import check
+from llmkit.recipe.schema import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("recipes/*/*.md")]
@@ -22,6 +26,7 @@ HEAVY = {
     "llmkit eval": "tests/data/test_eval_command.py",
     "llmkit export": "tests/data/test_export.py",
     "llmkit chat": "tests/data/test_chat_command.py",
+    "llmkit show": "tests/shipped/test_tutorials.py, with what it prints",
     "llmkit serve": "serves until it is stopped: tests/data/test_serve.py",
     "accelerate launch": "tests/shipped/test_demo.py",
     "lm_eval": "tests/shipped/test_evals.py",
@@ -38,7 +43,8 @@ def commands(page: Path) -> list[str]:
     return [line for line in joined.splitlines() if line.strip() and not line.startswith("#")]
 
 
-CASES = sorted({(str(page.relative_to(ROOT)), line) for page in PAGES for line in commands(page)})
+CASES = sorted((page, line) for line, page in {c: str(p.relative_to(ROOT)) for p in PAGES for c in commands(p)}.items())
+"""Each command once, with a page that gives it."""
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +87,59 @@ def test_commands_of_the_pages_work(page: str, line: str, place: Path) -> None:
         [sys.executable, "-m", "llmkit.cli.main", *words[1:]], cwd=place, capture_output=True, text=True
     )
     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+EARLIER = {
+    "sft": {"kind": "sft", "data": [{"path": "chats.jsonl"}]},
+    "probe": {"kind": "interrogate", "from": "sft", "questions": [{"path": "questions.jsonl"}]},
+    "idk": {"kind": "refusals", "from": "sft", "probes": ["probe"]},
+    "library": {"kind": "search_index", "documents": [{"path": "pages.jsonl"}]},
+    "tools": {"kind": "sft", "from": "sft", "data": [{"from": "idk", "name": "tool_calls"}]},
+    "other-rollouts": {"kind": "rollout", "from": "sft", "data": [{"path": "prompts.jsonl"}]},
+    "other-ranks": {"kind": "rank", "from": "sft", "rollouts": "other-rollouts", "by": "human"},
+    "rm": {"kind": "reward", "from": "sft", "data": [{"from": "other-ranks"}]},
+    "rlhf": {
+        "kind": "rlhf",
+        "from": "sft",
+        "data": [{"path": "prompts.jsonl"}],
+        "reward_model": "rm",
+        "guard": {"labeller": "my_package.taste:score"},
+        "heldout": {"prompts": [{"path": "heldout.jsonl"}]},
+    },
+}
+"""What a part of a recipe may speak of without showing it: stages that came before."""
+
+
+def _recipe_of(block: str) -> Recipe:
+    """A recipe around a part of one: stages, settings of a stage, or whole sections."""
+    part = YAML(typ="safe").load(textwrap.dedent(block))
+    part = {"stages": part} if isinstance(part, list) else part
+    if not set(part) <= set(Recipe.model_fields):
+        practised = {"kind": "grpo", "data": [{"path": "problems.jsonl"}], "rewards": ["exact"]}
+        kind = practised if {"rewards", "tools"} & set(part) else {"kind": "sft"}
+        part = {"stages": [{"name": "shown", "from": "sft", **kind, **part}]}
+    stages = part.get("stages", [])
+    own, text = {stage.get("name", stage["kind"]) for stage in stages}, str(part)
+    earlier = []
+    for name, stage in reversed(EARLIER.items()):
+        if name not in own and re.search(rf"'{name}'", text):
+            earlier.insert(0, {"name": name, **stage})
+            text += str(stage)
+    whole = {"run": {"name": "shown"}, "model": {"name_or_path": "llmkit.tiny:base", "chat_template": "chatml_tools"}}
+    listed = [*earlier, *stages] or [{"name": "sft", **EARLIER["sft"]}]
+    return Recipe.model_validate({**whole, **part, "stages": listed})
+
+
+PARTS = [
+    pytest.param(block, id=f"{page.relative_to(ROOT)}:{number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"^ *```yaml\n(.*?)^ *```", page.read_text(), flags=re.M | re.S))
+]
+
+
+@pytest.mark.parametrize("block", PARTS)
+def test_parts_of_recipes_in_the_pages_are_what_a_recipe_takes(block: str) -> None:
+    assert list(check(_recipe_of(block))) == []
 
 
 def test_the_recipe_in_the_readme_is_valid(tmp_path: Path) -> None:
