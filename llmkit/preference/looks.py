@@ -35,7 +35,10 @@ def stride_of(every: float, max_share: float, num_steps: int, step: float, look:
         fewest: looks behind the first without which a guard is none: so many there are, whatever they cost.
     """
     wanted = max(1, round(every * num_steps))
-    last = max(wanted, num_steps // fewest, 1)
+    widest = -(-num_steps // fewest)
+    if num_looks(num_steps, widest) <= fewest:
+        widest = num_steps // fewest
+    last = max(wanted, widest)
     fitting = (each for each in range(wanted, last) if share(num_steps, each, step, look) <= max_share)
     return next(fitting, last)
 

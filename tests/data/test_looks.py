@@ -26,8 +26,9 @@ def test_looks_take_no_more_than_their_share(max_share: float) -> None:
     assert share(200, stride, STEP, LOOK) <= max_share < share(200, stride - 1, STEP, LOOK)
 
 
-def test_a_guard_is_left_as_many_looks_as_it_needs() -> None:
-    assert num_looks(20, stride_of(0.05, 0.001, 20, STEP, LOOK, fewest=4)) == 5
+@pytest.mark.parametrize(("num_steps", "expected"), [(20, 5), (14, 5), (5, 6), (3, 4), (1, 2)])
+def test_a_guard_is_left_as_many_looks_as_it_needs(num_steps: int, expected: int) -> None:
+    assert num_looks(num_steps, stride_of(0.05, 0.001, num_steps, STEP, LOOK, fewest=4)) == expected
 
 
 def test_a_look_at_as_many_answers_as_are_trained_on_costs_less_than_a_step() -> None:
