@@ -30,6 +30,7 @@ class Evaluation:
         degenerate: share of answers that are empty, repeat themselves or copy the prompt.
         numbers: what else was measured, for curves: never read by the rule.
         true: P scores of a measure, where there is one: neither are they.
+        seconds: that the evaluation took.
     """
 
     step: int
@@ -39,6 +40,7 @@ class Evaluation:
     degenerate: float
     numbers: dict[str, float]
     true: list[float] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,6 @@ class Guard:
         self._path = worker.dir.path / FILE
         self._ids = [problem_ids(self._practice.tokenizer, problem) for problem in self._problems]
         self.evaluations: list[Evaluation] = []
-        self.seconds = 0.0
-        """That evaluations have taken since this start."""
 
     def resume(self, step: int) -> None:
         """Takes up what was evaluated up to a step; what was evaluated behind it is forgotten."""
@@ -100,11 +98,11 @@ class Guard:
         mine = list(range(len(self._problems)))[state.process_index :: state.num_processes]
         every: list[Looked] = gather_object(self._look(mine))
         found = self._evaluation(sorted(every, key=lambda one: one.place))
+        found = replace(found, seconds=round(time.monotonic() - started, 3))
         self.evaluations.append(found)
         if self._worker.is_main:
             write_text(self._path, "".join(f"{json.dumps(asdict(each))}\n" for each in self.evaluations))
         self._show(found)
-        self.seconds += time.monotonic() - started
         return found
 
     def _look(self, places: Sequence[int]) -> list[Looked]:

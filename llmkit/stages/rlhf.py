@@ -79,7 +79,7 @@ def run(worker: Worker) -> Manifest:
         metrics.pop(name, None)
     if spec is not None:
         check_restored(worker, trainer, guard)
-    return finish(worker, trainer, prepared, metrics | told(guard, callback, spec is not None), seconds)
+    return finish(worker, trainer, prepared, metrics | told(guard, callback, spec is not None, seconds), seconds)
 
 
 def rlhf_stage(worker: Worker) -> RlhfStage:
@@ -164,10 +164,12 @@ def check_restored(worker: Worker, trainer: Any, guard: Guard) -> None:
         worker.warn(f"the best step was {best.step}, and {trainer.state.best_global_step} was kept")
 
 
-def told(guard: Guard, callback: GuardCallback, is_on: bool) -> dict[str, float]:
+def told(guard: Guard, callback: GuardCallback, is_on: bool, train_seconds: float) -> dict[str, float]:
     """For the manifest."""
     evaluations = guard.evaluations
-    found = {"guard_evaluations": float(len(evaluations)), "kl": evaluations[-1].kl, "guard_seconds": guard.seconds}
+    found = {"guard_evaluations": float(len(evaluations)), "kl": evaluations[-1].kl}
+    found["guard_seconds"] = sum(each.seconds for each in evaluations)
+    found["guard_share"] = found["guard_seconds"] / train_seconds if train_seconds else 0.0
     if is_on:
         best = evaluations[best_of(evaluations)]
         found |= {"guard_best_step": float(best.step), "guard_best_gold": float(np.mean(best.gold))}
