@@ -1,6 +1,6 @@
 """Steps per second of an `rlhf` stage against a bare GRPOTrainer script with the same policy, reward model, prompts and
-settings: at least 1 / 1.1; and the share of the stage's time that its guard takes, eleven looks at 32 prompts: at most a
-tenth.
+settings: at least 1 / 1.1; and the share of the stage's time that its guard takes, with eleven looks at 32 prompts: at
+most a tenth.
 
 Both start from the same assistant and reward model, which earlier stages make.
 """
@@ -104,15 +104,16 @@ def stages(num_steps: int, guard: Any) -> list[dict[str, Any]]:
 
 def main() -> None:
     ours, bare, shares = [], [], []
+    guard = {"gold": "gold", "num_prompts": LOOKED_AT}
     with tempfile.TemporaryDirectory() as folder:
         policy = assistant(Path(folder) / "assistant")
         for repeat in range(REPEATS):
-            made = run_in(Path(folder) / str(repeat), recipe(stages(STEPS, {"gold": "gold", "num_prompts": LOOKED_AT}), str(policy)))
+            made = run_in(Path(folder) / str(repeat), recipe(stages(STEPS, guard), str(policy)))
             lines = [json.loads(line) for line in (made[-1] / "metrics.jsonl").read_text().splitlines()]
             trained = [line for line in lines if line["phase"] == "train" and "loss" in line]
             ours.append(1 / _median([line["step_time"] for line in trained]))
             metrics = json.loads((made[-1] / "manifest.json").read_text())["metrics"]
-            shares.append(metrics["guard_seconds"] / metrics["train_seconds"])
+            shares.append(metrics["guard_share"])
             given = json.dumps({**OPTIONS, "max_steps": STEPS, "generation_batch_size": 128})
             bare.append(1 / run_script(BARE, given, str(policy), str(made[2] / "model"))["seconds"])
     report("rlhf against GRPOTrainer with a reward model", ours, bare, "steps/s", 1 / 1.1)
