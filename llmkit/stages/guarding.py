@@ -237,8 +237,9 @@ def log_probs_from(
     extra = {"logits_to_keep": width} if accepts(model, "logits_to_keep") else {}
     logits_NAV = model(input_ids=ids_NT, attention_mask=mask_NT, use_cache=False, **extra).logits
     logits_NAV = logits_NAV[:, -width:-1].float()
-    chosen_NA: torch.Tensor = logits_NAV.gather(-1, ids_NT[:, first + 1 :, None])[..., 0]
-    return chosen_NA - logits_NAV.logsumexp(-1)
+    chosen_NA = logits_NAV.gather(-1, ids_NT[:, first + 1 :, None])[..., 0]
+    log_probs_NA: torch.Tensor = chosen_NA - logits_NAV.logsumexp(-1)
+    return log_probs_NA
 
 
 def _size(model: Any) -> int:
