@@ -106,8 +106,12 @@ def over_runs(
 
 def at_equal_kl(pairs: Sequence[tuple[Sequence[Evaluation], Sequence[Evaluation]]], seed: int = 0) -> dict[str, Any]:
     """How much better the second of each pair is by true taste at the same sqrt(KL), mean over the range that both were
-    in; with its 95 % interval, drawing runs and prompts anew. All runs look at the same prompts."""
-    gains_RP = np.stack([_between(*pair) for pair in pairs])
+    in; with its 95 % interval, drawing runs and prompts anew. All runs look at the same prompts. Pairs that were never at
+    the same distance are left out."""
+    found = [gains_P for pair in pairs if (gains_P := _between(*pair)) is not None]
+    if not found:
+        return {"runs": 0, "ensemble_is": "never as far from the start"}
+    gains_RP = np.stack(found)
     rng = np.random.default_rng(seed)
     num_runs, num_prompts = gains_RP.shape
     means = [
@@ -116,15 +120,21 @@ def at_equal_kl(pairs: Sequence[tuple[Sequence[Evaluation], Sequence[Evaluation]
     ]
     low, high = np.quantile(means, (0.025, 0.975))
     verdict = "better" if low > 0 else "worse" if high < 0 else "neither better nor worse"
-    return {"gain": float(gains_RP.mean()), "low": float(low), "high": float(high), "ensemble_is": verdict}
+    return {
+        "runs": num_runs,
+        "gain": float(gains_RP.mean()),
+        "low": float(low),
+        "high": float(high),
+        "ensemble_is": verdict,
+    }
 
 
-def _between(one: Sequence[Evaluation], other: Sequence[Evaluation]) -> np.ndarray:
-    """(P,): of every prompt the mean difference, other minus one. Raises ValueError where they were never as far."""
+def _between(one: Sequence[Evaluation], other: Sequence[Evaluation]) -> np.ndarray | None:
+    """(P,): of every prompt the mean difference, other minus one."""
     (d_one, true_one), (d_other, true_other) = _by_distance(one), _by_distance(other)
     low, high = max(d_one[0], d_other[0]), min(d_one[-1], d_other[-1])
     if high <= low:
-        raise ValueError("the two were never at the same distance from the start")
+        return None
     grid = np.linspace(low, high, GRID)
     columns = [
         np.interp(grid, d_other, true_other[:, p]) - np.interp(grid, d_one, true_one[:, p])

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmkit.plan.make import make
 from llmkit.preference.watch import Evaluation
+from llmkit.recipe.load import load
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import guard_outcomes
 import guard_picture
+import guard_study
+
+BASE = Path(__file__).parents[2] / "llmkit" / "tiny" / "base"
+RUNS = (guard_study.GUARDED, guard_study.OFF, guard_study.MANY)
 
 
 def look(step: int, true: float, proxy: float, kl: float | None = None, gold: float | None = None) -> Evaluation:
@@ -73,8 +81,10 @@ def test_an_ensemble_is_compared_where_both_are_as_far(gain: float, verdict: str
 
 
 def test_what_was_never_as_far_is_not_compared() -> None:
-    with pytest.raises(ValueError, match="never at the same distance"):
-        guard_outcomes.at_equal_kl([(curve(0.0, 1.0), [look(9, 1.0, 1.0, kl=90.0), look(10, 1.0, 1.0, kl=99.0)])])
+    apart = (curve(0.0, 1.0), [look(9, 1.0, 1.0, kl=90.0), look(10, 1.0, 1.0, kl=99.0)])
+    assert guard_outcomes.at_equal_kl([apart])["runs"] == 0
+    alike = (curve(0.0, 1.0), curve(0.0, 1.0))
+    assert guard_outcomes.at_equal_kl([apart, alike])["runs"] == 1
 
 
 def test_the_picture_shows_every_run() -> None:
@@ -83,3 +93,29 @@ def test_the_picture_shows_every_run() -> None:
     found = guard_picture.page(rows, {"runs": 1}, {"guarded": "rlhf", "off": "control-unguarded", "many": "none"})
     assert found.count("<svg") == 2
     assert "stopped at step 40, 2 looks later, and kept step 20" in found
+
+
+def test_the_runs_are_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny recipe's own stages, with other seeds and sizes, and nothing that holds the policy near its start."""
+    monkeypatch.setattr(sys, "argv", ["guard_study.py", str(tmp_path), "--members", "4", "--steps", "60"])
+    args = guard_study.arguments()
+    shared = {name: tmp_path / name for name in guard_study.SHARED}
+    for name in ("ranks", "guard-ranks"):
+        (shared[name] / "data").mkdir(parents=True)
+        (shared[name] / "data" / "train.jsonl").touch()
+    shutil.copytree(BASE, shared["sft"] / "model")
+    steps: dict[str, Any] = {}
+    for name, recipe in (
+        ("shared", guard_study.shared_recipe(args)),
+        ("run", guard_study.run_recipe(args, shared, number=3, num_rankings=200)),
+    ):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(json.dumps({**recipe, "run": {"name": name, "seed": 42, **recipe.get("run", {})}}))
+        steps |= {step.name: step.stage for step in make(load([str(path)])).steps}
+    assert [name for name in steps if name in guard_study.SHARED] == list(guard_study.SHARED)
+    assert [steps[name].data[0].num_rows for name in ("rm", "rms", "gold")] == [200, 200, None]
+    assert (steps["rm"].seed, steps["gold"].seed, steps["rms"].num_models) == (45, 1045, 4)
+    assert (steps["rlhf"].guard.max_share, steps["control-unguarded"].guard) == (1.0, "off")
+    alike = [steps[name].model_dump(exclude={"name", "guard", "reward_model"}) for name in RUNS]
+    assert alike[0] == alike[1] == alike[2]
+    assert (alike[0]["trainer"]["max_steps"], alike[0]["trainer"]["beta"], alike[0]["rewards"]) == (60, 0.0, [])
