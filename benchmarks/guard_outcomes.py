@@ -106,8 +106,8 @@ def over_runs(
 
 def at_equal_kl(pairs: Sequence[tuple[Sequence[Evaluation], Sequence[Evaluation]]], seed: int = 0) -> dict[str, Any]:
     """How much better the second of each pair is by true taste at the same sqrt(KL), mean over the range that both were
-    in; with its 95 % interval, drawing runs and prompts anew. All runs look at the same prompts. Pairs that were never at
-    the same distance are left out."""
+    in; with its 95 % interval, drawing runs and prompts anew. All runs look at the same prompts. Pairs that were never
+    at the same distance are left out."""
     found = [gains_P for pair in pairs if (gains_P := _between(*pair)) is not None]
     if not found:
         return {"runs": 0, "ensemble_is": "never as far from the start"}
@@ -120,13 +120,8 @@ def at_equal_kl(pairs: Sequence[tuple[Sequence[Evaluation], Sequence[Evaluation]
     ]
     low, high = np.quantile(means, (0.025, 0.975))
     verdict = "better" if low > 0 else "worse" if high < 0 else "neither better nor worse"
-    return {
-        "runs": num_runs,
-        "gain": float(gains_RP.mean()),
-        "low": float(low),
-        "high": float(high),
-        "ensemble_is": verdict,
-    }
+    numbers = {"gain": float(gains_RP.mean()), "low": float(low), "high": float(high)}
+    return {"runs": num_runs, **numbers, "ensemble_is": verdict}
 
 
 def _between(one: Sequence[Evaluation], other: Sequence[Evaluation]) -> np.ndarray | None:
