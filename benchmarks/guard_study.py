@@ -110,6 +110,7 @@ def practice(args: argparse.Namespace, name: str, reward_model: Any, guard: Any)
         "learning_rate": args.learning_rate,
         "beta": args.beta,
         "save_total_limit": 1,
+        "per_device_train_batch_size": min(args.batch, own["trainer"]["per_device_train_batch_size"]),
     }
     fields = {"name": name, "from": "base", "data": jokes[:1], "heldout": held, "reward_model": reward_model}
     return {**own, **fields, "guard": guard, "global_batch_size": args.batch, "trainer": trainer}

@@ -97,7 +97,9 @@ def test_the_picture_shows_every_run() -> None:
 
 def test_the_runs_are_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny recipe's own stages, with other seeds and sizes, and nothing that holds the policy near its start."""
-    monkeypatch.setattr(sys, "argv", ["guard_study.py", str(tmp_path), "--members", "4", "--steps", "60"])
+    monkeypatch.setattr(
+        sys, "argv", ["guard_study.py", str(tmp_path), "--members", "4", "--steps", "60", "--batch", "32"]
+    )
     args = guard_study.arguments()
     shared = {name: tmp_path / name for name in guard_study.SHARED}
     for name in ("ranks", "guard-ranks"):
