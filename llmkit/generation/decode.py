@@ -129,8 +129,8 @@ class _Cached:
         self._cache = DynamicCache(config=model.config)
         self._mask_BT = mask_BT
         self._is_padded = not bool(mask_BT.all())
-        self._takes_positions = _accepts(model, "position_ids")
-        self._extra: dict[str, Any] = {"logits_to_keep": 1} if _accepts(model, "logits_to_keep") else {}
+        self._takes_positions = accepts(model, "position_ids")
+        self._extra: dict[str, Any] = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
         self._is_first = True
 
     def forward(self, input_BT: torch.Tensor) -> torch.Tensor:
@@ -225,7 +225,7 @@ def _temperatures(rows: list[Row], sampling: Sampling, device: torch.device) -> 
     return torch.tensor(own, device=device)
 
 
-def _accepts(model: PreTrainedModel, name: str) -> bool:
+def accepts(model: PreTrainedModel, name: str) -> bool:
     """Whether the model's forward takes this argument; a PEFT wrapper's `*args, **kwargs` passes everything on."""
     parameters = inspect.signature(model.forward).parameters
     return name in parameters or set(parameters) <= {"args", "kwargs"}

@@ -82,7 +82,7 @@ _SHARED_FILES = {
     "rank": ("common", "rank_judge"),
     "push": ("common",),
     "reward": ("common", "training", "callbacks", "ranking_trainer", "reward_measures"),
-    "rlhf": (*_PRACTICE_FILES, "preferring", "guarding"),
+    "rlhf": (*_PRACTICE_FILES, "preferring", "guarding", "guard_callback"),
     "best_of_n": ("common", "asked", "engines", "problems", "solving", "scoring"),
 }
 _TRAINING_FILES = ("common", "training", "callbacks")

@@ -7,8 +7,9 @@ is decided follows from the evaluations alone, so that every process decides the
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Literal
 
@@ -28,6 +29,8 @@ class Evaluation:
         gold: P scores of a judge that training does not see.
         degenerate: share of answers that are empty, repeat themselves or copy the prompt.
         numbers: what else was measured, for curves: never read by the rule.
+        true: P scores of a measure, where there is one: neither are they.
+        seconds: that the evaluation took.
     """
 
     step: int
@@ -36,6 +39,8 @@ class Evaluation:
     gold: list[float]
     degenerate: float
     numbers: dict[str, float]
+    true: list[float] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -156,3 +161,17 @@ def is_degenerate(text: str, prompt: str) -> bool:
     runs = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
     repeated = 1 - len(set(runs)) / len(runs) if runs else 0.0
     return repeated > REPEATED or (len(words) > 3 and len(set(words)) == 1)
+
+
+def distinct(texts: Sequence[str], size: int) -> float:
+    """Share of runs of `size` words over all texts that are different (Li et al. 2016, arXiv 1510.03055)."""
+    runs = [
+        tuple(words[i : i + size]) for words in (text.split() for text in texts) for i in range(len(words) - size + 1)
+    ]
+    return len(set(runs)) / len(runs) if runs else 0.0
+
+
+def compression(texts: Sequence[str]) -> float:
+    """Bytes of all texts over bytes that zlib makes of them: high where they repeat themselves or each other."""
+    data = "\n".join(texts).encode("utf-8", "replace")
+    return len(data) / max(len(zlib.compress(data)), 1)

@@ -138,6 +138,9 @@ class GuardSpec(Part):
     """Or a function that says how good an answer is."""
     every: float = Field(default=0.05, gt=0, le=0.5)
     """Share of the steps between two evaluations."""
+    max_share: float = Field(default=0.1, gt=0, le=1)
+    """Share of the stage's work that evaluations may be, as estimated from how many answers are written and read: where
+    `every` asks for more, there are fewer of them. 1: whatever they cost."""
     num_prompts: int = Field(default=128, gt=1)
     """Held-out prompts that are answered at each evaluation."""
     patience: int = Field(default=2, gt=0)

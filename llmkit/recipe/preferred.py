@@ -81,6 +81,8 @@ def _rlhf(stage: RlhfStage, by_name: ByName) -> Iterator[Found]:
         if getattr(stage.sampling, name) and not stage.rewards:
             what = "asks whether problems are solved, which a reward model does not say"
             yield ("sampling", name), what, "leave it out, or add 'rewards' on correctness"
+    if stage.reward_when and not stage.rewards:
+        yield ("reward_when",), "leaves rows out that nothing else scores", "add 'rewards' for them, or leave it out"
     if "measure" in stage.model_fields_set:
         yield ("measure",), "has no effect in an 'rlhf' stage: its guard looks at held-out prompts", "set 'guard.every'"
     if stage.reward_model.combine != "variance" and "uncertainty" in stage.reward_model.model_fields_set:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from llmkit.recipe.parts import DataSource
-from llmkit.recipe.practice import RewardSpec, short_rewards
+from llmkit.recipe.practice import RewardSpec, Scalar, short_rewards
 from llmkit.recipe.preference import (
     DegenerateSpec,
     Guard,
@@ -104,6 +104,9 @@ class RlhfStage(PracticeStage):
     """What the answers are scored by: its scores have mean 0 and deviation 1 over its held-out answers."""
     reward_weight: float = Field(default=1.0, gt=0)
     """Factor of the reward model's score beside `rewards`."""
+    reward_when: dict[str, Scalar] = {}
+    """Rows that the reward model scores, and the guard looks at: those whose columns have these values. Default: all.
+    The others are for `rewards`, which keep abilities in practice."""
     missing_eos_penalty: float = Field(default=1.0, ge=0)
     """What an answer that was cut off loses, in deviations of the reward model's scores."""
     guard: Guard

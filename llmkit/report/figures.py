@@ -29,7 +29,7 @@ _OF_PREFERENCE = {
     ),
     "rlhf": (
         *("best_step", "best_balance", "guard_evaluations", "guard_best_step", "guard_best_gold", "guard_stopped"),
-        *("gao_alpha", "gao_beta", "gao_peak", "kl"),
+        *("gao_alpha", "gao_beta", "gao_peak", "kl", "guard_seconds", "guard_share"),
     ),
 }
 # Of an interrogation: the section on knowledge shows these.

@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from llmkit.report.guard_plots import GaoFit, Track, distance_chart, gain_chart, scaled
-from llmkit.report.numbers import count, difference, listed, number, percent, value
+from llmkit.report.numbers import count, difference, listed, number, number_of, percent, value
 from llmkit.report.plots import Line, step_chart
 from llmkit.report.practice import Picture, Points, is_control_of, measured
 from llmkit.report.run import RunReport, StageReport
@@ -169,6 +169,7 @@ def _verdict(stage: StageReport, tracks: Mapping[str, Track]) -> tuple[str, str,
     told += [_moves(each) for each in (proxy, *([tracks["gold"]] if "gold" in tracks else []))]
     if "true" in tracks:
         told.append(_against_truth(kept, tracks["true"]))
+    told += _what_it_cost(stage)
     at = number(float(found[1])) if found else number(last)
     if stopped:
         return "warn", f"Stopped at step {at}; step {number(kept)} was kept", told
@@ -181,6 +182,14 @@ def _what_was_kept(kept: float, gold: Track | None) -> str:
     gain = gold.gains.get(kept) if gold else None
     above = f", {difference(gain, False)} since the start" if gain is not None else ""
     return f"Step {number(kept)} had the best gold{above}."
+
+
+def _what_it_cost(stage: StageReport) -> list[str]:
+    metrics = stage.manifest.metrics if stage.manifest else {}
+    if "guard_share" not in metrics:
+        return []
+    looks = number_of(metrics["guard_evaluations"], "evaluation")
+    return [f"{looks} took {percent(metrics['guard_share'])} of the training's time."]
 
 
 def _moves(track: Track) -> str:

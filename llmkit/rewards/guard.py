@@ -96,10 +96,21 @@ def score(
     return scores
 
 
-def check_scored(rewards: Sequence[Named], scores: Sequence[Sequence[float | None]], places: Sequence[str]) -> None:
-    """Raises UserError for a row to which no reward applies. `scores`: of each reward, of each row."""
-    for place, values in zip(places, zip(*scores, strict=True), strict=True):
-        if all(value is None for value in values):
+def check_scored(
+    rewards: Sequence[Named],
+    scores: Sequence[Sequence[float | None]],
+    places: Sequence[str],
+    is_scored: Sequence[bool] = (),
+) -> None:
+    """Raises UserError for a row to which no reward applies.
+
+    Args:
+        scores: of each reward, of each row.
+        is_scored: of each row, whether something else scores it. Empty: nothing does.
+    """
+    others = is_scored or [False] * len(places)
+    for place, values, by_other in zip(places, zip(*scores, strict=True), others, strict=True):
+        if not by_other and all(value is None for value in values):
             labels = ", ".join(reward.label for reward in rewards)
             cure = "check the 'when' of the rewards against the row's columns"
             raise UserError(place, f"no reward applies to this row ({labels})", cure)

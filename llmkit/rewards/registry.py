@@ -57,7 +57,12 @@ class Named:
 
     def applies(self, row: Mapping[str, Any]) -> bool:
         """Whether it scores a row with these columns."""
-        return all(_equal(row.get(name), value) for name, value in self.when.items())
+        return matches(self.when, row)
+
+
+def matches(when: Mapping[str, Scalar], row: Mapping[str, Any]) -> bool:
+    """Whether a row's columns have these values."""
+    return all(_equal(row.get(name), value) for name, value in when.items())
 
 
 def load(specs: Sequence[RewardSpec], *, judge: Judge | None = None) -> list[Named]:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,16 +19,17 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from peft import PeftModel
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llmkit.artifacts.files import write_text
 from llmkit.chat.ask import Answer
 from llmkit.data.problems import Problem
+from llmkit.generation.decode import accepts, evaluating
 from llmkit.generation.engine import TransformersEngine
 from llmkit.knowledge.store import read_rows
 from llmkit.modeling.reward_model import padded
-from llmkit.preference.watch import Evaluation, Verdict, is_degenerate, verdict
-from llmkit.recipe.preference import GuardSpec
+from llmkit.preference.looks import cost_of_look, cost_of_step
+from llmkit.preference.watch import Evaluation, compression, distinct, is_degenerate
 from llmkit.stages.common import Worker
 from llmkit.stages.practice import Practice
 from llmkit.stages.preferring import MODEL, Judge, PreferenceScorer
@@ -85,9 +84,8 @@ class Guard:
         self._worker, self._trainer, self._problems = worker, trainer, list(problems)
         self._scorer, self._gold, self._true, self._reference = scorer, gold, true, reference
         self._path = worker.dir.path / FILE
+        self._ids = [problem_ids(self._practice.tokenizer, problem) for problem in self._problems]
         self.evaluations: list[Evaluation] = []
-        self.seconds = 0.0
-        """That evaluations have taken since this start."""
 
     def resume(self, step: int) -> None:
         """Takes up what was evaluated up to a step; what was evaluated behind it is forgotten."""
@@ -100,23 +98,22 @@ class Guard:
         mine = list(range(len(self._problems)))[state.process_index :: state.num_processes]
         every: list[Looked] = gather_object(self._look(mine))
         found = self._evaluation(sorted(every, key=lambda one: one.place))
+        found = replace(found, seconds=round(time.monotonic() - started, 3))
         self.evaluations.append(found)
         if self._worker.is_main:
             write_text(self._path, "".join(f"{json.dumps(asdict(each))}\n" for each in self.evaluations))
         self._show(found)
-        self.seconds += time.monotonic() - started
         return found
 
     def _look(self, places: Sequence[int]) -> list[Looked]:
-        problems = [self._problems[place] for place in places]
-        answers = self._answers(problems)
+        problems, prompts_ids = [self._problems[place] for place in places], [self._ids[place] for place in places]
+        answers = self._answers(problems, prompts_ids)
         prompts, texts = [one.prompt for one in problems], [one.text for one in answers]
         members_NM, values_N2 = self._scorer.by_model(problems, answers)
         proxy_N = values_N2.sum(1)
         gold_N = self._gold(prompts, texts) if self._gold else proxy_N
         true_N = self._true(prompts, texts) if self._true else None
-        ids = [problem_ids(self._practice.tokenizer, problem) for problem in problems]
-        reference_N = self._log_probs(ids, answers)
+        reference_N = self._log_probs(prompts_ids, answers)
         return [
             Looked(
                 place=place,
@@ -141,11 +138,24 @@ class Guard:
     def _model(self) -> Any:
         return self._trainer.accelerator.unwrap_model(self._trainer.model_wrapped)
 
-    def _answers(self, problems: Sequence[Problem]) -> list[Answer]:
+    def work(self) -> tuple[float, float]:
+        """What an optimizer step and a look cost; see `llmkit.preference.looks`."""
+        args, policy = self._trainer.args, _size(self._model())
+        readers = sum(_size(member) for models in self._scorer.models for member in models.members) / policy
+        gold = sum(map(_size, getattr(self._gold, "members", ()))) / policy
+        num_answers = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        options: dict[str, Any] = {"has_reference": args.beta != 0, "num_iterations": self._trainer.num_iterations}
+        step = cost_of_step(num_answers, readers=readers, **options)
+        return step, cost_of_look(len(self._problems), readers=readers + gold)
+
+    def _answers(self, problems: Sequence[Problem], prompts_ids: Sequence[Sequence[int]]) -> list[Answer]:
         """Sampled at temperature 1, whatever training samples at: KL is one of the policy itself."""
         practice = self._practice
         engine = TransformersEngine(self._model(), practice.tokenizer, max(practice.batch_size, BATCH))
-        asks = [ask_of(problem, f"guard {problem.key}", (1.0,)) for problem in problems]
+        asks = [
+            replace(ask_of(problem, f"guard {problem.key}", (1.0,)), ids=tuple(ids))
+            for problem, ids in zip(problems, prompts_ids, strict=True)
+        ]
         found = []
         for problem, given in zip(
             problems, engine.answer(asks, max_new_tokens=practice.max_new_tokens, seed=practice.seed), strict=True
@@ -158,21 +168,18 @@ class Guard:
     def _log_probs(self, prompts: Sequence[Sequence[int]], answers: Sequence[Answer]) -> list[float]:
         """Of every answer under the model that training started from, nats."""
         model = self._reference if self._reference is not None else self._model()
-        was_training = model.training
-        model.eval()
-        found: list[float] = []
+        rows = [[*prompt, *answer.ids] for prompt, answer in zip(prompts, answers, strict=True)]
+        order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
+        found = [0.0] * len(rows)
         adapter_off = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
-        with adapter_off:
-            for start in range(0, len(answers), BATCH):
-                part = range(start, min(start + BATCH, len(answers)))
-                rows = [[*prompts[i], *answers[i].ids] for i in part]
-                ids_NT, mask_NT = (t.to(model.device) for t in padded(rows, self._practice.tokenizer.pad_token_id))
-                logits_NTV = model(input_ids=ids_NT, attention_mask=mask_NT, use_cache=False).logits[:, :-1].float()
-                chosen_NT = torch.log_softmax(logits_NTV, -1).gather(-1, ids_NT[:, 1:, None])[..., 0]
-                for row, i in enumerate(part):
-                    first, last = len(prompts[i]) - 1, len(prompts[i]) + len(answers[i].ids) - 1
-                    found.append(float(chosen_NT[row, first:last].double().sum()))
-        model.train(was_training)
+        with adapter_off, evaluating(model):
+            for start in range(0, len(rows), BATCH):
+                part = order[start : start + BATCH]
+                first = min(len(prompts[row]) for row in part) - 1
+                chosen_NA = log_probs_from(model, [rows[row] for row in part], first, self._practice.tokenizer)
+                for place, row in enumerate(part):
+                    begin, end = len(prompts[row]) - 1 - first, len(rows[row]) - 1 - first
+                    found[row] = float(chosen_NA[place, begin:end].double().sum())
         return found
 
     def _evaluation(self, looked: Sequence[Looked]) -> Evaluation:
@@ -192,8 +199,9 @@ class Guard:
             "likelihood_high": high,
             "disagreement": float(np.mean([one.spread for one in looked])),
         }
-        if self._true is not None:
-            numbers["true"] = float(np.mean([one.true for one in looked if one.true is not None]))
+        true = [one.true for one in looked if one.true is not None]
+        if true:
+            numbers["true"] = float(np.mean(true))
         return Evaluation(
             step=self._trainer.state.global_step,
             kl=max(0.0, float(np.mean([one.policy - one.reference for one in looked]))),
@@ -201,6 +209,7 @@ class Guard:
             gold=[one.gold for one in looked],
             degenerate=float(np.mean([one.is_degenerate for one in looked])),
             numbers=numbers,
+            true=true,
         )
 
     def _show(self, found: Evaluation) -> None:
@@ -218,75 +227,20 @@ class Guard:
             )
 
 
-def distinct(texts: Sequence[str], size: int) -> float:
-    """Share of runs of `size` words over all texts that are different (Li et al. 2016, arXiv 1510.03055)."""
-    runs = [
-        tuple(words[i : i + size]) for words in (text.split() for text in texts) for i in range(len(words) - size + 1)
-    ]
-    return len(set(runs)) / len(runs) if runs else 0.0
+def log_probs_from(
+    model: Any, rows: Sequence[Sequence[int]], first: int, tokenizer: PreTrainedTokenizerBase
+) -> torch.Tensor:
+    """(N, A): log-probabilities of the tokens behind place `first` of each row, padded on the right. The vocabulary is
+    computed for these alone, where the model can."""
+    ids_NT, mask_NT = (t.to(model.device) for t in padded(rows, tokenizer.pad_token_id))
+    width = ids_NT.shape[1] - first
+    extra = {"logits_to_keep": width} if accepts(model, "logits_to_keep") else {}
+    logits_NAV = model(input_ids=ids_NT, attention_mask=mask_NT, use_cache=False, **extra).logits
+    logits_NAV = logits_NAV[:, -width:-1].float()
+    chosen_NA = logits_NAV.gather(-1, ids_NT[:, first + 1 :, None])[..., 0]
+    log_probs_NA: torch.Tensor = chosen_NA - logits_NAV.logsumexp(-1)
+    return log_probs_NA
 
 
-def compression(texts: Sequence[str]) -> float:
-    """Bytes of all texts over bytes that zlib makes of them: high where they repeat themselves or each other."""
-    data = "\n".join(texts).encode("utf-8", "replace")
-    return len(data) / max(len(zlib.compress(data)), 1)
-
-
-class GuardCallback(TrainerCallback):
-    """Evaluates every few steps, between generation batches; keeps the step with the best gold and stops training as
-    the rule says. To be added before the callback that looks at `control.should_save`."""
-
-    def __init__(self, worker: Worker, trainer: Any, guard: Guard, spec: GuardSpec | None, every: float) -> None:
-        self._worker, self._trainer, self._guard, self._spec, self._every = worker, trainer, guard, spec, every
-        self.reason = ""
-        if spec is not None:
-            # set here, because the arguments accept it only together with a loss to select by
-            trainer.args.load_best_model_at_end = True
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._guard.resume(state.global_step)
-        if not self._guard.evaluations:
-            self._guard()
-        if self._spec is None:
-            return
-        best = self._guard.evaluations[self.verdict().best]
-        self._keep(args, state, best)
-        if best.step == 0 and not Path(str(state.best_model_checkpoint)).is_dir():
-            # so that a stage that only gets worse ends where it began
-            self._trainer._save_checkpoint(self._trainer.model, trial=None)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        unit = self._trainer.args.steps_per_generation * self._trainer.num_iterations
-        stride = max(1, round(self._every * state.max_steps / unit)) * unit
-        is_last = state.global_step >= state.max_steps
-        if self._trainer._step % unit or (state.global_step % stride and not is_last):
-            return
-        self._guard()
-        if self._spec is None:
-            return
-        found = self.verdict()
-        best = self._guard.evaluations[found.best]
-        if best.step == state.global_step:
-            self._keep(args, state, best)
-            control.should_save = True
-        if found.action == "stop":
-            self.reason = found.reason
-            self._worker.warn(f"step {state.global_step}: stopped: {found.reason}")
-            # saved, so that a stage that is killed behind it does not train on
-            control.should_training_stop = control.should_save = True
-
-    def _keep(self, args: TrainingArguments, state: TrainerState, best: Evaluation) -> None:
-        """What the trainer loads at its end. Set anew after a resume: the run may have another folder by then."""
-        state.best_metric, state.best_global_step = float(np.mean(best.gold)), best.step
-        state.best_model_checkpoint = str(Path(args.output_dir) / f"checkpoint-{best.step}")
-
-    def verdict(self) -> Verdict:
-        """Of what was evaluated so far."""
-        assert self._spec is not None
-        return verdict(
-            self._guard.evaluations,
-            patience=self._spec.patience,
-            confidence=self._spec.confidence,
-            max_kl=self._spec.max_kl,
-            max_degenerate=self._spec.max_degenerate,
-        )
+def _size(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -304,7 +304,9 @@ class PracticeMixin:
 
 
 def _is_useful(group: Group, correctness: Sequence[int]) -> bool:
-    """Whether its answers differ in what the rewards on correctness say; where there are none, in their sum. Rewards on
+    """Whether its answers differ in what the rewards on correctness say; where none applies, in their sum. Rewards on
     form alone would make every group useful: one of wrong answers would then train, say, shortness."""
-    values_GC = group.values_GF[:, correctness] if correctness else group.totals_G[:, None]
+    values_GC = group.values_GF[:, list(correctness)]
+    if np.isnan(values_GC).all():
+        values_GC = group.totals_G[:, None]
     return bool((np.ptp(np.nan_to_num(values_GC), axis=0) > SAME).any())

@@ -18,10 +18,10 @@ from llmkit.data.pairs import split_answer
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import ModelError, RunError, UserError
 from llmkit.modeling.reward_model import RewardModels, load_rewards
-from llmkit.recipe.practice import RewardSpec
+from llmkit.recipe.practice import RewardSpec, Scalar
 from llmkit.recipe.preference import LabellerSpec, RewardModelSpec
 from llmkit.rewards.guard import score
-from llmkit.rewards.registry import load
+from llmkit.rewards.registry import load, matches
 from llmkit.rewards.rows import LogMetric
 from llmkit.stages.scoring import Scorer, Scores
 
@@ -48,17 +48,23 @@ class Judge(Protocol):
         """(N,) numbers, more is better."""
 
 
-def judged_by(folder: Path) -> Judge:
+class ModelJudge:
     """A reward model as judge: the mean of its members' scores, each within those of the answers that people ranked,
     because a score beyond them tells nothing."""
-    models = open_rewards(folder, device=PartialState().device)
-    low, high = (models.scaled(np.array([bounds])) for bounds in (models.card.low, models.card.high))
 
-    def judge(prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
-        scores_N: np.ndarray = np.clip(score_texts(models, prompts, texts), low, high).mean(1)
+    def __init__(self, models: RewardModels) -> None:
+        self._models, self.members = models, models.members
+        self._low, self._high = (models.scaled(np.array([bounds])) for bounds in (models.card.low, models.card.high))
+
+    def __call__(self, prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
+        scores_NM = score_texts(self._models, prompts, texts)
+        scores_N: np.ndarray = np.clip(scores_NM, self._low, self._high).mean(1)
         return scores_N
 
-    return judge
+
+def judged_by(folder: Path) -> ModelJudge:
+    """The reward model that a stage left, as judge."""
+    return ModelJudge(open_rewards(folder, device=PartialState().device))
 
 
 class Labeller(Judge, Protocol):
@@ -134,6 +140,7 @@ class PreferenceScorer:
 
     Args:
         functions: rewards beside the model; None: none.
+        when: columns and their values: rows that the models score. Empty: all.
         where: the stage and part, for messages.
     """
 
@@ -145,10 +152,11 @@ class PreferenceScorer:
         *,
         weight: float,
         missing_eos_penalty: float,
+        when: Mapping[str, Scalar],
         where: str,
     ) -> None:
         self.models, self.spec, self.functions, self._where = list(models), spec, functions, where
-        self._penalty = missing_eos_penalty
+        self._penalty, self._when = missing_eos_penalty, when
         num_members = sum(len(each.members) for each in self.models)
         members = [f"{MODEL}_{number}" for number in range(num_members)] if num_members > 1 else []
         own = functions.labels if functions else []
@@ -161,11 +169,20 @@ class PreferenceScorer:
         self.rewards = functions.rewards if functions else []
 
     def check(self, problems: Problems, *, needs_correctness: bool) -> None:
-        """Raises UserError where a reward cannot score the problems."""
+        """Raises UserError where a reward cannot score the problems, or the reward model has none to score."""
+        own = next((problem for problem in problems if self.applies(problem)), None)
+        if own is None:
+            wanted = ", ".join(f"{name}: {value}" for name, value in self._when.items())
+            cure = "give its rows this column with 'set' on their source, or leave 'reward_when' out"
+            raise UserError(self._where, f"none of {len(problems)} prompts has {wanted}", cure)
         for models in self.models:
-            check_renders(models, problems[0], self._where)
+            check_renders(models, own, self._where)
         if self.functions is not None:
             self.functions.check(problems, needs_correctness=False)
+
+    def applies(self, problem: Problem) -> bool:
+        """Whether the reward models score answers to it."""
+        return matches(self._when, problem.columns)
 
     def by_model(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> tuple[np.ndarray, np.ndarray]:
         """Of N answers, without the functions: (N, M) scores of the members of all models, and (N, 2) what they come
@@ -185,12 +202,18 @@ class PreferenceScorer:
         trainer_state: Any = None,
         log_metric: LogMetric | None = None,
     ) -> Scores:
-        """Problem i of answer i."""
-        scores_NM, values_N2 = self.by_model(problems, answers)
-        columns = [*values_N2.T, *(scores_NM.T if scores_NM.shape[1] > 1 else ())]
+        """Problem i of answer i. What the reward models do not score is NaN in their columns."""
+        applies_N = np.array([self.applies(problem) for problem in problems])
+        num_members = sum(len(each.members) for each in self.models)
+        scores_NM, values_N2 = (np.full((len(answers), size), np.nan) for size in (num_members, 2))
+        if applies_N.any():
+            own = [(problem, answers[i]) for i, problem in enumerate(problems) if applies_N[i]]
+            scores_NM[applies_N], values_N2[applies_N] = self.by_model(*zip(*own, strict=True))
+        columns = [*values_N2.T, *(scores_NM.T if num_members > 1 else ())]
         right_N = np.zeros(len(answers), dtype=bool)
         if self.functions is not None:
-            own = self.functions(problems, answers, trainer_state=trainer_state, log_metric=log_metric)
-            columns, right_N = [*columns, *own.values_NF.T], own.is_right_N
+            options: dict[str, Any] = {"trainer_state": trainer_state, "log_metric": log_metric}
+            found = self.functions(problems, answers, is_scored_N=applies_N.tolist(), **options)
+            columns, right_N = [*columns, *found.values_NF.T], found.is_right_N
         values_NF = np.stack(columns, axis=1)
         return Scores(values_NF, np.nansum(values_NF * self.weights_F, axis=1), right_N)

@@ -9,6 +9,7 @@ scores the answers, and who watches.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from llmkit.recipe import reads
 from llmkit.recipe.stages_preference import RlhfStage
 from llmkit.stages.common import Worker, main
 from llmkit.stages.grpo import GrpoTrainer
-from llmkit.stages.guarding import Guard, GuardCallback
+from llmkit.stages.guard_callback import GuardCallback
+from llmkit.stages.guarding import Guard
 from llmkit.stages.heldout import is_sharded
 from llmkit.stages.monitors import BorderCallback
 from llmkit.stages.practising import (
@@ -77,7 +79,7 @@ def run(worker: Worker) -> Manifest:
         metrics.pop(name, None)
     if spec is not None:
         check_restored(worker, trainer, guard)
-    return finish(worker, trainer, prepared, metrics | told(guard, callback, spec is not None), seconds)
+    return finish(worker, trainer, prepared, metrics | told(guard, callback, spec is not None, seconds), seconds)
 
 
 def rlhf_stage(worker: Worker) -> RlhfStage:
@@ -97,6 +99,7 @@ def scorer_of(worker: Worker) -> PreferenceScorer:
         Scorer(stage.rewards, f"stage '{stage.name}': rewards") if stage.rewards else None,
         weight=stage.reward_weight,
         missing_eos_penalty=stage.missing_eos_penalty,
+        when=stage.reward_when,
         where=where,
     )
 
@@ -109,13 +112,14 @@ def guard_of(worker: Worker, trainer: Any, prepared: Prepared) -> Guard:
         raise UserError(where, "asks a model whose weights are sharded", "use zero2 or ddp")
     spec = None if stage.guard == "off" else stage.guard
     num = spec.num_prompts if spec else WATCHED_PROMPTS
-    prompts: list[Problem] = [problem for held in prepared.heldout.values() for problem in held][:num]
+    scorer = prepared.scorer
+    assert isinstance(scorer, PreferenceScorer)
+    every = (problem for held in prepared.heldout.values() for problem in held if scorer.applies(problem))
+    prompts: list[Problem] = list(islice(every, num))
     if not prompts:
         raise UserError(where, "has no prompts to look at", "name held-out prompts in 'heldout'")
     _warn_of_seen(worker, prompts)
     reference = None if stage.peft else _reference(worker, trainer)
-    scorer = prepared.scorer
-    assert isinstance(scorer, PreferenceScorer)
     true = labelled_by(stage.measured_by) if stage.measured_by else None
     return Guard(worker, trainer, prompts, scorer, gold_of(worker), true, reference)
 
@@ -160,10 +164,12 @@ def check_restored(worker: Worker, trainer: Any, guard: Guard) -> None:
         worker.warn(f"the best step was {best.step}, and {trainer.state.best_global_step} was kept")
 
 
-def told(guard: Guard, callback: GuardCallback, is_on: bool) -> dict[str, float]:
+def told(guard: Guard, callback: GuardCallback, is_on: bool, train_seconds: float) -> dict[str, float]:
     """For the manifest."""
     evaluations = guard.evaluations
-    found = {"guard_evaluations": float(len(evaluations)), "kl": evaluations[-1].kl, "guard_seconds": guard.seconds}
+    found = {"guard_evaluations": float(len(evaluations)), "kl": evaluations[-1].kl}
+    found["guard_seconds"] = sum(each.seconds for each in evaluations)
+    found["guard_share"] = found["guard_seconds"] / train_seconds if train_seconds else 0.0
     if is_on:
         best = evaluations[best_of(evaluations)]
         found |= {"guard_best_step": float(best.step), "guard_best_gold": float(np.mean(best.gold))}

@@ -73,8 +73,13 @@ class Scorer:
         *,
         trainer_state: Any = None,
         log_metric: LogMetric | None = None,
+        is_scored_N: Sequence[bool] = (),
     ) -> Scores:
-        """Problem i of answer i. Raises UserError where a reward fails."""
+        """Problem i of answer i. Raises UserError where a reward fails, or none applies.
+
+        Args:
+            is_scored_N: which of them something else scores, too, where no reward has to apply. Empty: none.
+        """
         completions = [_completion(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
         places = [problem.place for problem in problems]
         found = [
@@ -90,7 +95,7 @@ class Scorer:
             )
             for reward in self.rewards
         ]
-        check_scored(self.rewards, found, places)
+        check_scored(self.rewards, found, places, is_scored_N)
         values_NF = np.array(found, dtype=float).T
         is_cut_N = np.array([answer.finish_reason != "stop" for answer in answers])
         for place in self.correctness:

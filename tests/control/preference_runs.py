@@ -191,7 +191,7 @@ def practised(run: RunDir, index: int, name: str, extra: str = "") -> None:
     metrics |= {"guard_evaluations": steps / EVERY + 1, "kl": 12.0, "gao_alpha": 0.62, "gao_beta": 0.08}
     if not off:
         metrics |= {"best_step": float(KEPT), "best_balance": 1.13, "guard_best_step": float(KEPT)}
-        metrics |= {"guard_best_gold": 1.13, "guard_stopped": 1.0}
+        metrics |= {"guard_best_gold": 1.13, "guard_stopped": 1.0, "guard_seconds": 7.4, "guard_share": 0.093}
         metrics |= {"gao_alpha": ALPHA, "gao_beta": BETA, "gao_peak": math.exp(ALPHA / BETA - 1)}
     lines = guard_curves(steps, has_gold=not off)
     finished(

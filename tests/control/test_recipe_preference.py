@@ -78,6 +78,7 @@ def said(recipe: Path, *words: str) -> str:
         ("stages.gold.data=[{from: ranks}]", "trained on the same rankings as 'rm'"),
         ("stages.rlhf.heldout={}", "the guard looks at held-out prompts"),
         ("stages.rlhf.sampling={resample: 2}", "which a reward model does not say"),
+        ("stages.rlhf.reward_when={verifier: taste}", "leaves rows out that nothing else scores"),
         ("stages.rlhf.measure={num_samples: 4}", "has no effect in an 'rlhf' stage"),
         ("stages.rlhf.reward_model={from: rm, uncertainty: 0.5}", "has no effect with 'combine: min'"),
         ("stages.rlhf.global_batch_size=12", "no whole number of groups of 8"),

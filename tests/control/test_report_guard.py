@@ -67,6 +67,7 @@ def test_a_stop_is_told_in_plain_words(report: RunReport) -> None:
         "Gold, by gold: 0.0600 \u2192 0.858 at step 64, highest at step 40 with 1.13.",
         "True score, by taste, which decides nothing, was highest at step 40 (+1.05 since the start); what was kept "
         "has +1.05, 100 % of that.",
+        "9 evaluations took 9.3 % of the training's time.",
         "Gao's curve d (\u03b1 - \u03b2 ln d), d = \u221aKL, fitted to gold, is highest at d = 3.87, beyond what was "
         "reached (3.84).",
     ]
@@ -108,7 +109,7 @@ def test_practice_that_went_to_its_end(tmp_path: Path) -> None:
     changed(run, *RLHF, metrics=metrics, warnings=[])
     own = guard_in(collect(run)).own
     assert (own.css, own.title) == ("", "Went to its end, step 64, without an alarm; step 64 was kept")
-    assert plain(own.told[-2]).endswith("what was kept has +0.897, 85.4 % of that.")
+    assert plain(own.told[-3]).endswith("what was kept has +0.897, 85.4 % of that.")
     changed(run, *RLHF, metrics={**metrics, "guard_best_step": 0.0}, warnings=[])
     own = guard_in(collect(run)).own
     assert own.told[0] == "No step was better than the start: the stage's model is its input."

@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from transformers import TrainerControl, TrainerState
@@ -17,10 +18,12 @@ from llmkit.evaluate.passes import budgets, maj_at_k, pass_at_k
 from llmkit.recipe.curves import RANGES, USEFUL, filled
 from llmkit.recipe.practice import CurriculumSpec
 from llmkit.recipe.stages import BestOfNStage, GrpoStage
+from llmkit.stages import practice
 from llmkit.stages import rollouts as rollouts_file
 from llmkit.stages.best_of_n import chosen
 from llmkit.stages.measuring import curves
 from llmkit.stages.monitors import HINTS, MonitorCallback, watched
+from llmkit.stages.practice import Group
 from llmkit.stages.prompts import ENOUGH, PromptStream
 from llmkit.stages.rollouts import Rollouts
 from llmkit.stages.solving import Attempt, numbers_of
@@ -333,3 +336,16 @@ def test_rollouts_that_fill_the_memory_are_written_once(tmp_path: Path, monkeypa
     again.flush(2)
     assert joined(again, tmp_path) == [0] * 5 + [1] * 5
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["rollouts.parquet"]
+
+
+def test_a_group_to_which_no_reward_on_correctness_applies_is_useful_where_its_sums_differ() -> None:
+    def group(*values: tuple[float, float]) -> Group:
+        values_GF = np.array(values)
+        problem = Problem(prompt="?", columns={}, place="p", key="k")
+        return Group(0, problem, 0, values_GF=values_GF, totals_G=np.nansum(values_GF, 1))
+
+    nan = float("nan")
+    assert practice._is_useful(group((1.0, nan), (2.0, nan)), [1])
+    assert not practice._is_useful(group((1.0, nan), (1.0, nan)), [1])
+    assert not practice._is_useful(group((1.0, 0.0), (2.0, 0.0)), [1])
+    assert practice._is_useful(group((1.0, 0.0), (1.0, 1.0)), [1])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from data.helpers_preference import Chain, chat_model, rows_of, write_prompts
@@ -509,6 +510,68 @@ def test_prompts_that_a_reward_model_was_trained_on_are_no_test(made: Chain, tmp
     _, manifest = chain.run("rlhf", "seen", **options)
     assert any("'rm-own' was trained on" in warning for warning in manifest.warnings)
     assert not any("'rm-other' was trained on" in warning for warning in manifest.warnings)
+
+
+def test_looks_are_fewer_where_they_would_be_more_than_their_share(made: Chain, tmp_path: Path) -> None:
+    found = []
+    for name, max_share in (("dear", 1.0), ("cheap", 0.1)):
+        chain = Chain(tmp_path / name, made.model)
+        (tmp_path / name).mkdir()
+        chain.dirs = dict(made.dirs)
+        guard = {"gold": "rm-other", "num_prompts": 12, "every": 0.17, "patience": 1, "max_share": max_share}
+        worker, manifest = chain.run("rlhf", "rlhf", **rlhf_options(tmp_path, guard=guard, trainer={"max_steps": 6}))
+        steps = [row["step"] for row in rows_of(worker.dir.path / "guard.jsonl")]
+        found.append((steps, any("more than 'max_share'" in warning for warning in manifest.warnings)))
+    assert found == [([0, 1, 2, 3, 4, 5, 6], False), ([0, 2, 4, 6], True)]
+
+
+def test_rows_beside_the_reward_model_are_for_functions(made: Chain, tmp_path: Path) -> None:
+    """Two kinds of rows: the reward model scores one, a function the other, and the guard looks at the first."""
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    options = rlhf_options(tmp_path, trainer={"max_steps": 4})
+    sums = write_prompts(tmp_path / "sums.jsonl", range(200, 230))
+    liked, checked = {"set": {"verifier": "taste"}}, {"set": {"verifier": "vowels"}}
+    held = [{**options["heldout"]["prompts"][0], **liked}, {"path": str(sums), **checked}]
+    mixed = {
+        "data": [{**options["data"][0], **liked, "fraction": 0.5}, {"path": str(sums), **checked}],
+        "heldout": {"prompts": held},
+        "reward_when": {"verifier": "taste"},
+        "rewards": [{"path": LIKES, "when": {"verifier": "vowels"}, "correctness": True}],
+        "sampling": {"resample": 1},
+    }
+    worker, _ = chain.run("rlhf", "rlhf", **{**options, **mixed})
+    rows = pq.read_table(worker.dir.data / "rollouts.parquet").to_pylist()
+    scored = {(json.loads(row["prompt"])[0]["content"], *json.loads(row["scores"])) for row in rows}
+    by_model = {prompt for prompt, *labels in scored if labels == ["reward_model", "missing_eos"]}
+    by_function = {prompt for prompt, *labels in scored if labels == ["vowels"]}
+    assert by_model and by_function
+    assert len(by_model) + len(by_function) == len(scored)
+    assert by_function <= {row["prompt"] for row in rows_of(sums)}
+    assert not by_model & {row["prompt"] for row in rows_of(sums)}
+    assert {len(row["gold"]) for row in rows_of(worker.dir.path / "guard.jsonl")} == {12}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"reward_when": {"verifier": "taste"}, "rewards": [{"path": LIKES}]},
+            "none of 30 prompts has verifier: taste",
+        ),
+        ({"reward_when": {"a": 1}, "rewards": [{"path": LIKES, "when": {"a": 2}}]}, "no reward applies to this row"),
+    ],
+)
+def test_rows_that_nobody_scores_are_refused(made: Chain, tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    options = rlhf_options(tmp_path)
+    if "a" in fields["reward_when"]:
+        options["heldout"]["prompts"][0]["set"] = {"a": 1}
+        more = write_prompts(tmp_path / "more.jsonl", range(60, 61))
+        options["data"] = [{**options["data"][0], "set": {"a": 3}}, {"path": str(more), "set": {"a": 1}}]
+    with pytest.raises(UserError, match=said):
+        chain.run("rlhf", "rlhf", **{**options, **fields})
 
 
 def test_what_holds_no_reward_model_is_refused(made: Chain, tmp_path: Path) -> None:

@@ -57,13 +57,14 @@ def test_one_fall_between_is_forgiven() -> None:
     assert verdict(curve, **RULE).action == "go"
 
 
-def test_noise_alone_seldom_stops() -> None:
+@pytest.mark.parametrize(("num_looks", "num_prompts"), [(20, 128), (11, 64)])
+def test_noise_alone_seldom_stops(num_looks: int, num_prompts: int) -> None:
     stopped = 0
     for trial in range(60):
         rng = random.Random(trial)
         curve = []
-        for step in range(20):
-            curve.append(look(1000 * trial + step, gold=0.0, proxy=rng.random(), noise=1.0))
+        for step in range(num_looks):
+            curve.append(look(1000 * trial + step, gold=0.0, proxy=rng.random(), noise=1.0, num=num_prompts))
             if verdict(curve, **RULE).action == "stop":
                 stopped += 1
                 break

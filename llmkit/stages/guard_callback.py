@@ -1,0 +1,88 @@
+"""When the guard of a stage looks, which step it keeps, and when it ends the stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from llmkit.preference.looks import percent, share, stride_of
+from llmkit.preference.watch import Evaluation, Verdict, verdict
+from llmkit.recipe.preference import GuardSpec
+from llmkit.stages.common import Worker
+from llmkit.stages.guarding import Guard
+
+
+class GuardCallback(TrainerCallback):
+    """Evaluates every few steps, between generation batches; keeps the step with the best gold and stops training as
+    the rule says. To be added before the callback that looks at `control.should_save`."""
+
+    def __init__(self, worker: Worker, trainer: Any, guard: Guard, spec: GuardSpec | None, every: float) -> None:
+        self._worker, self._trainer, self._guard, self._spec, self._every = worker, trainer, guard, spec, every
+        self.reason = ""
+        self._stride = 1
+        if spec is not None:
+            # set here, because the arguments accept it only together with a loss to select by
+            trainer.args.load_best_model_at_end = True
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._guard.resume(state.global_step)
+        self._stride = self._stride_of(state.max_steps)
+        if not self._guard.evaluations:
+            self._guard()
+        if self._spec is None:
+            return
+        best = self._guard.evaluations[self.verdict().best]
+        self._keep(args, state, best)
+        if best.step == 0 and not Path(str(state.best_model_checkpoint)).is_dir():
+            # so that a stage that only gets worse ends where it began
+            self._trainer._save_checkpoint(self._trainer.model, trial=None)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        batch = self._trainer.args.steps_per_generation * self._trainer.num_iterations
+        is_due = state.global_step >= min(self._guard.evaluations[-1].step + self._stride, state.max_steps)
+        if self._trainer._step % batch or not is_due:
+            return
+        self._guard()
+        if self._spec is None:
+            return
+        found = self.verdict()
+        best = self._guard.evaluations[found.best]
+        if best.step == state.global_step:
+            self._keep(args, state, best)
+            control.should_save = True
+        if found.action == "stop":
+            self.reason = found.reason
+            self._worker.warn(f"step {state.global_step}: stopped: {found.reason}")
+            # saved, so that a stage that is killed behind it does not train on
+            control.should_training_stop = control.should_save = True
+
+    def _stride_of(self, num_steps: int) -> int:
+        """Optimizer steps between two looks."""
+        if self._spec is None:
+            return max(1, round(self._every * num_steps))
+        (step, look), fewest = self._guard.work(), self._spec.patience + 2
+        stride = stride_of(self._every, self._spec.max_share, num_steps, step, look, fewest)
+        part = share(num_steps, stride, step, look)
+        if part > self._spec.max_share:
+            cure = "set 'guard.num_prompts' lower"
+            self._worker.warn(f"the guard is about {percent(part)} of the work, more than 'max_share' allows: {cure}")
+        return stride
+
+    def _keep(self, args: TrainingArguments, state: TrainerState, best: Evaluation) -> None:
+        """What the trainer loads at its end. Set anew after a resume: the run may have another folder by then."""
+        state.best_metric, state.best_global_step = float(np.mean(best.gold)), best.step
+        state.best_model_checkpoint = str(Path(args.output_dir) / f"checkpoint-{best.step}")
+
+    def verdict(self) -> Verdict:
+        """Of what was evaluated so far."""
+        assert self._spec is not None
+        return verdict(
+            self._guard.evaluations,
+            patience=self._spec.patience,
+            confidence=self._spec.confidence,
+            max_kl=self._spec.max_kl,
+            max_degenerate=self._spec.max_degenerate,
+        )
