@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -209,20 +210,39 @@ def test_what_comes_out_wrong_is_seen_and_put_right(
     hub: LoopbackHub, run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A commit holds small files itself: one that was changed on its way is sent again before a tag names it."""
-    made, commit, changed = ready(run, tmp_path / "scratch"), HfApi.create_commit, []
-
-    def damaged(api: HfApi, repo_id: str, operations: list, **options: object):
-        for one in operations:
-            if one.path_in_repo == "recipe.yaml" and not changed:
-                changed.append(one.path_in_repo)
-                one.path_or_fileobj = one.path_or_fileobj.replace(b"seed: 42", b"seed: 43")
-        return commit(api, repo_id, operations, **options)
-
-    monkeypatch.setattr(HfApi, "create_commit", damaged)
+    made, changed = ready(run, tmp_path / "scratch"), damage_once(monkeypatch)
     send(made.packages, spec())
     repo = hub.repo(MODEL[0])
     assert changed and published(hub) == expected(made) and len(repo.commits) == 3
     assert {*repo.tags.values()} == {repo.branches["main"]}
+
+
+def damage_once(patch: pytest.MonkeyPatch, then: Callable[[], object] = list) -> list[str]:
+    """The first commit of a recipe holds another one. `then`: what happens once it is made."""
+    commit, changed = HfApi.create_commit, []
+
+    def damaged(api: HfApi, repo_id: str, operations: list, **options: object):
+        found = [] if changed else [one for one in operations if one.path_in_repo == "recipe.yaml"]
+        for one in found:
+            changed.append(one.path_in_repo)
+            one.path_or_fileobj = one.path_or_fileobj.replace(b"seed: 42", b"seed: 43")
+        made = commit(api, repo_id, operations, **options)
+        if found:
+            then()
+        return made
+
+    patch.setattr(HfApi, "create_commit", damaged)
+    return changed
+
+
+def test_what_others_change_between_two_attempts_is_kept(
+    hub: LoopbackHub, run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    theirs = b"---\nlicense: mit\n---\nwritten by hand"
+    damage_once(monkeypatch, lambda: hub.put(MODEL[0], {"README.md": theirs}))
+    with pytest.raises(RunError, match=r"README.md.* was put there or changed by others"):
+        send(ready(run, tmp_path / "scratch").packages, spec())
+    assert hub.files(MODEL[0])["README.md"] == theirs and not hub.repo(MODEL[0]).tags
 
 
 @pytest.mark.parametrize(
