@@ -99,8 +99,8 @@ def tensors_of(model: PreTrainedModel, arch: gguf.MODEL_ARCH) -> dict[str, torch
 def rope_factors(config: Any) -> torch.Tensor:
     """(head_dim / 2,) float32: what llama.cpp divides the frequencies of positions by, from transformers' own."""
     theta, num = float(_rope(config)["rope_theta"]), _head_dim(config)
-    plain = theta ** -(torch.arange(0, num, 2, dtype=torch.float64) / num)
-    scaled, _ = ROPE_INIT_FUNCTIONS[LLAMA3](config, torch.device("cpu"))
+    plain = torch.pow(theta, -torch.arange(0, num, 2, dtype=torch.float64) / num)
+    scaled: torch.Tensor = ROPE_INIT_FUNCTIONS[LLAMA3](config, torch.device("cpu"))[0]
     return (plain / scaled.double()).float()
 
 
