@@ -114,7 +114,7 @@ def mix(
             cure = "the others are too small for its share: change 'fraction'"
             raise DataError(pool.name, "gives no row to the mixture", cure)
     chosen = [rows[:size] for rows, size in zip(chosen, sizes, strict=True)]
-    counts = [_count(pool, rows) for pool, rows in zip(pools, chosen, strict=True)]
+    counts = [count_of(pool, rows) for pool, rows in zip(pools, chosen, strict=True)]
     order = np.random.default_rng([seed, len(pools)]).permutation(sum(sizes))
     pool_of = np.repeat(np.arange(len(pools)), sizes)[order]
     row_of = np.concatenate(chosen)[order]
@@ -195,7 +195,8 @@ def slice_rows(pool: Pool) -> np.ndarray:
     return rows
 
 
-def _count(pool: Pool, rows: np.ndarray) -> SourceCount:
+def count_of(pool: Pool, rows: np.ndarray) -> SourceCount:
+    """What a source gave, with a hash of those rows in their order."""
     digest = hashlib.sha256()
     for row in rows.tolist():
         digest.update(pool.data(row) + b"\n")

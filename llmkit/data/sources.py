@@ -30,19 +30,12 @@ from llmkit.data.reasoning_gym import is_reasoning_gym, made_up
 from llmkit.errors import DataError
 from llmkit.online import LOG_IN, answers, cache_only, refusal
 from llmkit.recipe.parts import DataSource
+from llmkit.recipe.reads import name_of as name_of
 
 # Rows that a stream is shuffled within: it cannot be shuffled as a whole.
 STREAM_BUFFER = 10_000
 DEFAULT_ROWS = "train"
 """Of several sets of rows that a stage left, the one that `from` alone means."""
-
-
-def name_of(source: DataSource) -> str:
-    """How a source is called in messages and manifests."""
-    if source.from_ is not None:
-        return f"from: {source.from_}{f' {source.name}' if source.name else ''}"
-    parts = [source.path or "", source.name or "", source.split if source.split != "train" else ""]
-    return " ".join(part for part in parts if part)
 
 
 def is_local(path: str) -> bool:

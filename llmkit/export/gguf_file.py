@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, LlamaFileType, TokenType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from llmkit.errors import ModelError
 from llmkit.export.template import render
@@ -21,6 +22,8 @@ from llmkit.export.vocabulary import pre_tokenizer_of, token_types, vocabulary
 from llmkit.modeling.tokens import stop_token_ids
 
 ARCHITECTURES = {"qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3, "llama": gguf.MODEL_ARCH.LLAMA}
+LLAMA3 = "llama3"
+"""How Llama 3.1 scales positions. llama.cpp reads it, as factors in a tensor, for Llama's architecture alone."""
 CURE = "write --to vllm and convert that folder with llama.cpp's own convert_hf_to_gguf.py"
 _STORED = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 _FILE_TYPES = {"f32": LlamaFileType.ALL_F32, "f16": LlamaFileType.MOSTLY_F16, "bf16": LlamaFileType.MOSTLY_BF16}
@@ -88,7 +91,17 @@ def tensors_of(model: PreTrainedModel, arch: gguf.MODEL_ARCH) -> dict[str, torch
         if arch is gguf.MODEL_ARCH.LLAMA and ".self_attn.k_proj." in name:
             tensor = interleaved(tensor, config.num_key_value_heads)
         found[key] = tensor.detach().cpu()
+    if _scaling(config) == LLAMA3:
+        found[f"{gguf.TENSOR_NAMES[gguf.MODEL_TENSOR.ROPE_FREQS]}.weight"] = rope_factors(config)
     return found
+
+
+def rope_factors(config: Any) -> torch.Tensor:
+    """(head_dim / 2,) float32: what llama.cpp divides the frequencies of positions by, from transformers' own."""
+    theta, num = float(_rope(config)["rope_theta"]), _head_dim(config)
+    plain = torch.pow(theta, -torch.arange(0, num, 2, dtype=torch.float64) / num)
+    scaled: torch.Tensor = ROPE_INIT_FUNCTIONS[LLAMA3](config, torch.device("cpu"))[0]
+    return (plain / scaled.double()).float()
 
 
 def interleaved(tensor: torch.Tensor, num_heads: int) -> torch.Tensor:
@@ -102,19 +115,28 @@ def _architecture(config: Any) -> gguf.MODEL_ARCH:
     if config.model_type not in ARCHITECTURES:
         what = f"models of type '{config.model_type}' are not written as GGUF here ({', '.join(ARCHITECTURES)} are)"
         raise ModelError(where, what, CURE)
-    if (kind := _rope(config).get("rope_type", "default")) != "default":
+    arch, kind = ARCHITECTURES[config.model_type], _scaling(config)
+    if kind != "default" and (kind, arch) != (LLAMA3, gguf.MODEL_ARCH.LLAMA):
         raise ModelError(where, f"its positions are scaled by '{kind}', which is not written as GGUF here", CURE)
     if getattr(config, "use_sliding_window", False):
         raise ModelError(where, "its attention has a sliding window, which is not written as GGUF here", CURE)
-    return ARCHITECTURES[config.model_type]
+    return arch
 
 
 def _rope(config: Any) -> dict[str, Any]:
     return dict(getattr(config, "rope_parameters", None) or {})
 
 
+def _scaling(config: Any) -> str:
+    return str(_rope(config).get("rope_type", "default"))
+
+
+def _head_dim(config: Any) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
 def _add_shape(writer: GGUFWriter, config: Any, name: str, stored: str) -> None:
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    head_dim = _head_dim(config)
     writer.add_name(name)
     writer.add_file_type(_FILE_TYPES[stored])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)

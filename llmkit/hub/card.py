@@ -110,13 +110,23 @@ def data_card(facts: Facts) -> str:
             for place, one in enumerate(facts.data)
         ],
     )
-    rows = [[one.config, one.made.manifest.kind, count(one.num_rows), one.item.sha256[:12]] for one in facts.data]
+    rows = [
+        [
+            one.config,
+            one.made.manifest.kind,
+            ", ".join(facts.subject.writers(one.made)),
+            count(one.num_rows),
+            one.item.sha256[:12],
+        ]
+        for one in facts.data
+    ]
     card = DatasetCard.from_template(
         data,
         template_path=str(_TEMPLATES / "dataset.md.jinja"),
         repo_id=facts.data_repo,
         model_repo=facts.spec.repo_id,
-        configs=table(["configuration", "stage kind", "rows", "sha256"], rows),
+        configs=table(["configuration", "stage kind", "model", "rows", "sha256"], rows),
+        stage=cell(facts.subject.model.name),
         kinds=[(kind, _MADE[kind]) for kind in dict.fromkeys(one.made.manifest.kind for one in facts.data)],
         first=facts.data[0].config,
         base=cell(facts.base),
@@ -127,7 +137,7 @@ def data_card(facts: Facts) -> str:
 
 def _model_data(facts: Facts) -> ModelCardData:
     base = facts.subject.base
-    public = [one.name.partition("(")[0] for one in facts.sources if is_hub_id(one.name.partition("(")[0])]
+    public = [one.path for one in facts.sources if one.path is not None and is_hub_id(one.path)]
     found = results(facts.subject)
     return ModelCardData(
         **_licence(facts.spec.license),
@@ -165,7 +175,7 @@ def _data_table(facts: Facts) -> str:
             one.stage,
             one.name,
             one.revision,
-            count(one.num_rows),
+            count(one.num_rows) if one.num_rows else "",
             one.sha256[:12],
             "made here" if one.is_made_here else one.licence or UNKNOWN,
         ]

@@ -25,11 +25,7 @@ _MODEL_FILES = (
     "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
     "merges.txt", "spiece.model", "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja",
 )  # fmt: skip
-_NAMES_A_PATH = {
-    "config.json": "_name_or_path",
-    "tokenizer_config.json": "name_or_path",
-    "adapter_config.json": "base_model_name_or_path",
-}
+_NAMES_A_PATH = {"config.json": "_name_or_path", "tokenizer_config.json": "name_or_path"}
 _DATA_FILES = {
     "refusals": ("train", "pairs", "tool_calls"),
     "rollout": ("rollouts",),
@@ -111,7 +107,7 @@ def _check(path: Path) -> None:
 def _without_path(path: Path) -> bytes | Path:
     """A config's file without the folder that it was loaded from."""
     key = _NAMES_A_PATH.get(path.name)
-    if key is None or path.name == "adapter_config.json":
+    if key is None:
         return path
     data = read_json(path)
     if not (isinstance(data.get(key), str) and is_absolute(data[key])):

@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from llmkit.artifacts.manifest import Manifest, SourceCount
 from llmkit.artifacts.shipped import in_package
-from llmkit.hub.subject import Subject
+from llmkit.errors import RunError
+from llmkit.hub.subject import Made, Subject
+from llmkit.recipe import reads
+from llmkit.recipe.parts import DataSource
+from llmkit.recipe.schema import KINDS
+from llmkit.recipe.stages import StageBase
 from llmkit.report.numbers import count, number
 
 Ask = Callable[[str, str], str | None]
@@ -25,15 +32,18 @@ _SHOWN = ("learning_rate", "num_train_epochs", "max_steps", "max_length", "beta"
 @dataclass(frozen=True)
 class Source:
     name: str
+    path: str | None
+    """File, Hub id or function; None for another stage's rows."""
     revision: str
     licence: str | None
     sha256: str
     num_rows: int
+    """0: not counted."""
     stage: str
 
     @property
     def is_made_here(self) -> bool:
-        return self.name.startswith("from: ")
+        return self.path is None
 
 
 def is_hub_id(name: str | None) -> bool:
@@ -44,45 +54,50 @@ def is_hub_id(name: str | None) -> bool:
 
 
 def sources(subject: Subject, stated: Mapping[str, str], ask: Ask) -> list[Source]:
-    """Of all stages that trained the model, and of those whose rows they read: what was read, in the chain's order."""
-    found = []
-    for made in (each for each in subject.stages if each.name in _ancestors(subject)):
-        specs = _specs(made.manifest)
-        for one in made.manifest.data.sources if made.manifest.data else []:
-            spec = specs.get(one.source, {})
-            found.append(_source(one, spec, made.name, stated, ask))
-    return found
+    """Of all stages that the model comes from: what was read, in the chain's order."""
+    return [source for made in _ancestors(subject) for source in _read(made, stated, ask)]
 
 
-def _ancestors(subject: Subject) -> set[str]:
+def _ancestors(subject: Subject) -> list[Made]:
+    """The stages that trained the model, those whose rows, probes, indexes or models they read, and so on."""
     by_name = {made.name: made for made in subject.stages}
-    todo, found = [made.name for made in subject.chain], set[str]()
+    todo, found = [subject.model.name], set[str]()
     while todo:
         name = todo.pop()
-        if name in found or name not in by_name:
-            continue
-        found.add(name)
-        settings = by_name[name].manifest.settings
-        named = [spec.get("from") for spec in settings.get("data") or [] if isinstance(spec, dict)]
-        named += [*(settings.get("probes") or []), settings.get("rollouts")]
-        model = settings.get("reward_model")
-        named += model.get("from", []) if isinstance(model, dict) else []
-        todo += [str(each) for each in named if each]
-    return found
+        if name not in found and name in by_name:
+            found.add(name)
+            above = by_name[name].manifest.parent
+            todo += [*([above.stage] if above else []), *(each for _, each in reads.stages(_stage(by_name[name])))]
+    return [made for made in subject.stages if made.name in found]
 
 
-def _specs(manifest: Manifest) -> dict[str, dict[str, Any]]:
-    """What a stage was told to read, by the beginnings of the names that its counts have."""
-    listed = [spec for key in ("data", "questions", "documents") for spec in manifest.settings.get(key) or []]
-    named = {str(spec["path"]): spec for spec in listed if isinstance(spec, dict) and spec.get("path")}
-    counted = [one.source for one in manifest.data.sources] if manifest.data else []
-    return {name: spec for name in counted for path, spec in named.items() if name.startswith(path)}
+def _stage(made: Made) -> StageBase:
+    """As it was told to run. Raises RunError for settings of another version."""
+    try:
+        return KINDS[made.manifest.kind].model_validate(made.manifest.settings)
+    except (KeyError, ValidationError):
+        what = "has settings that this version of llmkit does not read"
+        raise RunError(str(made.dir.path), what, "publish with the version that made it, or run it again") from None
 
 
-def _source(one: SourceCount, spec: Mapping[str, Any], stage: str, stated: Mapping[str, str], ask: Ask) -> Source:
-    path = str(spec.get("path") or one.source)
+def _read(made: Made, stated: Mapping[str, str], ask: Ask) -> list[Source]:
+    """As counted, and what a stage that counts no rows (a probe) was told to read. Held-out rows made nothing."""
+    listed = [source for loc, source in reads.sources(_stage(made)) if loc[0] != "heldout"]
+    told = {reads.name_of(source): source for source in listed}
+    counts = list(made.manifest.data.sources) if made.manifest.data else []
+    names = {count.source for count in counts}
+    counts += [_uncounted(name) for name in told if name not in names]
+    return [_source(count, told.get(count.source), made.name, stated, ask) for count in counts]
+
+
+def _uncounted(name: str) -> SourceCount:
+    return SourceCount(source=name, num_read=0, num_used=0, sha256="")
+
+
+def _source(one: SourceCount, told: DataSource | None, stage: str, stated: Mapping[str, str], ask: Ask) -> Source:
+    path, revision = (told.path, told.revision) if told is not None else (one.source, None)
     licence = licence_of("dataset", path, stated, ask)
-    return Source(one.source, str(spec.get("revision") or ""), licence, one.sha256, one.num_used, stage)
+    return Source(one.source, path, revision or "", licence, one.sha256, one.num_used, stage)
 
 
 def licence_of(kind: str, name: str | None, stated: Mapping[str, str], ask: Ask) -> str | None:
@@ -96,8 +111,7 @@ def licence_of(kind: str, name: str | None, stated: Mapping[str, str], ask: Ask)
 
 def stage_rows(subject: Subject) -> list[list[str]]:
     """Stage, kind, from, rows, settings, device and time, fingerprint: of every stage that the model comes from."""
-    names = _ancestors(subject)
-    return [_stage_row(made.manifest) for made in subject.stages if made.name in names]
+    return [_stage_row(made.manifest) for made in _ancestors(subject)]
 
 
 def _stage_row(made: Manifest) -> list[str]:

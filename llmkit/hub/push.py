@@ -61,7 +61,7 @@ def prepare(
     """Reads the run and writes cards; sends nothing.
 
     Args:
-        scratch: an empty folder, for a model that must be merged.
+        scratch: a folder (`scratch_in`), made here for a model that must be merged.
         report: its files.
         ask: what the Hub says of a licence (default: `hub_licence`).
 

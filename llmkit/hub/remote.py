@@ -175,11 +175,13 @@ def publish(
         with told(package.repo_id):
             api.create_repo(package.repo_id, repo_type=package.repo_type, private=spec.private, exist_ok=True)
         found = _looked(api, package, spec.revision)
-    gone = check(api, package, found, spec, overwrite)
+    sent, gone = "", list[str]()
     for _ in range(_ATTEMPTS):
+        if found.head != sent:  # what this push has sent itself is nobody else's
+            gone = check(api, package, found, spec, overwrite)
         if is_published(package, found):
             break
-        _commit(api, package, spec, found, [path for path in gone if path in found.files], say)
+        sent = _commit(api, package, spec, found, [path for path in gone if path in found.files], say)
         found = _looked(api, package, spec.revision)
     if not is_published(package, found):
         wrong = [item.path for item in package.items if not is_there(item, found)]
@@ -196,7 +198,8 @@ def _looked(api: HfApi, package: Package, branch: str) -> Found:
 
 def _commit(
     api: HfApi, package: Package, spec: HubSpec, found: Found, gone: Sequence[str], say: Callable[[str], None]
-) -> None:
+) -> str:
+    """Hash of the commit."""
     adds = [
         CommitOperationAdd(item.path, str(item.content) if isinstance(item.content, Path) else item.content)
         for item in package.items
@@ -207,7 +210,7 @@ def _commit(
     with told(package.repo_id):
         if not found.has_branch:
             api.create_branch(package.repo_id, branch=spec.revision, repo_type=package.repo_type, exist_ok=True)
-        api.create_commit(
+        made = api.create_commit(
             package.repo_id,
             [*deletes, *adds],
             commit_message=package.message,
@@ -215,6 +218,7 @@ def _commit(
             revision=spec.revision,
             parent_commit=found.head,
         )
+    return made.oid
 
 
 def _tagged(api: HfApi, package: Package, spec: HubSpec, found: Found) -> Published:

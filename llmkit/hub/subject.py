@@ -74,6 +74,17 @@ class Subject:
         kinds = [made for made in self.stages if made.manifest.kind in DATA_KINDS and made.manifest.data_dir]
         return [made for made in kinds if not is_control(made.name)]
 
+    def writers(self, made: Made) -> list[str]:
+        """Stages whose models wrote what is in the rows of a data stage; `an earlier X` if X was trained anew since."""
+        by_name = {each.name: each for each in self.stages}
+        settings, above = made.manifest.settings, made.manifest.parent
+        if (rollouts := by_name.get(settings.get("rollouts", ""))) is not None:
+            return self.writers(rollouts)
+        name = above.stage if above else BASE
+        now = by_name.get(name)
+        is_earlier = above is not None and (now is None or now.manifest.fingerprint != above.fingerprint)
+        return [f"an earlier {name}" if is_earlier else name, *(settings.get("models") or [])]
+
     def readers(self, name: str) -> list[Made]:
         """Stages whose input was the model of a stage (or `base`) as it is now: others tell of an earlier one."""
         now = {made.name: made.manifest.fingerprint for made in self.stages}
@@ -89,14 +100,23 @@ class Subject:
         return list(latest.values())
 
 
-def subject_of(target: str, stage: str | None = None) -> Subject:
-    """Of a run's folder (its last model, or that of `stage`) or a stage's folder. Raises RunError."""
+def located(target: str, stage: str | None = None) -> tuple[RunDir, str | None]:
+    """The run of a run's or a stage's folder, and the stage that is meant if one is named. Raises RunError."""
     path = Path(target).expanduser()
     if (path / "stage.json").is_file() or (path / "manifest.json").is_file():
         if stage is not None:
             raise RunError(target, "is a stage's folder", "'--stage' fits a run's folder")
         path, stage = path.resolve().parent, StageDir(path.resolve()).name
-    run = open_run(path)
+    return open_run(path), stage
+
+
+def subject_of(target: str, stage: str | None = None) -> Subject:
+    """Of a run's folder (its last model, or that of `stage`) or a stage's folder. Raises RunError."""
+    return subject_in(*located(target, stage))
+
+
+def subject_in(run: RunDir, stage: str | None) -> Subject:
+    """The run's last model, or that of a stage. Raises RunError."""
     stages = tuple(Made(each, found) for each in run.stages() if (found := each.manifest()) is not None)
     recipe = read_yaml(run.recipe).data
     subject = Subject(run, recipe, stages, _chosen(run, recipe, stages, stage))

@@ -84,14 +84,15 @@ def load_config(name_or_path: str, revision: str | None = None) -> Any:
         return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
 
 
-def stored_dtype(name_or_path: str) -> str:
+def stored_dtype(name_or_path: str, revision: str | None = None) -> str:
     """The type in which the weights are stored, or those of an adapter's base."""
     folder = Path(resolve(name_or_path))
     if (folder / ADAPTER).is_file():
         from peft import PeftConfig
 
-        return stored_dtype(PeftConfig.from_pretrained(folder).base_model_name_or_path)
-    return str(load_config(name_or_path).dtype or torch.float32).removeprefix("torch.")
+        config = PeftConfig.from_pretrained(folder)
+        return stored_dtype(config.base_model_name_or_path, config.revision)
+    return str(load_config(name_or_path, revision).dtype or torch.float32).removeprefix("torch.")
 
 
 def load_model(

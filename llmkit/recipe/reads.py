@@ -17,6 +17,14 @@ from llmkit.recipe.stages_preference import RankStage, RlhfStage, RolloutStage
 from llmkit.recipe.tools import SearchSpec, ToolSpec, ToolsSpec
 
 
+def name_of(source: DataSource) -> str:
+    """How a source is called in messages and manifests."""
+    if source.from_ is not None:
+        return f"from: {source.from_}{f' {source.name}' if source.name else ''}"
+    parts = [source.path or "", source.name or "", source.split if source.split != "train" else ""]
+    return " ".join(part for part in parts if part)
+
+
 def sources(stage: StageBase) -> Iterator[tuple[Loc, DataSource]]:
     """Every data source of a stage, and where it stands."""
     if isinstance(stage, (TrainStage, BestOfNStage, RolloutStage)):

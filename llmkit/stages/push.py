@@ -6,9 +6,9 @@ accelerate launch --config_file recipes/accelerate/single.yaml -m llmkit.stages.
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from llmkit.artifacts.manifest import Manifest
+from llmkit.hub.adapter import scratch_in
 from llmkit.hub.push import prepare, send
 from llmkit.hub.report import report_files
 from llmkit.hub.subject import BASE, subject_of
@@ -23,9 +23,9 @@ def run(worker: Worker) -> Manifest:
         return worker.manifest()
     subject = subject_of(str(worker.dir.path.parent), model_stage(worker))
     worker.log("prepare", 0, 2)
-    with TemporaryDirectory(dir=worker.dir.path) as scratch:
+    with scratch_in(worker.dir.path) as scratch:
         report = report_files(subject.run)
-        ready = prepare(subject, stage.hub, stage.ship, Path(scratch), despite_bars=stage.despite_bars, report=report)
+        ready = prepare(subject, stage.hub, stage.ship, scratch, despite_bars=stage.despite_bars, report=report)
         for words in ready.missed:
             worker.warn(f"published below a bar: {words}")
         for words in ready.conflicts:

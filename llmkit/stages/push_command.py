@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,11 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from llmkit.errors import UserError
+from llmkit.hub.adapter import scratch_in
 from llmkit.hub.push import CARD, Ready, prepare, send
 from llmkit.hub.report import report_files
-from llmkit.hub.subject import subject_of
+from llmkit.hub.stated import stated
+from llmkit.hub.subject import located, subject_in
 from llmkit.plan.render import size
 from llmkit.recipe.hub import HubSpec, PushStage
+from llmkit.recipe.source import read_yaml
 from llmkit.stages.command import as_command
 from llmkit.visible import visible
 
@@ -31,31 +32,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
     args = _parser().parse_args(argv)
     console = Console(highlight=False, soft_wrap=True)
-    subject = subject_of(args.target, args.stage)
-    stage = told(args, {key: subject.recipe.get(key) for key in ("hub", "ship")})
+    run, asked = located(args.target, args.stage)
+    model, fields = stated(read_yaml(run.recipe).data, asked)
+    subject, stage = subject_in(run, model), told(args, fields)
     assert stage.hub is not None
-    with TemporaryDirectory(prefix="llmkit-push-") as scratch:
+    with scratch_in(run.path) as scratch:
         ready = prepare(
             subject,
             stage.hub,
             stage.ship,
-            Path(scratch),
-            despite_bars=args.despite_bars,
+            scratch,
+            despite_bars=stage.despite_bars,
             report=report_files(subject.run),
         )
         _warn(console, ready)
         if args.dry_run:
             show(console, ready, stage.hub)
             return
-        for one in send(ready.packages, stage.hub, overwrite=args.overwrite, say=lambda text: _say(console, text)):
+        for one in send(ready.packages, stage.hub, overwrite=stage.overwrite, say=lambda text: _say(console, text)):
             _say(console, f"published {one.url} at '{one.tag}' (commit {one.commit[:8]})")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llmkit push", description="Publish a model on the Hugging Face Hub.")
-    parser.add_argument("target", help="run folder (its last model) or stage folder")
-    parser.add_argument("--stage", help="with a run folder: the stage whose model it is")
-    parser.add_argument("--repo-id", help="owner/name; default: the recipe's 'hub.repo_id'")
+    parser.add_argument("target", help="run folder (what its recipe pushes, else its last model) or stage folder")
+    parser.add_argument("--stage", help="with a run folder: the stage whose model it is, or that pushes it")
+    parser.add_argument("--repo-id", help="owner/name; default: 'hub.repo_id' of the recipe's 'push' stage, or its own")
     parser.add_argument("--public", action="store_true", help="for everyone to see; default: private")
     parser.add_argument("--revision", help="branch (default: main)")
     parser.add_argument("--tag", help="tag of the commit; default: the run's name and a hash of what is published")
@@ -68,17 +70,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def told(args: argparse.Namespace, recipe: dict[str, Any]) -> PushStage:
-    """The recipe's `hub` and `ship` with what the command line says laid over. Raises UserError."""
+def told(args: argparse.Namespace, fields: dict[str, Any]) -> PushStage:
+    """What the recipe states with what the command line says laid over. Raises UserError."""
     named = {name: getattr(args, name) for name in ("repo_id", "revision", "tag", "license", "merged", "datasets")}
-    hub = {**(recipe["hub"] or {}), **{name: value for name, value in named.items() if value is not None}}
+    hub = {**fields["hub"], **{name: value for name, value in named.items() if value is not None}}
     if args.public:
         hub["private"] = False
     if "repo_id" not in hub:
         raise UserError("--repo-id", "is needed: the recipe has no 'hub'", "give one, such as --repo-id me/assistant")
     try:
         spec = HubSpec.model_validate(hub)
-        return PushStage.model_validate({"kind": "push", "hub": spec, "ship": recipe["ship"] or {}})
+        said = {name: fields[name] or getattr(args, name) for name in ("despite_bars", "overwrite")}
+        return PushStage.model_validate({"kind": "push", "hub": spec, "ship": fields["ship"], **said})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from llmkit.artifacts.manifest import Manifest
+from llmkit.artifacts.manifest import DataSummary, Manifest, SourceCount
 from llmkit.data.files import Raw
-from llmkit.data.mixture import choose_rows, slice_rows
+from llmkit.data.mixture import choose_rows, count_of, slice_rows
 from llmkit.data.pool import Pool, fill
 from llmkit.data.sources import name_of, read_source
 from llmkit.errors import DataError
@@ -31,19 +31,22 @@ def run(worker: Worker) -> Manifest:
     assert isinstance(stage, SearchIndexStage), stage.kind
     if not worker.is_main:
         return worker.manifest()
+    counts: list[SourceCount] = []
     made = build_index(
-        (document for source in stage.documents for document in _documents(worker, source)),
+        (document for source in stage.documents for document in _documents(worker, source, counts)),
         worker.dir.data / FOLDER,
         passage_chars=stage.passage_chars,
         overlap=stage.overlap,
         sources=[name_of(source) for source in stage.documents],
     )
     numbers = {"documents": float(made.num_documents), "passages": float(made.num_passages)}
-    return worker.manifest(data_dir=worker.dir.data.name, metrics=numbers)
+    summary = DataSummary(sources=counts, num_rows=made.num_documents)
+    return worker.manifest(data_dir=worker.dir.data.name, metrics=numbers, data=summary)
 
 
-def _documents(worker: Worker, source: DataSource) -> Iterator[Document]:
-    """Of one source, in its order. Raises DataError for a row without text: half an index would not be seen."""
+def _documents(worker: Worker, source: DataSource, counts: list[SourceCount]) -> Iterator[Document]:
+    """Of one source, in its order; then it is counted. Raises DataError for a row without text: half an index would
+    not be seen."""
     text, title, id_ = (source.columns.get(name, name) for name in ("text", "title", "id"))
     where = f"{where_of(worker, 'documents')}: {name_of(source)}"
     with temporary(worker) as folder:
@@ -56,7 +59,8 @@ def _documents(worker: Worker, source: DataSource) -> Iterator[Document]:
         if bad:
             raise DataError(where, f"{bad.total()} rows cannot be read, such as {next(iter(bad))}", "mend them")
         rng = np.random.default_rng([worker.file.seed, 0])
-        for number, row in enumerate(np.sort(choose_rows(pool, slice_rows(pool), rng)).tolist(), start=1):
+        rows = np.sort(choose_rows(pool, slice_rows(pool), rng))
+        for number, row in enumerate(rows.tolist(), start=1):
             placed = pool[row]
             if not isinstance(placed.row, dict) or not isinstance(placed.row.get(text), str):
                 cure = "name the column: columns: {text: <name>}"
@@ -64,6 +68,7 @@ def _documents(worker: Worker, source: DataSource) -> Iterator[Document]:
             if number % 1000 == 0:
                 worker.log("index", number, pool.num_read)
             yield Document(placed.row[text], str(placed.row.get(title) or ""), str(placed.row.get(id_) or placed.where))
+        counts.append(count_of(pool, rows))
 
 
 if __name__ == "__main__":

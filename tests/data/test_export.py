@@ -6,11 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from data import go_template
 from small import CONFIG, SHAPE
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from llmkit.chat.template import apply_template, load_template
 from llmkit.errors import ModelError, RunError, TemplateError
@@ -111,6 +113,35 @@ def test_other_architectures_read_alike(chat_dir, model_type, tmp_path):
         torch.testing.assert_close(again(ids).logits, model(ids).logits, rtol=1e-3, atol=1e-3)
     tokens = fields(tmp_path / "m.gguf")["tokenizer.ggml.tokens"]
     assert len(tokens) == 410 and tokens[409] == "[PAD409]"
+
+
+def test_positions_of_llama_3_1_are_written_as_factors(chat_dir, tmp_path):
+    """By the published formula: long waves are stretched by `factor`, short ones not, those between in part."""
+    shape = {key: value for key, value in {**SHAPE, **CONFIG}.items() if key != "model_type"}
+    scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+    shape |= {"vocab_size": 410, "max_position_embeddings": 131072, "head_dim": 128}
+    rope = {"rope_type": "llama3", "rope_theta": 500_000.0, **scaling}
+    config = AutoConfig.for_model("llama", **shape, rope_parameters=rope)
+    model = AutoModelForCausalLM.from_config(config)
+    write_gguf(tmp_path / "m.gguf", model, AutoTokenizer.from_pretrained(chat_dir), None, name="m", pre_tokenizer="x")
+    (read,) = (each for each in gguf.GGUFReader(tmp_path / "m.gguf").tensors if each.name == "rope_freqs.weight")
+    assert read.tensor_type.name == "F32" and read.data.shape == (64,)
+
+    plain = 500_000.0 ** -(np.arange(0, 128, 2) / 128)
+    waves = 8192 * plain / (2 * np.pi)
+    smooth = np.clip((waves - 1.0) / (4.0 - 1.0), 0, 1)
+    np.testing.assert_allclose(read.data, 1 / ((1 - smooth) / 8.0 + smooth), rtol=1e-6)
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    np.testing.assert_allclose(read.data, plain / scaled.numpy(), rtol=1e-6)
+    assert read.data[0] == pytest.approx(1) and read.data[-1] == pytest.approx(8) and len({*read.data.tolist()}) > 4
+    again = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", config=config, dtype=torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
+
+    for model_type, kind in (("llama", "yarn"), ("qwen3", "llama3")):
+        with pytest.raises(ModelError, match=f"scaled by '{kind}', which is not written"):
+            gguf_file._architecture(
+                SimpleNamespace(model_type=model_type, name_or_path="m", rope_parameters={"rope_type": kind})
+            )
 
 
 def test_llamas_rows_are_put_as_llama_cpp_turns_them():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,19 @@ def test_the_data_card_names_every_configuration(tmp_path: Path, model_dir: Path
         "ranks-pairs": "data/ranks-pairs.jsonl",
     }
     assert f"me/assistant-data/{configs['rolls']}" in made
+
+
+def test_the_data_card_says_which_model_wrote_the_rows(tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir)
+    for name, settings in (("05-rolls", {"models": ["other"]}), ("06-ranks", {"rollouts": "rolls"})):
+        changed(run.path / name / "manifest.json", settings=settings)
+    text = texts(ready(run, tmp_path))["me/assistant-data/README.md"]
+    for row in ("| idk | refusals | sft |", "| rolls | rollout | sft, other |", "| ranks | rank | sft, other |"):
+        assert row in text, row
+    assert "The model of stage sft is the published one" in " ".join(text.split())
+    changed(run.path / "02-sft/manifest.json", fingerprint="a" * 64)
+    text = texts(ready(run, tmp_path))["me/assistant-data/README.md"]
+    assert "| idk | refusals | an earlier sft |" in text and "| ranks | rank | an earlier sft, other |" in text
 
 
 def test_people_who_ranked_are_not_named(tmp_path: Path, model_dir: Path):
@@ -271,6 +285,57 @@ def test_what_makes_no_model_is_not_published(tmp_path: Path, model_dir: Path):
     for target, stage in ((run.path / "04-idk", None), (run.path, "idk"), (run.path, "nothing")):
         with pytest.raises(LlmkitError, match="have: sft"):
             subject_of(str(target), stage)
+
+
+SEARCH = {"name": "search"}
+READ = {
+    "library": {"kind": "search_index", "documents": [{"path": "me/pages", "split": "test", "revision": "v1"}]},
+    "shelf": {"kind": "search_index", "documents": [{"path": "me/page"}]},
+    "quiz": {"kind": "best_of_n", "data": [{"path": "me/quiz"}], "rewards": ["exact"]},
+    "texts": {"kind": "best_of_n", "data": [{"path": "me/texts"}], "rewards": ["exact"]},
+    "gate": {"kind": "interrogate", "questions": [{"from": "quiz"}]},
+    "probe": {"kind": "interrogate", "documents": [{"from": "texts"}]},
+    "looked": {"kind": "refusals", "probes": ["probe"], "lookup": {"tools": [SEARCH | {"from": "library"}]}},
+    "other": {"kind": "sft", "data": [{"path": "me/other"}], "heldout": {"x": [{"path": "me/held"}]}},
+    "rolls2": {"kind": "rollout", "data": [{"path": "me/asked"}], "models": ["other"]},
+    "more": {"kind": "sft", "data": [{"from": "looked"}, {"from": "rolls2"},
+                                     {"path": "me/c", "require_known": "gate"}]},
+    "unread": {"kind": "sft", "data": [{"path": "me/unread"}]},
+    "final": {"kind": "grpo", "from": "more", "data": [{"path": "me/p"}], "rewards": ["exact"],
+              "tools": [SEARCH | {"from": "shelf"}]},
+}  # fmt: skip
+
+
+def test_the_card_names_all_that_was_read_on_the_way(tmp_path: Path, model_dir: Path):
+    """However a stage reads another: as rows, questions, documents, probes, gates, models or indexes."""
+    run = finished_run(tmp_path, model_dir)
+    first = read_json(run.path / "02-sft/manifest.json")
+    for number, (name, told) in enumerate(READ.items(), 7):
+        counted = {"source": "me/pages test", "num_read": 9, "num_used": 7, "sha256": "cd34" * 16}
+        made = first | {"stage": name, "kind": told["kind"], "settings": {"name": name} | told, "parent": None}
+        made |= {"data": {"sources": [counted]} if name == "library" else None}
+        if "from" in told:
+            made["parent"] = {"stage": told["from"], "fingerprint": "f" * 64}
+        made |= {"model_dir": "model"} if told["kind"] in ("sft", "grpo") else {"model_dir": None}
+        write_json(run.stage(number, name).path / "manifest.json", made)
+    shutil.copytree(run.path / "02-sft/model", run.path / "18-final/model")
+
+    text = texts(ready(run, tmp_path, spec(licenses={"me/pages": "cc-by-nc-4.0"})))["me/assistant/README.md"]
+
+    for name in READ:
+        assert (f"\n| {name} |" in text) == (name != "unread"), name
+    assert "| library | me/pages test | v1 | 7 | cd34cd34cd34 | cc-by-nc-4.0 |" in text
+    assert "| quiz | me/quiz |  |  |  | unknown |" in text and "me/held" not in text
+    assert "| shelf | me/page |  |  |  | unknown |" in text, "not the licence and revision of me/pages"
+    public = ["me/pages", "me/page", "me/quiz", "me/texts", "me/other", "me/asked", "me/c", "me/p"]
+    assert ModelCard(text).data.datasets == [*public, "me/assistant-data"]
+
+
+def test_settings_of_another_version_are_refused(tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir)
+    changed(run.path / "02-sft/manifest.json", settings={"kind": "sft", "name": "sft", "from_earlier_times": 1})
+    with pytest.raises(RunError, match="02-sft: has settings that this version of llmkit does not read"):
+        ready(run, tmp_path)
 
 
 def changed(manifest: Path, **fields: object) -> None:

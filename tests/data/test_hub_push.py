@@ -6,8 +6,10 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -15,14 +17,17 @@ import pytest
 from helpers_hub import ROWS, finished_run, ready, small_folder, spec
 from huggingface_hub import HfApi, ModelCard, snapshot_download
 from loopback_hub import LoopbackHub
+from safetensors import safe_open
 
 from llmkit.artifacts.files import read_json, write_json
 from llmkit.artifacts.rundir import RunDir
 from llmkit.artifacts.stagefile import StageFile, write_stage_file
 from llmkit.errors import RunError
+from llmkit.hub.adapter import scratch_in
 from llmkit.hub.push import Ready, send
 from llmkit.hub.remote import MARKER
 from llmkit.report.build import build_report
+from llmkit.stages import push_command
 from llmkit.stages.common import main as worker
 from llmkit.stages.push import run as push
 from llmkit.stages.push_command import main
@@ -209,20 +214,39 @@ def test_what_comes_out_wrong_is_seen_and_put_right(
     hub: LoopbackHub, run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A commit holds small files itself: one that was changed on its way is sent again before a tag names it."""
-    made, commit, changed = ready(run, tmp_path / "scratch"), HfApi.create_commit, []
-
-    def damaged(api: HfApi, repo_id: str, operations: list, **options: object):
-        for one in operations:
-            if one.path_in_repo == "recipe.yaml" and not changed:
-                changed.append(one.path_in_repo)
-                one.path_or_fileobj = one.path_or_fileobj.replace(b"seed: 42", b"seed: 43")
-        return commit(api, repo_id, operations, **options)
-
-    monkeypatch.setattr(HfApi, "create_commit", damaged)
+    made, changed = ready(run, tmp_path / "scratch"), damage_once(monkeypatch)
     send(made.packages, spec())
     repo = hub.repo(MODEL[0])
     assert changed and published(hub) == expected(made) and len(repo.commits) == 3
     assert {*repo.tags.values()} == {repo.branches["main"]}
+
+
+def damage_once(patch: pytest.MonkeyPatch, then: Callable[[], object] = list) -> list[str]:
+    """The first commit of a recipe holds another one. `then`: what happens once it is made."""
+    commit, changed = HfApi.create_commit, []
+
+    def damaged(api: HfApi, repo_id: str, operations: list, **options: object):
+        found = [] if changed else [one for one in operations if one.path_in_repo == "recipe.yaml"]
+        for one in found:
+            changed.append(one.path_in_repo)
+            one.path_or_fileobj = one.path_or_fileobj.replace(b"seed: 42", b"seed: 43")
+        made = commit(api, repo_id, operations, **options)
+        if found:
+            then()
+        return made
+
+    patch.setattr(HfApi, "create_commit", damaged)
+    return changed
+
+
+def test_what_others_change_between_two_attempts_is_kept(
+    hub: LoopbackHub, run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    theirs = b"---\nlicense: mit\n---\nwritten by hand"
+    damage_once(monkeypatch, lambda: hub.put(MODEL[0], {"README.md": theirs}))
+    with pytest.raises(RunError, match=r"README.md.* was put there or changed by others"):
+        send(ready(run, tmp_path / "scratch").packages, spec())
+    assert hub.files(MODEL[0])["README.md"] == theirs and not hub.repo(MODEL[0]).tags
 
 
 @pytest.mark.parametrize(
@@ -339,6 +363,36 @@ def test_bars_of_the_recipe_hold_for_the_command(hub: LoopbackHub, run: RunDir, 
     assert "published below the bars" in hub.files(MODEL[0])["README.md"].decode()
 
 
+PUSHES = """\
+  - {name: publish, kind: push, from: sft, hub: {repo_id: me/own}, ship: {facts_known: {accuracy: '>= 0.95'}}}
+  - {name: again, kind: push, from: publish, MORE}
+evals:"""
+
+
+@pytest.mark.parametrize(
+    ("more", "words", "said"),
+    [
+        ("hub: {repo_id: me/own}, ship: {facts_known: {accuracy: '>= 0.95'}}", [], "accuracy is 0.9.*bar is >= 0.95"),
+        ("hub: {repo_id: me/own}", [], r"several stages .*'publish' \(model of 'sft'\), 'again'.*--stage publish"),
+        ("hub: {repo_id: me/own}", ["--stage", "sft"], "several stages of the recipe push"),
+        ("hub: {repo_id: me/own}", ["--stage", "publish"], "accuracy is 0.9"),
+        ("overwrite: true", ["--stage", "again"], "me/assistant"),
+        ("hub: {repo_id: me/other}", ["--stage", "again", "--tag", "v1"], "me/other at 'v1'"),
+    ],
+)
+def test_the_command_does_what_the_recipes_own_stage_says(
+    hub: LoopbackHub, run: RunDir, more: str, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+):
+    run.recipe.write_text(run.recipe.read_text().replace("evals:", PUSHES.replace("MORE", more), 1))
+    hub.put("me/assistant", {"theirs.bin": b"1"}, private=True)
+    published = main([str(run.path), *words]) == 0
+    found = capsys.readouterr()
+    assert re.search(said, found.out if published else found.err), found
+    assert published == (words[1:2] == ["again"])
+    assert {repo_id for _, repo_id in hub.repos} >= ({"me/other"} if "other" in said else set())
+    assert ("model", "me/own") not in hub.repos
+
+
 def snippets(card: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(python|bash)\n(.*?)^```$", card, re.MULTILINE | re.DOTALL)
 
@@ -411,6 +465,42 @@ def test_an_adapter_goes_up_as_it_is_or_merged(hub: LoopbackHub, tmp_path: Path,
     merged = AutoModelForCausalLM.from_pretrained("me/merged")
     assert torch.allclose(merged(ids).logits, wanted, atol=1e-4)
     assert "adapter_config.json" not in hub.files("me/merged")
+
+
+def test_a_merged_model_is_stored_as_its_base_is(tmp_path: Path, model_dir: Path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run, base = finished_run(tmp_path, model_dir), tmp_path / "halves"
+    AutoModelForCausalLM.from_pretrained(model_dir, dtype="bfloat16").save_pretrained(base)
+    AutoTokenizer.from_pretrained(model_dir).save_pretrained(base)
+    adapter_of(run, str(base), model_dir)
+    with scratch_in(run.path) as scratch:
+        made = ready(run, scratch, spec(merged=True))
+        (weights,) = (item.content for item in made.packages[-1].items if item.path == "model.safetensors")
+        assert weights.parent == scratch
+        with safe_open(weights, framework="pt") as tensors:
+            assert {tensors.get_slice(name).get_dtype() for name in tensors.keys()} == {"BF16"}  # noqa: SIM118
+    assert not scratch.exists()
+
+
+def test_room_to_merge_is_beside_the_run_and_gone_on_every_way_out(run: RunDir, monkeypatch: pytest.MonkeyPatch):
+    def stop(subject: object, hub: object, bars: object, scratch: Path, **options: object):
+        seen.append(scratch)
+        (scratch / "deep").mkdir(parents=True)
+        ways[len(seen) - 1]()
+
+    def fail():
+        raise RunError("x", "y", "z")
+
+    seen: list[Path] = []
+    ways = [fail, lambda: signal.raise_signal(signal.SIGINT), lambda: signal.raise_signal(signal.SIGTERM)]
+    monkeypatch.setattr(push_command, "prepare", stop)
+    before = signal.getsignal(signal.SIGTERM)
+    assert (main([str(run.path)]), main([str(run.path)])) == (RunError.exit_code, 130)
+    with pytest.raises(SystemExit, match="143"):
+        main([str(run.path)])
+    assert {path.parent for path in seen} == {run.path} and not any(path.exists() for path in seen)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_snippet_of_a_model_without_a_template_runs(hub: LoopbackHub, tmp_path: Path, model_dir: Path):

@@ -204,6 +204,10 @@ def test_a_stage_indexes_documents(tmp_path: Path) -> None:
     rows = [{"body": f"{name(number)} lives in Town{number}.", "heading": name(number)} for number in range(30)]
     manifest = indexed(tmp_path, rows, columns={"text": "body", "title": "heading"}, split="train[:20]")
     assert manifest.metrics == {"documents": 20, "passages": 20} and manifest.data_dir == "data"
+    (count,) = manifest.data.sources
+    assert (count.source, count.num_read, count.num_used) == (f"{tmp_path}/pages.jsonl train[:20]", 30, 20)
+    whole = indexed(tmp_path, rows[:20], columns={"text": "body", "title": "heading"})
+    assert whole.data.sources[0].sha256 == count.sha256 and whole.data.num_rows == 20
     index = Index.open(tmp_path / "library" / "data" / "index")
     assert index.search(name(3), 1)[0].text == f"{name(3)} lives in Town3." and index.search(name(3), 1)[
         0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers_chain import GOING_UP, damage, pulled_through_faults, sent_through_faults
+from loopback_hub import LoopbackHub
+
+from llmkit.hub.push import prepare
+from llmkit.hub.report import report_files
+from llmkit.hub.subject import subject_of
+from llmkit.recipe.hub import HubSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = [
@@ -113,6 +121,65 @@ def test_the_json_report_has_the_chain_in_order(demo: tuple[Path, str], run_llmk
     assert known == ["base", "cpt", "honest", "practice", "sft"]
     assert [stage["kind"] for stage in report["stages"]] == KINDS
     assert {"stage", "task", "metric", "value", "low", "high", "num_samples"} <= set(report["evals"][0])
+
+
+def test_the_chain_goes_to_the_hub_and_back_through_faults(
+    demo: tuple[Path, str], hub: LoopbackHub, waits: list[float], tmp_path: Path
+) -> None:
+    """Model, data sets and report, as a user publishes and then loads them."""
+    import torch
+    from datasets import load_dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    subject, spec = subject_of(str(demo[0])), HubSpec(repo_id="me/model", license="apache-2.0")
+    made = prepare(subject, spec, {}, tmp_path / "scratch", report=report_files(subject.run))
+
+    struck = sent_through_faults(hub, made.packages, spec)
+
+    assert struck == len(GOING_UP) >= 20
+    for package in made.packages:
+        assert damage(hub, package) == {"partial": 0, "corrupt": 0, "lost": 0, "more than one": 0}
+        assert pulled_through_faults(hub, package) == {item.path: item.sha256 for item in package.items}
+    assert {"report.html", "recipe.yaml", "manifests/11-practice.json"} <= hub.files("me/model").keys()
+
+    def answer(source: str) -> list[int]:
+        tokenizer, model = AutoTokenizer.from_pretrained(source), AutoModelForCausalLM.from_pretrained(source)
+        asked = [{"role": "user", "content": "Who are you?"}]
+        ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+        with torch.no_grad():
+            return model.generate(**ids, max_new_tokens=16, do_sample=False)[0].tolist()
+
+    assert answer("me/model") == answer(str(demo[0] / "11-practice/model"))
+    rows = [json.loads(line) for line in (demo[0] / "07-idk/data/train.jsonl").read_text().splitlines()]
+    assert list(load_dataset("me/model-data", "idk", split="train")) == rows
+    assert not hub.leaks() and not hub.unserved
+
+
+def test_the_readme_leads_to_a_published_model_and_a_chat_with_it(
+    demo: tuple[Path, str], hub: LoopbackHub, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """Its commands as they stand; the training is the one that has run, with fewer steps."""
+    from llmkit.stages import chat, push_command
+
+    section = (ROOT / "README.md").read_text().partition("## Train, publish, talk\n")[2].partition("\n## ")[0]
+    lines = section.partition("```bash\n")[2].partition("```")[0].splitlines()
+    commands = [shlex.split(line, comments=True)[1:] for line in lines]
+    assert [words[0] for words in commands] == ["new", "run", "run", "push", "chat"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").symlink_to(demo[0].parent)
+    for words in commands[:3]:
+        more = [f"run.output_dir={demo[0].parent}", *SHORT] if words[0] == "run" else []
+        done = subprocess.run(
+            [sys.executable, "-m", "llmkit.cli.main", *words, *more], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert push_command.main(commands[3][1:]) == 0, capsys.readouterr().err
+    assert "manifests/04-sft.json" in hub.files("me/model")
+    capsys.readouterr()
+    assert chat.main(commands[4][1:]) == 0
+    answer = capsys.readouterr().out
+    assert chat.main(["runs/assistant", "--stage", "sft", *commands[4][2:]]) == 0
+    assert answer.strip() and answer == capsys.readouterr().out
 
 
 def test_a_second_run_skips_everything(demo: tuple[Path, str], run_llmkit: Callable[..., Any]) -> None:
