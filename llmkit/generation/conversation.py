@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from llmkit.chat.calls import opens_thought
 from llmkit.chat.pieces import Pieces, Reader
@@ -35,12 +35,16 @@ class Settings:
 
     @classmethod
     def of_model(cls, model: PreTrainedModel) -> Settings:
-        """What the model's generation config recommends; greedy where it says nothing of sampling.
+        """As `of_config`, of the model's own."""
+        return cls.of_config(model.generation_config)
+
+    @classmethod
+    def of_config(cls, config: GenerationConfig | None) -> Settings:
+        """What a generation config recommends; greedy where it says nothing of sampling.
 
         Raises:
             UserError: it recommends what cannot be.
         """
-        config = model.generation_config
         if config is None or not config.do_sample:
             return cls()
         found = {name: getattr(config, name) for name in ("temperature", "top_k", "top_p", "min_p")}

@@ -1,9 +1,9 @@
 """One model for many requests that come when they like.
 
-Those that wait when a step begins are decoded together, in batches of prompts of which none is twice as long as another,
-since the short ones are padded; batches take turns, one token each, so that a late request does not wait for an early
-one, and each keeps its own cache. Every token is told to whoever asked; who has left leaves his batch before the next
-one.
+Those that wait when a step begins are decoded together, in batches of prompts of which none is twice as long as
+another, since the short ones are padded; batches take turns, one token each, so that a late request does not wait for
+an early one, and each keeps its own cache. Every token is told to whoever asked; who has left leaves his batch before
+the next one.
 """
 
 from __future__ import annotations

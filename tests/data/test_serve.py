@@ -203,7 +203,11 @@ def test_plain_completions(server: Served, says: Any) -> None:
             400,
             r"holds 1024 tokens, and your prompt has \d+",
         ),
-        ({"messages": [*HELLO, CALLS_HALF]}, 400, r"The arguments of 'messages\[1\].tool_calls\[0\]' are no JSON object"),
+        (
+            {"messages": [*HELLO, CALLS_HALF]},
+            400,
+            r"arguments of 'messages\[1\].tool_calls\[0\]' are no JSON object",
+        ),
         ({"n": 2}, 400, "'n' is not supported here, other than as 1"),
         ({"logprobs": True}, 400, "'logprobs' is not supported"),
         ({"tool_choice": "required"}, 400, "'tool_choice' is not supported"),
@@ -406,6 +410,6 @@ def test_a_request_that_cannot_be_made_is_not_counted(server: Served, monkeypatc
 
 
 def test_names(folder: Path) -> None:
-    assert name_of(str(folder), None) == folder.name  # type: ignore[arg-type]
-    assert name_of("Qwen/Qwen3-0.6B", None) == "Qwen3-0.6B"  # type: ignore[arg-type]
-    assert name_of("llmkit.tiny:base", None) == "base"  # type: ignore[arg-type]
+    assert name_of(str(folder)) == folder.name
+    assert name_of("Qwen/Qwen3-0.6B") == "Qwen3-0.6B"
+    assert name_of("llmkit.tiny:base") == "base"
