@@ -176,14 +176,14 @@ def _evaluations(recipe: Recipe) -> Iterator[Found]:
             if named[spec.name] > 1:
                 what = f"two evaluations are called '{spec.name}'"
                 yield (*loc, place), what, "give each its own 'name'"
+            for (_, _, *where), source in reads.eval_sources([spec]):
+                if source.from_ is not None and source.from_ not in earlier:
+                    at = (*loc, place, *where, "from")
+                    yield at, f"no stage is called '{source.from_}'", f"have: {', '.join(earlier)}"
             if not isinstance(spec, (HonestySpec, PreferenceSpec)):
                 continue
             if spec.baseline is not None and spec.baseline not in made:
                 yield (*loc, place, "baseline"), f"'{spec.baseline}' makes no model", f"have: {', '.join(sorted(made))}"
-            for index, source in enumerate(spec.questions if isinstance(spec, HonestySpec) else []):
-                if source.from_ is not None and source.from_ not in earlier:
-                    where = (*loc, place, "questions", index, "from")
-                    yield where, f"no stage is called '{source.from_}'", f"have: {', '.join(earlier)}"
 
 
 def _tools(recipe: Recipe) -> Iterator[Found]:
