@@ -20,6 +20,7 @@ from accelerate.utils import gather_object
 from llmkit.chat.ask import Engine
 from llmkit.errors import DataError
 from llmkit.evaluate.results import Document, Metric, TaskResult
+from llmkit.intervals import paired_interval
 from llmkit.knowledge.judge import Item, open_judge
 from llmkit.knowledge.records import Question
 from llmkit.recipe.knowledge import HonestySpec
@@ -29,6 +30,7 @@ from llmkit.stages.asking import greedy
 from llmkit.stages.common import Worker
 from llmkit.stages.frozen import frozen_questions
 
+GAP = "reversal_gap"
 SLICE = 256
 """Pairs that are asked at a time."""
 
@@ -109,7 +111,7 @@ def _prompt(question: str, *, chat: bool) -> str | list[dict[str, str]]:
 
 def _document(place: int, pair: Pair, said: Sequence[str], right: Sequence[bool]) -> Document:
     forward, backward = map(float, right)
-    numbers = {"backward_accuracy": backward, "forward_accuracy": forward, "reversal_gap": forward - backward}
+    numbers = {"backward_accuracy": backward, "forward_accuracy": forward, GAP: forward - backward}
     if forward:
         numbers["backward_of_known"] = backward
     if pair.forward.group:
@@ -130,7 +132,17 @@ def metrics_of(documents: Sequence[Document], groups: Sequence[str]) -> list[Met
     ordered = sorted(found, key=lambda name: ", " in name)
     only_one = len(set(groups)) < 2
     return [
-        Metric(name, sum(found[name]) / len(found[name]), len(found[name]), found[name])
+        Metric(
+            name, sum(found[name]) / len(found[name]), len(found[name]), found[name], interval=_interval(name, found)
+        )
         for name in ordered
         if not (only_one and ", " in name)
     ]
+
+
+def _interval(name: str, found: dict[str, list[float]]) -> tuple[float, float] | None:
+    """Of a gap Newcombe's, of paired shares: that of a mean would not reach below 0 where no pair does."""
+    if not name.startswith(GAP):
+        return None
+    before, after = (found[name.replace(GAP, f"{way}_accuracy")] for way in ("backward", "forward"))
+    return paired_interval(before, after, seed=0)

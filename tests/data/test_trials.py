@@ -18,8 +18,9 @@ from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.ask import Ask
 from llmkit.errors import DataError
 from llmkit.evaluate.results import TaskResult
+from llmkit.evaluate.rows import interval_of
 from llmkit.evaluate.wrappings import WRAP
-from llmkit.intervals import mean_interval, wilson
+from llmkit.intervals import mean_interval, newcombe_paired, wilson
 from llmkit.knowledge.declining import declines
 from llmkit.recipe.parts import ModelSpec, RunSpec
 from llmkit.recipe.schema import EvaluateStage
@@ -102,7 +103,10 @@ def test_the_gap_between_both_ways(tmp_path: Path, tokenizer: Any) -> None:
     assert numbers["reversal_gap, one way"] == 1 and numbers["reversal_gap, both"] == 0
     metrics = {metric.name: metric for metric in result.metrics}
     assert metrics["reversal_gap"].values == [1, 1, 0, 0] and metrics["backward_of_known"].num_samples == 3
-    assert mean_interval(metrics["reversal_gap"].values, 0) is not None
+    assert interval_of(result, metrics["reversal_gap"], 0) == newcombe_paired([0, 0, 1, 0], [1, 1, 1, 0])
+    numbers, nothing, _ = reversed_by(tmp_path, both_ways(tmp_path, PAIRS), tokenizer, lambda _: "No.")
+    low, high = interval_of(nothing, next(one for one in nothing.metrics if one.name == "reversal_gap"), 0) or (0, 0)
+    assert numbers["reversal_gap"] == 0 and low < 0 < high
     first = result.documents[0]
     assert first.prompt == "Who is Ann's son?\nWhose son is Bo?" and first.target == "Bo\nAnn"
     assert first.completion == "It is Bo.\nEd." and result.metrics[0].name == "backward_accuracy"
