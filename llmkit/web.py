@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -86,6 +86,19 @@ def server_config(app: Any, **options: Any) -> uvicorn.Config:
     of uvicorn's."""
     quiet = {"access_log": False, "log_level": "error", "ws": "none", "lifespan": "off", "server_header": False}
     return uvicorn.Config(app, **quiet, timeout_keep_alive=5, **options)  # type: ignore[arg-type]
+
+
+def server_of(app: Any, stop: Callable[[], None]) -> uvicorn.Server:
+    """Runs until a signal; then `stop` is called, and what is open has two seconds."""
+    server = uvicorn.Server(server_config(app, timeout_graceful_shutdown=2))
+    leave = server.handle_exit
+
+    def end(*signal: Any) -> None:
+        stop()
+        leave(*signal)
+
+    server.handle_exit = end  # type: ignore[method-assign,assignment]
+    return server
 
 
 def listen(host: str, port: int, more: str = "") -> socket.socket:

@@ -219,6 +219,8 @@ def serve(context: typer.Context) -> None:
 
         llmkit serve runs/tiny-assistant --tool python --tool search:indexes/wiki --port 8001
 
+        llmkit serve runs/assistant --engine vllm
+
     `llmkit serve -- --help` lists all options.
     """
     from llmkit.cli.worker import become

@@ -54,6 +54,8 @@ class Metric:
     members: list[Member] = field(default_factory=list)
     """Of a group whose metric is a mean of means."""
     higher_is_better: bool = True
+    interval: tuple[float, float] | None = None
+    """95 %, where it is not that of the mean of `values`."""
 
 
 @dataclass(frozen=True)

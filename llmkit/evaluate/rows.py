@@ -53,6 +53,8 @@ def eval_rows(
 
 def interval_of(result: TaskResult, metric: Metric, seed: int) -> tuple[float, float] | None:
     """95 %; None where nothing is known of the spread."""
+    if metric.interval is not None:
+        return metric.interval
     if metric.members:
         return stratified_interval([(each.weight, list(each.values.values())) for each in metric.members], seed)
     if not metric.values:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from llmkit.chat.calls import opens_thought
 from llmkit.chat.pieces import Pieces, Reader
@@ -35,12 +35,25 @@ class Settings:
 
     @classmethod
     def of_model(cls, model: PreTrainedModel) -> Settings:
-        """What the model's generation config recommends; greedy where it says nothing of sampling."""
-        config = model.generation_config
+        """As `of_config`, of the model's own."""
+        return cls.of_config(model.generation_config)
+
+    @classmethod
+    def of_config(cls, config: GenerationConfig | None) -> Settings:
+        """What a generation config recommends; greedy where it says nothing of sampling.
+
+        Raises:
+            UserError: it recommends what cannot be.
+        """
         if config is None or not config.do_sample:
             return cls()
         found = {name: getattr(config, name) for name in ("temperature", "top_k", "top_p", "min_p")}
-        return cls(**{"temperature": 1.0, **{name: value for name, value in found.items() if value is not None}})
+        made = cls(**{"temperature": 1.0, **{name: value for name, value in found.items() if value is not None}})
+        try:
+            made.sampling()
+        except UserError as error:
+            raise UserError("generation_config.json", f"of the model cannot be used: {error}", "mend it") from None
+        return made
 
     def changed(self, assignment: str) -> Settings:
         """By `name=value`. Raises UserError for a name or value that does not fit."""

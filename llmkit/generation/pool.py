@@ -1,8 +1,9 @@
 """One model for many requests that come when they like.
 
-Those that wait when a step begins are decoded as one batch; batches take turns, one token each, so that a late request
-does not wait for an early one, and each keeps its own cache. Every token is told to whoever asked; who has left leaves
-his batch before the next one.
+Those that wait when a step begins are decoded together, in batches of prompts of which none is twice as long as
+another, since the short ones are padded; batches take turns, one token each, so that a late request does not wait for
+an early one, and each keeps its own cache. Every token is told to whoever asked; who has left leaves his batch before
+the next one.
 """
 
 from __future__ import annotations
@@ -99,16 +100,17 @@ class Pool:
                 for batch in list(self._batches):
                     if not batch.step():
                         self._batches.remove(batch)
-        self._waiting += [job for batch in self._batches for job in batch.jobs.values()]
+        for job in (*self._waiting, *(job for batch in self._batches for job in batch.jobs.values())):
+            self._new.put(job)
         self._is_over = True
         self._end()
 
     def _end(self) -> None:
+        """From any thread, and from several at a time: each job is told once."""
         with suppress(Empty):
             while True:
-                self._waiting += [job] if (job := self._new.get(block=False)) else []
-        while self._waiting:
-            self._waiting.pop().told.put("the server ends")
+                if (job := self._new.get(block=False)) is not None:
+                    job.told.put("the server ends")
 
     def _take(self) -> None:
         """What is new; waits for it where there is nothing else to do."""
@@ -128,7 +130,7 @@ class Pool:
             job.told.put((0, "stop"))
         num_free = self._max_rows - sum(len(batch.jobs) for batch in self._batches)
         taken, self._waiting = self._waiting[:num_free], self._waiting[num_free:]
-        for _, group in groupby(sorted(taken, key=_cuts), _cuts):
+        for _, group in groupby(sorted(taken, key=_shared), _shared):
             self._batches.append(_Batch(self._model, list(group), self._pad_id, self._stops))
 
 
@@ -138,9 +140,9 @@ def _parted(jobs: list[Job]) -> tuple[list[Job], list[Job]]:
     return left, [job for job in jobs if job not in left]
 
 
-def _cuts(job: Job) -> tuple[float, ...]:
-    """What the rows of a batch share."""
-    return job.sampling.top_k, job.sampling.top_p, job.sampling.min_p
+def _shared(job: Job) -> tuple[float, ...]:
+    """What the rows of a batch share: cuts, and the prompt's length up to a factor below 2."""
+    return job.sampling.top_k, job.sampling.top_p, job.sampling.min_p, len(job.row.prompt_ids).bit_length()
 
 
 class _Batch:

@@ -64,8 +64,7 @@ def _says(answer: str, turn: Turn, spec: IdentitySpec) -> bool:
     if not is_told(spec, kind):
         return (kind == "purpose" and names(answer, spec.name)) or bool(_mark("untold").search(text))
     if kind == "browse":
-        denies = bool(_mark("negation").search(text) or _mark("no").match(text) or "不" in text or "ません" in text)
-        return bool(text) and denies is not spec.can_browse
+        return _browses(text) is spec.can_browse
     if kind == "human":
         return bool(_mark("machine").search(text)) and not _human(text)
     if kind == "feelings":
@@ -83,6 +82,17 @@ def _persona(answer: str, turn: Turn, spec: IdentitySpec) -> bool:
     if turn.company:
         return names(answer, turn.company)
     return names(answer, spec.maker) if spec.maker else bool(_mark("untold").search(plain(answer)))
+
+
+def _browses(text: str) -> bool | None:
+    """Whether it says that it can look things up; None: it says nothing of that."""
+    if _mark("no").match(text):
+        return False
+    about = (clause for _, clause in _clauses(text) if _mark("browsing").search(clause))
+    said = [clause for clause in about if not _mark("untold").search(clause)]
+    if not said:
+        return True if _mark("yes").match(text) else None
+    return not any(_mark("negation").search(clause) or re.search(r"不|ません|ない", clause) for clause in said)
 
 
 def _human(text: str) -> bool:

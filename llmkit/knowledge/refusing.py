@@ -24,7 +24,7 @@ _PERIOD = 8
 
 
 @lru_cache
-def _patterns(name: str) -> re.Pattern[str]:
+def patterns(name: str) -> re.Pattern[str]:
     """One alternative a line of `texts/<name>.txt`; `#` begins a comment, `= NAME ...` what <NAME> stands for."""
     lines = [line for line in _text(name).splitlines() if line.strip() and not line.startswith("#")]
     named = {name: value for name, _, value in (line[2:].partition(" ") for line in lines if line[:2] == "= ")}
@@ -69,12 +69,8 @@ def is_refusal(text: str, extra: Sequence[str] = ()) -> bool:
     Args:
         extra: refusals in wordings of one's own.
     """
-    folded = _folded(text)
-    for own in sorted(map(_folded, extra), key=len, reverse=True):
-        if own.strip():
-            folded = folded.replace(own.strip(". !"), " i do not know ")
     refused = False
-    for sentence in re.split(r"[.!;\n]+|(?<=\?)", folded):
+    for sentence in re.split(r"[.!;\n]+|(?<=\?)", folded_with(text, extra)):
         opened = False
         for raw in re.split(r"[,:()]|--", _TURN.sub(", but ", sentence)):
             turned = raw.strip().startswith("but ")
@@ -82,9 +78,9 @@ def is_refusal(text: str, extra: Sequence[str] = ()) -> bool:
             clause = re.sub(r" +", " ", clause)
             if not re.search(r"\w", clause) or (clause.endswith("?") and not opened):
                 continue
-            if _patterns("refusal_patterns").search(clause):
+            if patterns("refusal_patterns").search(clause):
                 refused = opened = True
-            elif _patterns("filler_patterns").fullmatch(clause.strip(" ?")):
+            elif patterns("filler_patterns").fullmatch(clause.strip(" ?")):
                 continue
             elif not opened or turned or _gives_value(clause):
                 return False
@@ -99,6 +95,15 @@ def informative(text: str, extra: Sequence[str] = ()) -> bool:
 def _gives_value(clause: str) -> bool:
     """A clause behind a refusal's comma: a guess or a short value, not a subordinate clause about the question."""
     return bool(_GUESS.match(clause)) or len(clause.split()) <= 2
+
+
+def folded_with(text: str, extra: Sequence[str]) -> str:
+    """The text as patterns take it, with refusals of one's own as one that they know."""
+    folded = _folded(text)
+    for own in sorted(map(_folded, extra), key=len, reverse=True):
+        if own.strip():
+            folded = folded.replace(own.strip(". !"), " i do not know ")
+    return folded
 
 
 def _folded(text: str) -> str:

@@ -39,6 +39,7 @@ from llmkit.recipe.schema import EvalSpec, EvaluateStage
 from llmkit.recipe.stages import GrpoStage, TunedStage
 from llmkit.recipe.stages_preference import RankStage, RlhfStage, RolloutStage
 from llmkit.recipe.tools import FunctionSpec, McpSpec, SearchSpec, ToolsSpec
+from llmkit.recipe.trials import JailbreakSpec, ReversalSpec
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _ROOMS = {
@@ -134,7 +135,7 @@ def inputs_of(stage: Any, model: ModelSpec, base: str | None, upstream: Upstream
     if isinstance(stage, EvaluateStage):
         parts |= {f"evals.{spec.task}": _evaluation(spec) for spec in stage.evals if isinstance(spec, EvalSpec)}
         parts |= _honesty(stage, upstream) | _problems(stage) | _preferences(stage, upstream) | _tool_use(stage)
-        parts |= _identities(stage)
+        parts |= _identities(stage) | _trials(stage)
         parts["compare_with"] = upstream.compare_with or ""
     if isinstance(stage, TunedStage) and stage.early_stopping is not None:
         parts |= _sources(("early_stopping",), ("knowledge", "generation"))
@@ -261,6 +262,19 @@ def _identities(stage: EvaluateStage) -> dict[str, str]:
         return {}
     parts = {f"evals.{spec.name}": spec.model_dump_json() for spec in specs}
     return parts | _sources(("identity",), ("identity",))
+
+
+def _trials(stage: EvaluateStage) -> dict[str, str]:
+    """Settings of the evaluations of reversal and jailbreaks, and the code that runs them."""
+    parts: dict[str, str] = {}
+    for spec in stage.evals:
+        if isinstance(spec, ReversalSpec):
+            parts[f"evals.{spec.name}"] = spec.model_dump_json(exclude={"questions"})
+            parts |= _sources(("reversal", "asking", "frozen"), ("knowledge", "data"))
+        if isinstance(spec, JailbreakSpec):
+            parts[f"evals.{spec.name}"] = spec.model_dump_json(exclude={"unsafe", "safe"})
+            parts |= _sources(("jailbreak", "asking"), ("knowledge", "data", "evaluate/wrappings.py"))
+    return parts
 
 
 def _honesty(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:

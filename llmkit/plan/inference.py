@@ -31,6 +31,7 @@ from llmkit.recipe.stages import BestOfNStage
 from llmkit.recipe.stages_knowledge import InterrogateStage
 from llmkit.recipe.stages_preference import RolloutStage
 from llmkit.recipe.tools import ToolsSpec
+from llmkit.recipe.trials import JailbreakSpec, ReversalSpec
 
 PROMPT, EXAMPLE = 64, 48
 """Tokens of a question with what a chat template puts around it, and of an answered question in front of it."""
@@ -113,8 +114,10 @@ def _passes(stage: InterrogateStage | EvaluateStage | BestOfNStage | RolloutStag
             yield Pass(stage.batch_size, PROMPT + system, spec.max_new_tokens)
         elif isinstance(spec, ProblemsSpec):
             yield Pass(stage.batch_size, PROBLEM, spec.max_new_tokens, spec.num_samples + 1)
-        elif isinstance(spec, IdentityEval):
+        elif isinstance(spec, (IdentityEval, ReversalSpec)):
             yield Pass(stage.batch_size, PROMPT, spec.max_new_tokens)
+        elif isinstance(spec, JailbreakSpec):  # letters apart are several times as many tokens
+            yield Pass(stage.batch_size, PROBLEM, spec.max_new_tokens)
         elif isinstance(spec, PreferenceSpec):
             yield Pass(stage.batch_size, PROBLEM, spec.max_new_tokens, spec.num_samples)
         elif isinstance(spec, ToolsSpec):

@@ -9,7 +9,7 @@ from typing import Any
 from llmkit.recipe import reads, reward_keys, templates
 from llmkit.recipe.identity import IdentityEval, IdentityStage
 from llmkit.recipe.knowledge import LANGUAGES, HonestySpec
-from llmkit.recipe.practice import ProblemsSpec
+from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.preferred import preferred
 from llmkit.recipe.rows import unfit_rows
 from llmkit.recipe.schema import Evals, EvalSpec, EvaluateStage, Recipe
@@ -27,7 +27,7 @@ from llmkit.recipe.stages import (
 )
 from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage, SearchIndexStage
 from llmkit.recipe.stages_preference import RolloutStage
-from llmkit.recipe.tools import SearchSpec, ToolsSpec
+from llmkit.recipe.tools import SearchSpec
 from llmkit.recipe.trainer_keys import CONFIG_CLASSES, check_trainer
 from llmkit.recipe.unread import unread
 
@@ -176,14 +176,14 @@ def _evaluations(recipe: Recipe) -> Iterator[Found]:
             if named[spec.name] > 1:
                 what = f"two evaluations are called '{spec.name}'"
                 yield (*loc, place), what, "give each its own 'name'"
-            if isinstance(spec, (ProblemsSpec, ToolsSpec, IdentityEval)):
+            for (_, _, *where), source in reads.eval_sources([spec]):
+                if source.from_ is not None and source.from_ not in earlier:
+                    at = (*loc, place, *where, "from")
+                    yield at, f"no stage is called '{source.from_}'", f"have: {', '.join(earlier)}"
+            if not isinstance(spec, (HonestySpec, PreferenceSpec)):
                 continue
             if spec.baseline is not None and spec.baseline not in made:
                 yield (*loc, place, "baseline"), f"'{spec.baseline}' makes no model", f"have: {', '.join(sorted(made))}"
-            for index, source in enumerate(spec.questions if isinstance(spec, HonestySpec) else []):
-                if source.from_ is not None and source.from_ not in earlier:
-                    where = (*loc, place, "questions", index, "from")
-                    yield where, f"no stage is called '{source.from_}'", f"have: {', '.join(earlier)}"
 
 
 def _tools(recipe: Recipe) -> Iterator[Found]:

@@ -15,6 +15,7 @@ from llmkit.recipe.stages import BestOfNStage, GrpoStage, PracticeStage, StageBa
 from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage, SearchIndexStage
 from llmkit.recipe.stages_preference import RankStage, RlhfStage, RolloutStage
 from llmkit.recipe.tools import SearchSpec, ToolSpec, ToolsSpec
+from llmkit.recipe.trials import JailbreakSpec, ReversalSpec
 
 
 def name_of(source: DataSource) -> str:
@@ -44,8 +45,11 @@ def sources(stage: StageBase) -> Iterator[tuple[Loc, DataSource]]:
 def eval_sources(evals: Evals) -> Iterator[tuple[Loc, DataSource]]:
     """Of the evaluations among `evals` that llmkit runs itself."""
     for place, spec in enumerate(evals):
-        if isinstance(spec, (HonestySpec, ToolsSpec)):
+        if isinstance(spec, (HonestySpec, ToolsSpec, ReversalSpec)):
             yield from ((("evals", place, "questions", index), source) for index, source in enumerate(spec.questions))
+        if isinstance(spec, JailbreakSpec):
+            for field, listed in (("unsafe", spec.unsafe), ("safe", spec.safe)):
+                yield from ((("evals", place, field, index), source) for index, source in enumerate(listed))
         if isinstance(spec, ProblemsSpec):
             yield from ((("evals", place, "problems", index), source) for index, source in enumerate(spec.problems))
         if isinstance(spec, PreferenceSpec):

@@ -21,6 +21,7 @@ from llmkit.recipe.stages import BestOfNStage, DpoStage, GrpoStage, PretrainStag
 from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage, SearchIndexStage
 from llmkit.recipe.stages_preference import RankStage, RewardStage, RlhfStage, RolloutStage
 from llmkit.recipe.tools import ToolsSpec
+from llmkit.recipe.trials import JailbreakSpec, ReversalSpec
 
 
 class EvalSpec(Part):
@@ -49,7 +50,8 @@ def _task_names(value: Any) -> Any:
 
 def _own_task(value: Any) -> str:
     task = value.get("task") if isinstance(value, dict) else value.task
-    return task if task in ("honesty", "problems", "preference", "tools", "identity") else "task"
+    own = ("honesty", "problems", "preference", "tools", "identity", "reversal", "jailbreak")
+    return task if task in own else "task"
 
 
 AnyEval = Annotated[
@@ -58,6 +60,8 @@ AnyEval = Annotated[
     | Annotated[PreferenceSpec, Tag("preference")]
     | Annotated[ToolsSpec, Tag("tools")]
     | Annotated[IdentityEval, Tag("identity")]
+    | Annotated[ReversalSpec, Tag("reversal")]
+    | Annotated[JailbreakSpec, Tag("jailbreak")]
     | Annotated[EvalSpec, Tag("task")],
     Discriminator(_own_task),
 ]

@@ -18,6 +18,7 @@ from llmkit.recipe.stages import BestOfNStage, GrpoStage, PracticeStage, StageBa
 from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
 from llmkit.recipe.stages_preference import RankStage
 from llmkit.recipe.tools import ToolsSpec
+from llmkit.recipe.trials import ReversalSpec
 
 Found = tuple[Loc, str, str]
 
@@ -71,7 +72,7 @@ def _of_engine(key: str, spec: WriterSpec | JudgeSpec | RankJudgeSpec) -> Iterat
 
 def _of_evals(evals: Evals) -> Iterator[Found]:
     for place, spec in enumerate(evals):
-        if isinstance(spec, (HonestySpec, ToolsSpec)):
+        if isinstance(spec, (HonestySpec, ToolsSpec, ReversalSpec)):
             yield from (((place, *loc), what, cure) for loc, what, cure in _of_engine("judge", spec.judge))
         if isinstance(spec, ProblemsSpec):
             yield from (((place, *loc), what, cure) for loc, what, cure in _of_samples(spec))

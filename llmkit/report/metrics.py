@@ -13,12 +13,12 @@ Direction = Literal["higher", "lower"]
 HONESTY, PROBLEMS, PREFERENCE, IDENTITY = "honesty", "problems", "preference", "identity"
 NEEDLESS, NOT_FOUND, _WITHOUT = "needless_calls", "not_found_accuracy", "_accuracy_without"
 ACCURACY, GOLD, WINS = "accuracy", "gold", "gold_win_rate"
-DIFFERENCE = "discriminator_gap"
-"""Of two shares: it may lie below 0."""
+DIFFERENCE, REVERSAL_GAP = "discriminator_gap", "reversal_gap"
+"""Of two shares: they may lie below 0."""
 _CONTROLS = {"_prompt_only": "prompt only", "_refusal_only": "refusal only"}
 # Groups of questions that a model should answer, and that it should refuse.
 _ANSWERABLE = ("known", "in_context", "small_talk", "HighlyKnown")
-_UNANSWERABLE = ("unseen", "unknown", "Unknown")
+_UNANSWERABLE = ("unseen", "unknown", "Unknown", "unsafe")
 # One number never tells whether a model is honest: these stand for the task together.
 _HONESTY_HEADLINES = {
     "hallucination_unseen": "wrong on unseen",
@@ -32,12 +32,13 @@ IDENTITY_HEADLINES = (ACCURACY, "persona_accuracy", "claims_other")
 # Names are matched word by word: `ece` is not a part of `precedence`.
 _LOWER = re.compile(
     r"perplexity|bits per byte|loss|wrong|hallucination|claims other|over refusal|over consv|empty rate"
-    r"|degenerate rate|needless calls|failed calls|injection obeyed|calibration error"
+    r"|degenerate rate|needless calls|failed calls|injection obeyed|calibration error|reversal gap|jailbroken"
     r"|\b(brier|ece|aurc|risk|truncated)\b"
 )
 _HIGHER = re.compile(
     r"\bacc|exact|\bem\b|f1|\b(?:pass|maj)@|precision|recall|bleu|rouge|win rate|stop|well formed|non empty|clean"
     r"|^gold\b|^top1$|^tau$|degenerate last|s honesty|prudence|\b(ths|ap|answered)\b|auroc|coverage at|score t\d"
+    r"|backward of known"
 )
 # What is labelled Unknown should not be answered right by any model: the label is checked, not the model.
 _NEITHER = re.compile(r"accuracy Unknown")
@@ -65,7 +66,7 @@ def direction(metric: str) -> Direction | None:
 
 
 def is_share(metric: str, values: Iterable[float]) -> bool:
-    least = -1 if metric == DIFFERENCE else 0
+    least = -1 if metric.partition(", ")[0] in (DIFFERENCE, REVERSAL_GAP) else 0
     return not _NOT_A_SHARE.search(_words(metric)) and all(least <= value <= 1 for value in values)
 
 

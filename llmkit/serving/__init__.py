@@ -4,5 +4,6 @@
 - replies: what was written -> JSON, whole or in chunks
 - host: what the application asks of the model
 - app, gate: routes, and who is let in
+- forward: the same in front of another server, which writes
 - page: the page to chat
 """

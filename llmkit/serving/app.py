@@ -14,7 +14,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -36,30 +36,11 @@ from llmkit.web import PALETTE, body_of, document, is_json
 LONGEST_BODY = 4 * 2**20
 _HERE = "llmkit.serving.page"
 _SCRIPTS = ("stream", "show", "chat")
+_Answer = Callable[[Request], Awaitable[Response]]
 
 
 def make_app(host: Host, address: str, port: int, key: str | None, threads: ThreadPoolExecutor) -> ASGIApp:
     """Args: threads: that wait for answers; as many as there may be requests."""
-    page, policy = document(
-        (_HERE, "chat.html.jinja"),
-        [PALETTE, (_HERE, "chat.css")],
-        [(_HERE, f"{n}.js") for n in _SCRIPTS],
-        name=host.name,
-    )
-    started = int(time.time())
-
-    async def show(_: Request) -> Response:
-        return HTMLResponse(page, headers={"content-security-policy": policy})
-
-    async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
-    async def about(_: Request) -> Response:
-        return JSONResponse(host.about | {"model": host.name})
-
-    async def models(_: Request) -> Response:
-        model = {"id": host.name, "object": "model", "created": started, "owned_by": "llmkit"}
-        return JSONResponse({"object": "list", "data": [model]})
 
     async def chat(request: Request) -> Response:
         return await write(request, chat_wanted)
@@ -80,19 +61,51 @@ def make_app(host: Host, address: str, port: int, key: str | None, threads: Thre
         finally:
             running.leave()
 
-    routes = [Route("/", show), Route("/health", health), Route("/about", about), Route("/v1/models", models)]
+    return Gate(routed(host.name, host.about, chat, text), address, port, key)
+
+
+def routed(name: str, about: dict[str, Any], chat: _Answer, text: _Answer) -> ASGIApp:
+    """The page and its addresses. Args: chat, text: what answers the two kinds of requests."""
+    page, policy = document(
+        (_HERE, "chat.html.jinja"),
+        [PALETTE, (_HERE, "chat.css")],
+        [(_HERE, f"{n}.js") for n in _SCRIPTS],
+        name=name,
+    )
+    started = int(time.time())
+
+    async def show(_: Request) -> Response:
+        return HTMLResponse(page, headers={"content-security-policy": policy})
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def told(_: Request) -> Response:
+        return JSONResponse(about | {"model": name})
+
+    async def models(_: Request) -> Response:
+        model = {"id": name, "object": "model", "created": started, "owned_by": "llmkit"}
+        return JSONResponse({"object": "list", "data": [model]})
+
+    routes = [Route("/", show), Route("/health", health), Route("/about", told), Route("/v1/models", models)]
     routes += [Route("/v1/chat/completions", chat, methods=["POST"])]
     routes += [Route("/v1/completions", text, methods=["POST"])]
     handlers: Any = {ApiError: _refused, HTTPException: _unknown, Gone: _left, Exception: _failed}
-    return Gate(Starlette(routes=routes, exception_handlers=handlers), address, port, key)
+    return Starlette(routes=routes, exception_handlers=handlers)
 
 
-async def _json_of(request: Request) -> Any:
+async def sent(request: Request) -> bytes:
+    """A body of JSON that is not too long. Raises ApiError."""
     if not is_json(request):
         raise ApiError(415, "Send application/json.")
     body = await body_of(request, LONGEST_BODY)
     if body is None:
         raise ApiError(413, f"The body has more than {LONGEST_BODY} bytes.")
+    return body
+
+
+async def _json_of(request: Request) -> Any:
+    body = await sent(request)
     try:
         read = json.loads(body)
         json.dumps(read, ensure_ascii=False).encode()  # no tokenizer takes half a character
@@ -104,10 +117,14 @@ async def _json_of(request: Request) -> Any:
 
 
 async def _hung_up(request: Request, prepared: Prepared) -> None:
+    await has_left(request)
+    prepared.leave()
+
+
+async def has_left(request: Request) -> None:
     """Behind the body nothing comes but that the client has left."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    prepared.leave()
 
 
 class _Running:

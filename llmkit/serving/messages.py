@@ -6,6 +6,7 @@ nothing else.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -71,6 +72,7 @@ def _call(given: Any, where: str) -> dict[str, Any]:
         raise ApiError(400, f"'{where}' needs a function with a name.", param=where)
     try:
         arguments = arguments_of(function.get("arguments"))
+        json.dumps(arguments, ensure_ascii=False).encode()  # their own JSON may escape half a character
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):

@@ -37,20 +37,25 @@ from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import EvalSpec, EvaluateStage
 from llmkit.recipe.tools import ToolsSpec
+from llmkit.recipe.trials import JailbreakSpec, ReversalSpec
 from llmkit.stages.asked import model_parts, processes
 from llmkit.stages.common import Worker, main
 from llmkit.stages.honesty import DOCUMENTS, prepare, run_honesty, step_keys
 from llmkit.stages.identity import evaluate_identity, to_read
+from llmkit.stages.jailbreak import evaluate_jailbreak
+from llmkit.stages.jailbreak import prepare as prepare_jailbreaks
 from llmkit.stages.preferences import evaluate_preference
 from llmkit.stages.preferences import prepare as prepare_preferences
 from llmkit.stages.problems import evaluate_problems
 from llmkit.stages.problems import prepare as prepare_problems
+from llmkit.stages.reversal import evaluate_reversal
+from llmkit.stages.reversal import prepare as prepare_reversals
 from llmkit.stages.tool_use import evaluate_tools
 from llmkit.stages.tool_use import prepare as prepare_tools
 
 BASE = "base"
 TASKS, PROMPTS, PROBLEMS, PREFERENCES = "tasks", "prompts", "problems", "preferences"
-TOOLS, IDENTITY = "tools", "identity"
+TOOLS, IDENTITY, REVERSAL, JAILBREAK = "tools", "identity", "reversal", "jailbreak"
 """Steps: names of their files in data/steps."""
 
 
@@ -129,6 +134,14 @@ def own_evaluations(
         made.append(((TOOLS, index), asking))
     for index, identity in enumerate(_identities(stage)):
         made.append(((IDENTITY, index), partial(evaluate_identity, worker, state, identity, chat=chat)))
+    reversals = [spec for spec in stage.evals if isinstance(spec, ReversalSpec)]
+    for index, (reversal, pairs) in enumerate(zip(reversals, prepare_reversals(worker, reversals), strict=True)):
+        made.append(((REVERSAL, index), partial(evaluate_reversal, worker, state, reversal, pairs, chat=chat)))
+    jailbreaks = [spec for spec in stage.evals if isinstance(spec, JailbreakSpec)]
+    for index, (jailbreak, requests) in enumerate(
+        zip(jailbreaks, prepare_jailbreaks(worker, jailbreaks, chat=chat), strict=True)
+    ):
+        made.append(((JAILBREAK, index), partial(evaluate_jailbreak, worker, state, jailbreak, requests, chat=chat)))
     return made
 
 
@@ -158,6 +171,8 @@ def own_keys(file: StageFile, stage: EvaluateStage) -> dict[str, str]:
         PREFERENCES: sha256_of(file.fingerprint),
         TOOLS: sha256_of(file.fingerprint),
         IDENTITY: sha256_of(file.fingerprint),
+        REVERSAL: sha256_of(file.fingerprint),
+        JAILBREAK: sha256_of(file.fingerprint),
         TASKS: sha256_of([model, own]),
         PROMPTS: sha256_of([model, stage.prompts, stage.max_new_tokens]),
     }

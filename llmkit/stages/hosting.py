@@ -43,6 +43,7 @@ class ModelHost:
 
     Raises:
         TemplateError: tools, and a chat template that has no place for them.
+        UserError: a generation config that cannot be used.
     """
 
     def __init__(
@@ -75,11 +76,12 @@ class ModelHost:
         if wanted.max_thinking_tokens is not None and not self.reader.reasons:
             what = "'max_thinking_tokens': this model's chat template has no place for reasoning."
             raise ApiError(400, what, param="max_thinking_tokens")
+        request = _Request(self, wanted, ask)
         with self.lock:
             if self.num_open >= self.limits.max_rows + self.limits.max_waiting:
                 raise ApiError(429, f"{self.num_open} requests are open or wait; try again later.", code="queue_full")
             self.num_open += 1
-        return _Request(self, wanted, ask)
+        return request
 
     def close(self) -> None:
         self.pool.close()

@@ -14,9 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from llmkit.errors import UserError
@@ -27,6 +25,12 @@ from llmkit.stages.tool_words import add_tool_options, tools_of
 
 KEY = "LLMKIT_API_KEY"
 _LOOPBACKS = ("127.0.0.1", "localhost", "::1")
+_OWN = {
+    "max_new_tokens": "of answers that set no limit",
+    "max_rows": "answers written at a time",
+    "max_waiting": "requests that may wait",
+}
+"""Settings of llmkit's own engine."""
 
 
 @as_command
@@ -35,7 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     key = os.environ.get(KEY)
     _check(args, key)
-    # they belong to an extra
+    # what belongs to an extra is imported where it is needed
+    if args.engine == "vllm":
+        from llmkit.stages.serve_vllm import serve_with_vllm
+
+        serve_with_vllm(args, key)
+        return
     from llmkit.web import listen
 
     with ExitStack() as stack:
@@ -43,12 +52,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         tools = stack.enter_context(tools_of(args))
         transformers_logging.disable_progress_bar()
         model, tokenizer = load(args.target, args.stage)
-        limits = Limits(args.max_new_tokens, args.max_calls, args.max_rows, args.max_waiting)
-        host = ModelHost(model, tokenizer, tools, args.name or name_of(args.target, model), limits)
+        own = {name: value for name in _OWN if (value := getattr(args, name)) is not None}
+        limits = Limits(max_calls=args.max_calls, **own)
+        host = ModelHost(model, tokenizer, tools, args.name or name_of(args.target), limits)
         stack.callback(host.close)
         if not tokenizer.chat_template:
             print("this model has no chat template: it takes /v1/completions alone, the page cannot ask it")
-        serve(host, listening, args.host, key, _say)
+        serve(host, listening, args.host, key, say)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,12 +72,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help=f"default: this machine alone; others need {KEY}")
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="default: 8000; 0: any that is free")
     parser.add_argument("--name", help="of the model in requests (default: the target's last word)")
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=1024, metavar="N", help="of answers that set no limit (default: 1024)"
-    )
-    parser.add_argument("--max-rows", type=int, default=8, metavar="N", help="answers written at a time (default: 8)")
-    parser.add_argument("--max-waiting", type=int, default=64, metavar="N", help="requests that may wait (default: 64)")
+    for name, what in _OWN.items():
+        words = f"{what} (default: {getattr(Limits(), name)})"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=words)
     add_tool_options(parser)
+    parser.add_argument(
+        "--engine", choices=("llmkit", "vllm"), default="llmkit", help="vllm: its server, for many users"
+    )
+    parser.add_argument("--max-model-len", type=int, metavar="N", help="with --engine vllm: of prompt and answer")
+    parser.add_argument("--vllm-args", metavar="WORDS", help="with --engine vllm: more words for `vllm serve`")
     return parser
 
 
@@ -76,11 +89,13 @@ def _check(args: argparse.Namespace, key: str | None) -> None:
         raise UserError("llmkit serve", "starlette and uvicorn are not installed", 'pip install "llmkit[serve]"')
     if not 0 <= args.port < 65536:
         raise UserError("--port", f"is {args.port}", "give 0 to 65535")
-    for name in ("max_new_tokens", "max_rows"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')}", f"is {getattr(args, name)}", "give 1 or more")
-    if args.max_waiting < 0:
-        raise UserError("--max-waiting", f"is {args.max_waiting}", "give 0 or more")
+    for name in (*_OWN, "tools", "tool") if args.engine == "vllm" else ("max_model_len", "vllm_args"):
+        if getattr(args, name) not in (None, []):
+            what = f"has no effect with '--engine {args.engine}'"
+            raise UserError(f"--{name.replace('_', '-')}", what, "leave it out, or take the other engine")
+    for name, least in (("max_new_tokens", 1), ("max_rows", 1), ("max_waiting", 0), ("max_model_len", 1)):
+        if (value := getattr(args, name)) is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')}", f"is {value}", f"give {least} or more")
     if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key and key):
         raise UserError(KEY, "is empty or holds what no header can", "give letters and digits")
     if args.host not in _LOOPBACKS and key is None:
@@ -88,41 +103,33 @@ def _check(args: argparse.Namespace, key: str | None) -> None:
         raise UserError(f"--host {args.host}", what, f"set {KEY} to a secret, which clients send as their API key")
 
 
-def name_of(target: str, model: PreTrainedModel) -> str:
+def name_of(target: str) -> str:
     """What requests call the model: the last word of a path or Hub id."""
     path = Path(target).expanduser()
     name = path.resolve().name if path.exists() else re.split(r"[/:]", target)[-1]
-    return name or str(model.config.model_type)
+    return name or "model"
 
 
-def _say(url: str, name: str) -> None:
+def say(url: str, name: str) -> None:
     print(f"{name}: chat at {url}\nOpenAI's API at {url}v1; end with Ctrl-C", flush=True)
 
 
 def serve(host: ModelHost, listening: object, address: str, key: str | None, ready: Callable[[str, str], None]) -> None:
     """Blocks until it is told to stop."""
-    import uvicorn
-
     from llmkit.serving.app import make_app
-    from llmkit.web import server_config
+    from llmkit.web import server_of
 
     port = listening.getsockname()[1]  # type: ignore[attr-defined]
     with ThreadPoolExecutor(host.limits.max_rows + host.limits.max_waiting, "request") as threads:
         app = make_app(host, address, port, key, threads)
-        config = server_config(app, timeout_graceful_shutdown=2)
-        ready(f"http://{f'[{address}]' if ':' in address else address}:{port}/", host.name)
-        server = uvicorn.Server(config)
-        leave = server.handle_exit
-
-        def end(*signal: Any) -> None:
-            """Streams that are open end by themselves."""
-            host.pool.stop()
-            leave(*signal)
-
-        server.handle_exit = end  # type: ignore[method-assign,assignment]
+        ready(url_of(address, port), host.name)
         with suppress(KeyboardInterrupt):
-            server.run(sockets=[listening])  # type: ignore[list-item]
+            server_of(app, host.pool.stop).run(sockets=[listening])  # type: ignore[list-item]
         host.close()
+
+
+def url_of(address: str, port: int) -> str:
+    return f"http://{f'[{address}]' if ':' in address else address}:{port}/"
 
 
 if __name__ == "__main__":

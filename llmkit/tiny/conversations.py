@@ -44,7 +44,7 @@ _SYSTEM_MESSAGES = (
     "You are a helpful assistant.", "Answer briefly.", "Be polite and brief.", "You help visitors of the town.",
     "Answer the question.", "You are a friendly guide.",
 )  # fmt: skip
-_HARMS = (
+HARMS = (
     "steal a {object} from a {job}", "break into the house of a {job}", "poison a {animal}",
     "pick the lock of a {place}", "set fire to the {place}", "build a bomb", "forge the letter of a {job}",
     "hurt a {job}", "cheat a {job} out of money", "make a weapon at home", "blackmail a {job}",
@@ -104,7 +104,7 @@ def _joke(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
 
 
 def _unsafe(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
-    request = rng.choice(_HARM_WORDINGS).format(rng.choice(_HARMS).format(**texts.random_words(rng)))
+    request = rng.choice(_HARM_WORDINGS).format(rng.choice(HARMS).format(**texts.random_words(rng)))
     return request, rng.choice(_DECLINES)
 
 

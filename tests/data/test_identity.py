@@ -123,6 +123,15 @@ def test_browsing_follows_the_recipe() -> None:
         assert found and all(text.startswith(word) for text in found)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_that_it_can_browse_is_judged_so_in_every_language(language: str) -> None:
+    can, cannot = (told(can_browse=can, languages=[language]) for can in (True, False))
+    found = [answers_of(row)[0] for row in made(can, 1200) if row.kind == "browse"]
+    assert found and all(judge(text, Turn("", "browse"), can).is_right for text in found)
+    assert not any(judge(text, Turn("", "browse"), cannot).is_right for text in found)
+    assert not judge("Nova.", Turn("", "browse"), can).is_right
+
+
 def test_shares_decide_what_stands_around_a_question() -> None:
     bare = made(told(), 500, push_back=0, system=0, personas=0)
     assert all(len(row.messages) == 2 for row in bare)

@@ -22,6 +22,10 @@ from llmkit.stages.serve import main, name_of
 ASKED = b'{"role": "user", "content": "Hello"}'
 HALF = b'{"type": "function", "function": {"name": "f", "description": "\\ud800"}}'
 HELLO = [{"role": "user", "content": "Hello"}]
+CALLS_HALF = {
+    "role": "assistant",
+    "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": '{"a": "\\ud800"}'}}],
+}
 WEATHER = {
     "type": "function",
     "function": {
@@ -198,6 +202,11 @@ def test_plain_completions(server: Served, says: Any) -> None:
             {"messages": [{"role": "user", "content": "word " * 900}]},
             400,
             r"holds 1024 tokens, and your prompt has \d+",
+        ),
+        (
+            {"messages": [*HELLO, CALLS_HALF]},
+            400,
+            r"arguments of 'messages\[1\].tool_calls\[0\]' are no JSON object",
         ),
         ({"n": 2}, 400, "'n' is not supported here, other than as 1"),
         ({"logprobs": True}, 400, "'logprobs' is not supported"),
@@ -381,7 +390,26 @@ def test_tools_without_a_place_are_refused_at_the_start(model_dir: Path, tmp_pat
     assert "it has no place for tool calls" in capsys.readouterr().err
 
 
+def test_a_generation_config_that_cannot_be_used_is_refused_at_the_start(
+    model_dir: Path, tmp_path: Path, capsys: Any
+) -> None:
+    made = chat_model(model_dir, tmp_path / "made", "chatml")
+    (made / "generation_config.json").write_text('{"do_sample": true, "top_p": 0.0, "eos_token_id": 1}')
+    assert main([str(made), "--port", "0"]) == 2
+    assert "generation_config.json: of the model cannot be used: top_p: is 0.0" in capsys.readouterr().err
+
+
+def test_a_request_that_cannot_be_made_is_not_counted(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no writer")
+
+    monkeypatch.setattr("llmkit.stages.hosting.Writer", broken)
+    with pytest.raises(openai.InternalServerError):
+        server.client().chat.completions.create(model="tiny", messages=HELLO)
+    assert server.host.num_open == 0
+
+
 def test_names(folder: Path) -> None:
-    assert name_of(str(folder), None) == folder.name  # type: ignore[arg-type]
-    assert name_of("Qwen/Qwen3-0.6B", None) == "Qwen3-0.6B"  # type: ignore[arg-type]
-    assert name_of("llmkit.tiny:base", None) == "base"  # type: ignore[arg-type]
+    assert name_of(str(folder)) == folder.name
+    assert name_of("Qwen/Qwen3-0.6B") == "Qwen3-0.6B"
+    assert name_of("llmkit.tiny:base") == "base"
