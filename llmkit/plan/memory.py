@@ -8,9 +8,11 @@ they do not meet all activations.
 - weights, gradients, optimizer: Rajbhandari 2020 (ZeRO), section 3: mixed-precision AdamW under DeepSpeed costs 2 + 2 +
   12 bytes a parameter, plain AdamW in dtype d costs d + d + 2d; ZeRO-2 divides gradients and optimizer by W, ZeRO-3
   and FSDP2 weights too.
-- around them: DDP's buckets are a second copy of the gradients. DeepSpeed collects them in buckets of 5e8 numbers
-  (whole on a GPU, as far as used on a CPU), casts its share to float32 for the step, and ZeRO-3 keeps up to 1e9 weights
-  whole: its defaults. FSDP2 gathers the embedding and two blocks.
+- around them: DDP's buckets are a second copy of the gradients. DeepSpeed collects them in a bucket of 5e8 numbers
+  (whole on a GPU, as far as used on a CPU), lays a full bucket out anew to reduce it (`allreduce_bucket`, `torch.cat`
+  in `reduce_scatter_coalesced`; gloo on a CPU clones that once more), and casts its share to float32 for the step.
+  ZeRO-3 keeps up to 1e9 weights whole until their gradients are there, and its share of gradients between steps,
+  which ZeRO-2 frees. FSDP2 gathers the embedding and two blocks.
 - LoRA (Hu 2021) trains r * (in + out) a layer, in float32; NF4 (Dettmers 2023) stores 4 bits a weight and 0.127 bits
   of constants, its adapters are in bfloat16 (TRL), and a layer that computes is whole.
 - activations, copies and logits: `llmkit.plan.activations`.
@@ -101,10 +103,14 @@ def _moments(
     states = _states(stage, shape, config, batch, setting, num_trained)
     one = passed(shape, setting, num_trained)
     gradients = num_trained * _gradient_bytes(setting) / (batch.world_size if config.shards_gradients else 1)
-    stays = batch.gradient_accumulation_steps > 1 or setting.deepspeed
-    bucket = {"ZeRO buckets": _bucket(config, setting, num_trained)}
+    stays = batch.gradient_accumulation_steps > 1 or config.zero_stage == 3
     early = {**states, "gradients": gradients if stays else 0}
+    # what of the model is left when DeepSpeed's first bucket is full
+    rest = max(0.0, 1 - _BUCKET / num_trained) if config.zero_stage in (2, 3) else 0
     late = {**states, "gradients": gradients}
+    if config.zero_stage == 3:
+        late["gathered weights"] *= rest
+    reducing = late if rest or config.zero_stage != 2 else {**late, "gradients": early["gradients"]}
     logits = _logits(stage, shape, setting)
     scratch = shape.largest_linear * (4 if config.use_cpu else 2) if setting.quantized else 0
     cast = num_trained * 4 / batch.world_size if setting.deepspeed else 0
@@ -112,13 +118,18 @@ def _moments(
         {**early, "autocast copies": one.cached, "activations": one.kept, "dequantized": scratch},
         {
             **early,
-            **bucket,
+            "ZeRO buckets": _bucket(config, setting, num_trained),
             "autocast copies": one.copies,
             "activations": one.kept + (one.block if setting.checkpointing else 0),
             "logits": logits,
             "dequantized": scratch,
         },
-        {**late, **bucket, "activations": one.block, "dequantized": scratch},
+        {
+            **reducing,
+            "ZeRO buckets": _reduced(config, setting, num_trained),
+            "activations": max(one.block, rest * one.kept),
+            "dequantized": scratch,
+        },
         {**late, "optimizer's copy": cast},
         {**states, **_sampling(stage, shape, setting, batch)},
     ]
@@ -193,10 +204,20 @@ def _gathered(shape: Shape, config: AccelerateConfig, setting: Setting, world: i
 
 
 def _bucket(config: AccelerateConfig, setting: Setting, num_trained: int) -> float:
-    """Where DeepSpeed collects gradients."""
+    """Where DeepSpeed collects gradients, before there are any: on a CPU only what was written to counts."""
     if config.zero_stage not in (2, 3):
         return 0
-    return (min(num_trained, _BUCKET) if config.use_cpu else _BUCKET) * _gradient_bytes(setting)
+    used = min(num_trained, _BUCKET) if config.zero_stage == 3 else 0
+    return (used if config.use_cpu else _BUCKET) * _gradient_bytes(setting)
+
+
+def _reduced(config: AccelerateConfig, setting: Setting, num_trained: int) -> float:
+    """The same when it is full, with what is made of it to add up those of all processes."""
+    if config.zero_stage not in (2, 3):
+        return 0
+    full, gloo = min(num_trained, _BUCKET), config.use_cpu and config.zero_stage == 3
+    held = full if config.use_cpu else _BUCKET
+    return (held + full * (2 if gloo else 1)) * _gradient_bytes(setting)
 
 
 def _gradient_bytes(setting: Setting) -> float:

@@ -166,7 +166,9 @@ def test_a_missing_package_is_named(monkeypatch):
     def load(_):
         raise ModuleNotFoundError("No module named 'langdetect'", name="langdetect")
 
-    manager = SimpleNamespace(task_index={"mine": SimpleNamespace(kind=None, cfg={}, name="mine")}, load=load)
+    manager = SimpleNamespace(
+        task_index={"mine": SimpleNamespace(kind=None, cfg={}, name="mine", yaml_path=Path("mine.yaml"))}, load=load
+    )
     monkeypatch.setattr(tasks, "_manager_with", lambda spec: manager)
     with pytest.raises(DataError, match="task mine: it needs the package langdetect; pip install langdetect"):
         load_task(EvalSpec(task="mine"), raw=False, seed=0)
