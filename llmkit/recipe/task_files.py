@@ -111,4 +111,4 @@ def _packages(tree: ast.Module) -> Iterator[str]:
 def _nltk_data(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "nltk.data.find":
-            yield from (each.value for each in node.args if isinstance(each, ast.Constant))
+            yield from (str(each.value) for each in node.args if isinstance(each, ast.Constant))
