@@ -54,7 +54,10 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Evaluations",
         "An item of `evals` is the name of an lm-eval task, or one of these; `task` says which. See [standard "
         "benchmarks](../evaluating.md).",
-        ("EvalSpec", "HonestySpec", "ProblemsSpec", "PreferenceSpec", "ToolsSpec", "IdentityEval", "EvaluateStage"),
+        (
+            *("EvalSpec", "HonestySpec", "ProblemsSpec", "PreferenceSpec", "ToolsSpec", "IdentityEval"),
+            *("ReversalSpec", "JailbreakSpec", "EvaluateStage"),
+        ),
     ),
     "data": (
         "Data",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -29,12 +30,40 @@ from llmkit.evaluate.tasks import load_task
 from llmkit.recipe.schema import EvalSpec
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A task, or the tasks of a group, with their data."""
+
+    spec: EvalSpec
+    tasks: TaskDict
+    chat: bool
+    """Whether the chat template is applied."""
+
+
+def prepare_tasks(evals: list[EvalSpec], *, use_chat_template: bool, seed: int) -> list[Prepared]:
+    """All that can be found wrong with tasks before a model is loaded.
+
+    Args:
+        use_chat_template: except for tasks that are `raw`.
+
+    Raises:
+        DataError: a task that does not exist, cannot be built or is named twice.
+    """
+    with quiet():
+        chat = [use_chat_template and not spec.raw for spec in evals]
+        found = [
+            Prepared(spec, load_task(spec, raw=not templated, seed=seed), templated)
+            for spec, templated in zip(evals, chat, strict=True)
+        ]
+    _refuse_repeats([name for each in found for name in each.tasks["tasks"]])
+    return found
+
+
 def run_tasks(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    evals: list[EvalSpec],
+    evals: list[Prepared],
     *,
-    use_chat_template: bool,
     batch_size: int,
     seed: int,
     out_dir: Path | None = None,
@@ -46,52 +75,35 @@ def run_tasks(
     Every process of a launch calls this; documents are shared out among them.
 
     Args:
-        use_chat_template: except for tasks that are `raw`.
         out_dir: gets `<task>.jsonl` with every document.
         progress: called with (documents done, all documents) of this process.
         on_done: called with the place in `evals` and its results when each is done; on rank 0.
 
     Returns:
         The results; on ranks other than 0 none.
-
-    Raises:
-        DataError: a task that does not exist, cannot be built or is named twice.
     """
     with quiet():
         lm = EvalModel(model, tokenizer, batch_size=batch_size, seed=seed)
-    return run_on(
-        lm,
-        evals,
-        use_chat_template=use_chat_template,
-        seed=seed,
-        out_dir=out_dir,
-        progress=progress,
-        on_done=on_done,
-    )
+    return run_on(lm, evals, out_dir=out_dir, progress=progress, on_done=on_done)
 
 
 def run_on(
     lm: EvalModel | EndpointModel,
-    evals: list[EvalSpec],
+    evals: list[Prepared],
     *,
-    use_chat_template: bool,
-    seed: int,
     out_dir: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     on_done: Callable[[int, list[TaskResult]], None] | None = None,
 ) -> list[TaskResult]:
-    """`run_tasks` with a model as lm-eval sees it. Raises DataError also for a task that the model cannot be asked."""
+    """`run_tasks` with a model as lm-eval sees it. Raises DataError for a task that the model cannot be asked."""
     with quiet():
-        chat = [use_chat_template and not spec.raw for spec in evals]
-        loaded = [load_task(spec, raw=not templated, seed=seed) for spec, templated in zip(evals, chat, strict=True)]
-        _refuse_repeats([name for part in loaded for name in part["tasks"]])
-        for part in loaded:
-            for task in part["tasks"].values():
+        for each in evals:
+            for task in each.tasks["tasks"].values():
                 lm.check(task)
-        meter = _Meter(lm, [_num_documents(part, spec, lm) for part, spec in zip(loaded, evals, strict=True)], progress)
+        meter = _Meter(lm, [_num_documents(each, lm) for each in evals], progress)
         results: list[TaskResult] = []
-        for place, (spec, part, templated) in enumerate(zip(evals, loaded, chat, strict=True)):
-            found = _run(lm, part, spec, templated)
+        for place, each in enumerate(evals):
+            found = _run(lm, each)
             for result in found:
                 if out_dir is not None and result.documents:
                     write_documents(out_dir, result)
@@ -102,16 +114,17 @@ def run_on(
     return results
 
 
-def _run(lm: EvalModel | EndpointModel, loaded: TaskDict, spec: EvalSpec, use_chat_template: bool) -> list[TaskResult]:
+def _run(lm: EvalModel | EndpointModel, prepared: Prepared) -> list[TaskResult]:
     lm.num_truncated = 0
+    loaded, spec = prepared.tasks, prepared.spec
     output: dict[str, Any] | None = evaluate(
         lm,
         loaded,
         limit=spec.limit,
         bootstrap_iters=0,
         log_samples=True,
-        apply_chat_template=use_chat_template,
-        fewshot_as_multiturn=use_chat_template,
+        apply_chat_template=prepared.chat,
+        fewshot_as_multiturn=prepared.chat,
         confirm_run_unsafe_code=spec.allow_code_execution,
     )
     if output is None:
@@ -214,9 +227,10 @@ class _Meter:
             self._progress(self._before + done, sum(self._counts))
 
 
-def _num_documents(loaded: TaskDict, spec: EvalSpec, lm: EvalModel | EndpointModel) -> int:
+def _num_documents(prepared: Prepared, lm: EvalModel | EndpointModel) -> int:
     """Of this process's share."""
-    counts = [min(len(task.eval_docs), spec.limit or len(task.eval_docs)) for task in loaded["tasks"].values()]
+    sizes = [len(task.eval_docs) for task in prepared.tasks["tasks"].values()]
+    counts = [min(size, prepared.spec.limit or size) for size in sizes]
     return sum(len(range(lm.rank, count, lm.world_size)) for count in counts)
 
 

@@ -24,6 +24,7 @@ from llmkit.errors import DataError
 from llmkit.evaluate.code import refuse_runner, refuse_unsafe, sandboxed
 from llmkit.evaluate.fewshot import reported
 from llmkit.evaluate.local import local_data
+from llmkit.evaluate.packages import refuse_missing, seed_detection
 from llmkit.online import answers, cache_only, refusal
 from llmkit.recipe.schema import EvalSpec
 
@@ -38,13 +39,16 @@ def load_task(spec: EvalSpec, *, raw: bool, seed: int) -> TaskDict:
         seed: of the choice of worked examples.
 
     Raises:
-        DataError: no such task (with the nearest names), a task file that is wrong, data that cannot be read.
+        DataError: no such task (with the nearest names), a task file that is wrong, data that cannot be read, a package
+            or data of nltk that its functions need and that cannot be had.
     """
     manager = _manager_with(spec)
     refuse_unsafe(manager.task_index[spec.task], allowed=spec.allow_code_execution)
     if raw:
         _use_raw_fields(manager)
     where = f"task {spec.task}"
+    if _is_lm_evals(manager.task_index[spec.task]):
+        refuse_missing(spec.task)
     needs_hub = spec.data is None and any(_is_on_hub(entry) for entry in manager.task_index.values())
     with cache_only(needs_hub and not _hub_answers()), local_data(spec), sandboxed(spec.allow_code_execution):
         try:
@@ -55,6 +59,7 @@ def load_task(spec: EvalSpec, *, raw: bool, seed: int) -> TaskDict:
             raise DataError(where, f"it needs the package {error.name}", f"pip install {error.name}") from error
         except Exception as error:
             raise DataError(where, *_why(error)) from error
+    seed_detection(seed)
     for task in loaded["tasks"].values():
         _check(task, manager.task_index.get(task.task_name), spec)
         _set_fewshot(task, spec.num_fewshot, seed)
@@ -84,6 +89,11 @@ def _manager_with(spec: EvalSpec) -> TaskManager:
         return manager
     _refuse_broken_files(paths)
     return _own_folder(spec.task) or _with_defaults(spec.task, manager.all_tasks)
+
+
+def _is_lm_evals(entry: Entry) -> bool:
+    """A tag, which lies in no file, counts."""
+    return entry.yaml_path is None or Path(lm_eval.tasks.__file__).parent in entry.yaml_path.parents
 
 
 def _own_folder(name: str) -> TaskManager | None:

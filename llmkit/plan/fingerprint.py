@@ -9,84 +9,35 @@ machine runs it (`launch`), and how often progress is saved and shown.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from llmkit.artifacts.files import sha256_of
-from llmkit.artifacts.shipped import shipped
+from llmkit.plan.code import code_of, sources
 from llmkit.plan.files import (
     digest,
     digest_of,
     digest_of_model,
     digest_of_package,
     digest_of_source,
-    digest_of_sources,
     resolve_model,
     template_file,
 )
+from llmkit.plan.measured import measured
 from llmkit.recipe import reads
 from llmkit.recipe.hub import PushStage
-from llmkit.recipe.identity import IdentityEval
-from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.parts import ModelSpec
-from llmkit.recipe.practice import ProblemsSpec
-from llmkit.recipe.preference import PreferenceSpec
-from llmkit.recipe.schema import EvalSpec, EvaluateStage
+from llmkit.recipe.schema import EvaluateStage
 from llmkit.recipe.stages import GrpoStage, TunedStage
 from llmkit.recipe.stages_preference import RankStage, RlhfStage, RolloutStage
-from llmkit.recipe.tools import FunctionSpec, McpSpec, SearchSpec, ToolsSpec
-from llmkit.recipe.trials import JailbreakSpec, ReversalSpec
+from llmkit.recipe.tools import FunctionSpec, McpSpec, SearchSpec
 
-_PACKAGE = Path(__file__).resolve().parent.parent
-_ROOMS = {
-    "pretrain": ("data", "chat", "modeling"),
-    "sft": ("data", "chat", "modeling"),
-    "dpo": ("data", "chat", "modeling", "intervals.py"),
-    "grpo": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
-    "rloo": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
-    "rollout": ("data", "chat", "modeling", "generation"),
-    "rank": ("preference", "intervals.py", "knowledge", "chat/turn.py"),
-    "reward": ("data", "chat", "modeling", "preference", "intervals.py"),
-    "rlhf": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "preference", "intervals.py"),
-    "best_of_n": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
-    "interrogate": ("knowledge", "generation", "data", "chat", "modeling"),
-    "refusals": ("knowledge", "tools", "chat/schemas.py", "chat/turn.py"),
-    "search_index": ("tools", "data"),
-    "identity": ("identity",),
-    "evaluate": ("evaluate", "intervals.py", "generation", "chat", "modeling"),
-    "push": ("hub", "report"),
-}
 _RANKED_BY = {
     "judge": (("asked", "engines"), ("chat", "modeling", "generation")),
     "labeller": (("preferring",), ("rewards",)),
 }
 """Who ranks -> the files of `stages/` and the rooms whose code that takes besides."""
-_EVAL_FILES = (".yaml", ".yml", ".jsonl", ".json", ".py")
-_PRACTICE_FILES = (
-    "common", "training", "callbacks", "practising", "practice", "prompts", "rollouts", "measuring", "monitors",
-    "problems", "solving", "scoring",
-)  # fmt: skip
-_SHARED_FILES = {
-    "evaluate": ("common",),
-    "interrogate": ("common", "asked", "documents", "engines", "probed", "questions"),
-    "refusals": ("common", "probed"),
-    "search_index": ("common",),
-    "identity": ("common",),
-    "dpo": ("common", "training", "callbacks", "heldout_pairs"),
-    "grpo": _PRACTICE_FILES,
-    "rloo": _PRACTICE_FILES,
-    "rollout": ("common", "asked", "engines", "problems", "solving"),
-    "rank": ("common", "rank_judge"),
-    "push": ("common",),
-    "reward": ("common", "training", "callbacks", "ranking_trainer", "reward_measures"),
-    "rlhf": (*_PRACTICE_FILES, "preferring", "guarding", "guard_callback"),
-    "best_of_n": ("common", "asked", "engines", "problems", "solving", "scoring"),
-}
-_TRAINING_FILES = ("common", "training", "callbacks")
 # of these the content counts, not the names; how many questions are asked at once changes no answer
 _NOT_SETTINGS = {
     "name", "from", "launch", "data", "evals", "questions", "documents", "probes", "rollouts", "models", "batch_size",
@@ -131,14 +82,12 @@ def fingerprint_of(inputs: dict[str, str]) -> str:
 
 def inputs_of(stage: Any, model: ModelSpec, base: str | None, upstream: Upstream) -> dict[str, str]:
     """Named parts of the fingerprint. `base`: folder or Hub id, when the recipe's model is the stage's input."""
-    parts = {**_settings(stage), **_code(stage.kind), **_read(stage, upstream), **_engines(stage)}
+    parts = {**_settings(stage), **code_of(stage.kind), **_read(stage, upstream), **_engines(stage)}
     if isinstance(stage, EvaluateStage):
-        parts |= {f"evals.{spec.task}": _evaluation(spec) for spec in stage.evals if isinstance(spec, EvalSpec)}
-        parts |= _honesty(stage, upstream) | _problems(stage) | _preferences(stage, upstream) | _tool_use(stage)
-        parts |= _identities(stage) | _trials(stage)
+        parts |= measured(stage, upstream.data, upstream.baselines)
         parts["compare_with"] = upstream.compare_with or ""
     if isinstance(stage, TunedStage) and stage.early_stopping is not None:
-        parts |= _sources(("early_stopping",), ("knowledge", "generation"))
+        parts |= sources(("early_stopping",), ("knowledge", "generation"))
     if upstream.parent is not None:
         parts["input model"] = upstream.parent
     parts |= _rewards(stage) | _ranked(stage, upstream) | _tools(stage, upstream)
@@ -198,7 +147,7 @@ def _ranked(stage: Any, upstream: Upstream) -> dict[str, str]:
         files = {"human": upstream.rankings, "file": Path(stage.path).expanduser() if stage.path else None}
         file = files.get(stage.by)
         parts = {"rollouts": upstream.data.get(stage.rollouts, "")}
-        parts |= _sources(*_RANKED_BY.get(stage.by, ((), ())))
+        parts |= sources(*_RANKED_BY.get(stage.by, ((), ())))
         return parts | ({"rankings": digest(file)} if file is not None else {})
     if isinstance(stage, RolloutStage):
         return {f"model {name}": upstream.data.get(name, "") for name in stage.models}
@@ -222,69 +171,8 @@ def _tools(stage: Any, upstream: Upstream) -> dict[str, str]:
         if isinstance(spec, FunctionSpec):
             parts[f"code of {spec.path}"] = digest_of_package(spec.path.partition(":")[0])
     if used and isinstance(stage, GrpoStage):
-        parts |= _sources(("talking",), ("tools", "sandbox"))
+        parts |= sources(("talking",), ("tools", "sandbox"))
     return parts
-
-
-def _tool_use(stage: EvaluateStage) -> dict[str, str]:
-    """Settings of the evaluations with tools, and the code that runs them."""
-    specs = [spec for spec in stage.evals if isinstance(spec, ToolsSpec)]
-    if not specs:
-        return {}
-    parts = {f"evals.{spec.name}": spec.model_dump_json(exclude={"questions"}) for spec in specs}
-    return parts | _sources(("tool_use", "talking", "frozen"), ("knowledge", "tools", "sandbox", "data"))
-
-
-def _problems(stage: EvaluateStage) -> dict[str, str]:
-    """Settings of the evaluations on problems, and the code that runs them."""
-    specs = [spec for spec in stage.evals if isinstance(spec, ProblemsSpec)]
-    if not specs:
-        return {}
-    parts = {f"evals.{spec.name}": spec.model_dump_json(exclude={"problems"}) for spec in specs}
-    return parts | _sources(("problems", "solving", "scoring", "thinking"), ("knowledge", "rewards", "sandbox", "data"))
-
-
-def _preferences(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:
-    """Settings of the evaluations of preferences, the reward models and baselines that they read, and their code."""
-    specs = [spec for spec in stage.evals if isinstance(spec, PreferenceSpec)]
-    if not specs:
-        return {}
-    parts = {f"evals.{spec.name}": spec.model_dump_json(exclude={"prompts"}) for spec in specs}
-    parts |= {f"baseline {name}": fingerprint for name, fingerprint in upstream.baselines.items()}
-    parts |= {f"reward model {name}": upstream.data.get(name, "") for spec in specs for name in spec.stages}
-    return parts | _sources(("preferences", "preferring", "problems", "solving"), ("preference", "rewards", "data"))
-
-
-def _identities(stage: EvaluateStage) -> dict[str, str]:
-    """Settings of the evaluations of identity, and the code that runs them."""
-    specs = [spec for spec in stage.evals if isinstance(spec, IdentityEval)]
-    if not specs:
-        return {}
-    parts = {f"evals.{spec.name}": spec.model_dump_json() for spec in specs}
-    return parts | _sources(("identity",), ("identity",))
-
-
-def _trials(stage: EvaluateStage) -> dict[str, str]:
-    """Settings of the evaluations of reversal and jailbreaks, and the code that runs them."""
-    parts: dict[str, str] = {}
-    for spec in stage.evals:
-        if isinstance(spec, ReversalSpec):
-            parts[f"evals.{spec.name}"] = spec.model_dump_json(exclude={"questions"})
-            parts |= _sources(("reversal", "asking", "frozen"), ("knowledge", "data"))
-        if isinstance(spec, JailbreakSpec):
-            parts[f"evals.{spec.name}"] = spec.model_dump_json(exclude={"unsafe", "safe"})
-            parts |= _sources(("jailbreak", "asking"), ("knowledge", "data", "evaluate/wrappings.py"))
-    return parts
-
-
-def _honesty(stage: EvaluateStage, upstream: Upstream) -> dict[str, str]:
-    """Settings of the honesty evaluations, the baselines that they are compared with, and the code that runs them."""
-    specs = [spec for spec in stage.evals if isinstance(spec, HonestySpec)]
-    if not specs:
-        return {}
-    parts = {f"evals.{spec.name}": spec.model_dump_json(exclude={"questions"}) for spec in specs}
-    parts |= {f"baseline {name}": fingerprint for name, fingerprint in upstream.baselines.items()}
-    return parts | _sources(("honesty", "frozen", "asked", "engines"), ("knowledge", "data"))
 
 
 def _model(model: ModelSpec, base: str | None, kind: str) -> dict[str, str]:
@@ -295,36 +183,3 @@ def _model(model: ModelSpec, base: str | None, kind: str) -> dict[str, str]:
         folder = Path(base)
         parts["model"] = digest_of_model(folder) if folder.is_dir() else f"hub:{base}@{model.revision or 'main'}"
     return parts
-
-
-def _evaluation(spec: EvalSpec) -> str:
-    """Settings of an eval, and the files of the folders in which its task and data may lie."""
-    folders = [shipped("evals"), *([Path(spec.include_path).expanduser()] if spec.include_path else [])]
-    own = sorted(p for folder in folders for p in folder.rglob("*") if p.suffix in _EVAL_FILES)
-    data = sorted(p for p in Path(spec.data).expanduser().rglob("*") if p.is_file()) if spec.data else []
-    sandbox = digest_of_sources(_PACKAGE / "sandbox") if spec.allow_code_execution else ""
-    return f"{spec.model_dump_json(exclude_defaults=True)} {digest_of([*own, *data])} {sandbox}{_lm_eval()}"
-
-
-@cache
-def _lm_eval() -> str:
-    """`lm_eval-<version>`: its own tasks and metrics are part of the measure."""
-    spec = find_spec("lm_eval")
-    found = Path(spec.origin).parent.parent.glob("lm_eval-*.dist-info") if spec and spec.origin else []
-    return next((path.stem for path in found), "")
-
-
-def _code(kind: str) -> dict[str, str]:
-    """Source files of the rooms that compute a stage."""
-    return _sources((*_SHARED_FILES.get(kind, _TRAINING_FILES), kind), _ROOMS.get(kind, ()))
-
-
-def _sources(files: Iterable[str], rooms: Iterable[str]) -> dict[str, str]:
-    """Of `stages/` the named files; of other rooms all. A room may be a single file."""
-    parts = {f"code of llmkit/stages/{name}.py": digest(_PACKAGE / "stages" / f"{name}.py") for name in files}
-    return parts | {f"code of llmkit/{room}": _room(_PACKAGE / room) for room in rooms}
-
-
-def _room(path: Path) -> str:
-    # prompts of judges and writers, refusals and wordings are text files beside the code
-    return digest(path) if path.suffix else digest_of_sources(path, (".py", ".jinja", ".txt", ".toml"))

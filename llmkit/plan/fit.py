@@ -71,13 +71,19 @@ def changed(stage: Any, change: Change) -> Any:
 
 
 def _simplest(found: list[Change]) -> list[Change]:
-    """Without those that hold a change which is enough by itself."""
+    """Without those that hold a change which is enough by itself; of those that differ in numbers alone the first."""
     kept: list[Change] = []
     for change in sorted(found, key=len):
         if not any(less.items() <= change.items() for less in kept):
             kept.append(change)
-    order = [found.index(change) for change in kept]
-    return [found[place] for place in sorted(order)[:_SHOWN]]
+    gentlest: dict[str, Change] = {}
+    for change in (each for each in found if each in kept):
+        gentlest.setdefault(_kind(change), change)
+    return list(gentlest.values())[:_SHOWN]
+
+
+def _kind(change: Change) -> str:
+    return str({key: None if type(value) is int else value for key, value in change.items()})
 
 
 def _tried(stage: Any) -> Iterator[Change]:

@@ -16,6 +16,7 @@ from llmkit.artifacts.stagefile import Batch
 from llmkit.errors import RecipeError
 from llmkit.plan import inference
 from llmkit.plan.batch import derive
+from llmkit.plan.benchmarks import problems_of_tasks
 from llmkit.plan.chain import automatic_names, chain, from_scratch
 from llmkit.plan.command import AccelerateConfig, accelerate_config, build, machines
 from llmkit.plan.decide import decide
@@ -55,6 +56,7 @@ def make(loaded: Loaded, world_size: int | None = None) -> Plan:
     stages = [_with_world_size(stage, world_size) for stage in chain(recipe)]
     found = [item for stage in stages for item in _problems(recipe, stage)] + list(shipping(recipe))
     found += _unknown_jobs(recipe, [stage.name for stage in stages])
+    found += problems_of_tasks(recipe)
     if found:
         raise RecipeError([problem_at(loaded.source, loc, what, cure) for loc, what, cure in found])
     folders = run.stages()

@@ -8,9 +8,7 @@ they do not meet all activations.
 - weights, gradients, optimizer: Rajbhandari 2020 (ZeRO), section 3: mixed-precision AdamW under DeepSpeed costs 2 + 2 +
   12 bytes a parameter, plain AdamW in dtype d costs d + d + 2d; ZeRO-2 divides gradients and optimizer by W, ZeRO-3
   and FSDP2 weights too.
-- around them: DDP's buckets are a second copy of the gradients. DeepSpeed collects them in buckets of 5e8 numbers
-  (whole on a GPU, as far as used on a CPU), casts its share to float32 for the step, and ZeRO-3 keeps up to 1e9 weights
-  whole: its defaults. FSDP2 gathers the embedding and two blocks.
+- what DDP, ZeRO and FSDP2 hold around them: `llmkit.plan.sharding`.
 - LoRA (Hu 2021) trains r * (in + out) a layer, in float32; NF4 (Dettmers 2023) stores 4 bits a weight and 0.127 bits
   of constants, its adapters are in bfloat16 (TRL), and a layer that computes is whole.
 - activations, copies and logits: `llmkit.plan.activations`.
@@ -30,6 +28,7 @@ from llmkit.artifacts.stagefile import Batch
 from llmkit.plan.activations import Setting, passed, tiled_logits, whole_logits
 from llmkit.plan.command import AccelerateConfig
 from llmkit.plan.shape import Shape
+from llmkit.plan.sharding import adapter_bytes, bucket, gathered, gradient_bytes, reduced, unreduced
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.stages import DpoStage, PracticeStage, PretrainStage, TrainStage
 from llmkit.recipe.stages_preference import RewardStage, RlhfStage
@@ -44,8 +43,6 @@ PROBLEM = 256
 """Tokens of a problem, with what a chat template puts around it: a guess."""
 _RANKED = 5
 """Answers to a prompt that are ranked: a guess."""
-_BUCKET, _LIVE = 500_000_000, 1_000_000_000
-"""DeepSpeed's `reduce_bucket_size` and `stage3_max_live_parameters`, in numbers."""
 _TOKEN_ROWS = 4
 """Rows of chat tokens that LoRA trains whole."""
 
@@ -89,8 +86,8 @@ def _states(
         "weights": weights / (world if config.shards_weights else 1),
         "reference model": _reference(stage, weights) / (world if config.shards_weights else 1),
         "optimizer": optimizer / (world if config.shards_optimizer else 1),
-        "gathered weights": _gathered(shape, config, setting, world),
-        "DDP buckets": num_trained * _gradient_bytes(setting) if config.distributed_type.startswith("MULTI") else 0,
+        "gathered weights": gathered(shape, config, setting, world),
+        "DDP buckets": num_trained * gradient_bytes(setting) if config.distributed_type.startswith("MULTI") else 0,
     }
 
 
@@ -100,11 +97,13 @@ def _moments(
     """What is held at each moment of a step."""
     states = _states(stage, shape, config, batch, setting, num_trained)
     one = passed(shape, setting, num_trained)
-    gradients = num_trained * _gradient_bytes(setting) / (batch.world_size if config.shards_gradients else 1)
-    stays = batch.gradient_accumulation_steps > 1 or setting.deepspeed
-    bucket = {"ZeRO buckets": _bucket(config, setting, num_trained)}
+    gradients = num_trained * gradient_bytes(setting) / (batch.world_size if config.shards_gradients else 1)
+    stays = batch.gradient_accumulation_steps > 1 or config.zero_stage == 3
+    rest = unreduced(config, num_trained)
     early = {**states, "gradients": gradients if stays else 0}
     late = {**states, "gradients": gradients}
+    if config.zero_stage == 3:
+        late["gathered weights"] *= rest
     logits = _logits(stage, shape, setting)
     scratch = shape.largest_linear * (4 if config.use_cpu else 2) if setting.quantized else 0
     cast = num_trained * 4 / batch.world_size if setting.deepspeed else 0
@@ -112,13 +111,18 @@ def _moments(
         {**early, "autocast copies": one.cached, "activations": one.kept, "dequantized": scratch},
         {
             **early,
-            **bucket,
+            "ZeRO buckets": bucket(config, setting, num_trained),
             "autocast copies": one.copies,
             "activations": one.kept + (one.block if setting.checkpointing else 0),
             "logits": logits,
             "dequantized": scratch,
         },
-        {**late, **bucket, "activations": one.block, "dequantized": scratch},
+        {
+            **(early if config.zero_stage == 2 and not rest else late),
+            "ZeRO buckets": reduced(config, setting, num_trained),
+            "activations": max(one.block, rest * one.kept),
+            "dequantized": scratch,
+        },
         {**late, "optimizer's copy": cast},
         {**states, **_sampling(stage, shape, setting, batch)},
     ]
@@ -181,41 +185,11 @@ def _setting(stage: Any, model: ModelSpec, config: AccelerateConfig, batch: Batc
     )
 
 
-def _gathered(shape: Shape, config: AccelerateConfig, setting: Setting, world: int) -> float:
-    """Weights that a process holds whole while it shares them out, and their gradients."""
-    each = 2 if setting.half and setting.deepspeed else setting.weight_bytes
-    if config.zero_stage == 3:
-        return min(shape.num_parameters, _LIVE) * each
-    if config.distributed_type != "FSDP" or world == 1:
-        return 0
-    block = shape.num_linear / shape.num_layers
-    return (2 * shape.num_embedding + 3 * block) * each
-
-
-def _bucket(config: AccelerateConfig, setting: Setting, num_trained: int) -> float:
-    """Where DeepSpeed collects gradients."""
-    if config.zero_stage not in (2, 3):
-        return 0
-    return (min(num_trained, _BUCKET) if config.use_cpu else _BUCKET) * _gradient_bytes(setting)
-
-
-def _gradient_bytes(setting: Setting) -> float:
-    return (
-        _adapter_bytes(setting)
-        if setting.adapter
-        else (2 if setting.deepspeed and setting.half else setting.weight_bytes)
-    )
-
-
-def _adapter_bytes(setting: Setting) -> int:
-    return 2 if setting.quantized or (setting.deepspeed and setting.half) else 4
-
-
 def _weights(stage: TrainStage, shape: Shape, setting: Setting) -> float:
     each = 2 if setting.deepspeed and setting.autocast else setting.weight_bytes
     if stage.peft is None:
         return shape.num_parameters * each
-    trained = (num_trained(stage, shape) or 0) * _adapter_bytes(setting)
+    trained = (num_trained(stage, shape) or 0) * adapter_bytes(setting)
     if not setting.quantized:
         return shape.num_parameters * each + trained
     return shape.num_linear * _NF4_BYTES + (shape.num_parameters - shape.num_linear) * each + trained
@@ -242,7 +216,7 @@ def _optimizer_bytes(stage: TrainStage, setting: Setting, config: AccelerateConf
         # ZeRO-3 does without weights of its own where the model's are in float32
         own = 0 if config.zero_stage == 3 and not setting.half and setting.weight_bytes == 4 else 4
         return own + states * 4
-    return states * (_adapter_bytes(setting) if setting.adapter else setting.weight_bytes)
+    return states * (adapter_bytes(setting) if setting.adapter else setting.weight_bytes)
 
 
 def _logits(stage: TrainStage, shape: Shape, setting: Setting) -> float:

@@ -38,7 +38,7 @@ class EvalSpec(Part):
     raw: bool = False
     """Never apply the chat template to this task."""
     data: str | None = None
-    """Folder or file with the task's data, in place of the Hub: `<split>.jsonl`, `.json`, `.csv` or `.parquet`."""
+    """Folder with the task's data, in place of the Hub: `<split>.jsonl`, `.json`, `.csv` or `.parquet`."""
     allow_code_execution: bool = False
     """Whether a task may run programs that the model wrote, in llmkit's sandbox."""
 

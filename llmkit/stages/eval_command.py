@@ -27,7 +27,7 @@ from llmkit.artifacts.files import sha256_of, write_json
 from llmkit.errors import UserError
 from llmkit.evaluate.answers import Answers, identity_of
 from llmkit.evaluate.endpoint import EndpointModel
-from llmkit.evaluate.harness import quiet, run_on
+from llmkit.evaluate.harness import Prepared, prepare_tasks, quiet, run_on
 from llmkit.evaluate.model import EvalModel
 from llmkit.evaluate.results import TaskResult
 from llmkit.evaluate.rows import interval_of
@@ -150,12 +150,13 @@ def at_home(
     """A model that is loaded here. Raises ModelError, RunError or DataError."""
     path = model_of(target, stage)
     tokenizer = load_tokenizer(path)
+    tasks = prepare_tasks(specs, use_chat_template=bool(tokenizer.chat_template), seed=args.seed)
     model = load_model(path, dtype=stored_dtype(path))
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     answers = _answers(args, None if args.no_cache else identity_of(model, tokenizer))
     with quiet():
         lm = EvalModel(model, tokenizer, batch_size=args.batch_size, seed=args.seed, answers=answers)
-    return _measure(args, target, lm, answers, specs, folder, chat=bool(tokenizer.chat_template) and not args.raw)
+    return _measure(args, target, lm, answers, tasks, folder)
 
 
 def at_endpoint(args: argparse.Namespace, specs: list[EvalSpec]) -> Measured:
@@ -165,7 +166,8 @@ def at_endpoint(args: argparse.Namespace, specs: list[EvalSpec]) -> Measured:
     )
     answers = _answers(args, sha256_of(["endpoint", args.base_url, args.model]))
     lm = EndpointModel(engine, args.model, seed=args.seed, answers=answers)
-    return _measure(args, args.model, lm, answers, specs, "model", chat=not args.raw)
+    tasks = prepare_tasks(specs, use_chat_template=True, seed=args.seed)
+    return _measure(args, args.model, lm, answers, tasks, "model")
 
 
 def _answers(args: argparse.Namespace, identity: str | None) -> Answers | None:
@@ -180,10 +182,8 @@ def _measure(
     name: str,
     lm: EvalModel | EndpointModel,
     answers: Answers | None,
-    specs: list[EvalSpec],
+    tasks: list[Prepared],
     folder: str,
-    *,
-    chat: bool,
 ) -> Measured:
     console = Console(stderr=True)
     with Progress(console=console, transient=True) if console.is_terminal else nullcontext() as bar:
@@ -194,7 +194,7 @@ def _measure(
                 bar.update(place, completed=done, total=total)
 
         out = Path(args.out).expanduser() / folder if args.out else None
-        results = run_on(lm, specs, use_chat_template=chat, seed=args.seed, out_dir=out, progress=show)
+        results = run_on(lm, tasks, out_dir=out, progress=show)
     return Measured(name, results, answers.num_asked if answers else 0, answers.num_found if answers else 0)
 
 

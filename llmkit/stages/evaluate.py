@@ -24,7 +24,7 @@ from llmkit.artifacts.manifest import DataSummary, EvalRow, Manifest, Sample, re
 from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.render import prompt_ids, render_text
 from llmkit.chat.template import template_of
-from llmkit.evaluate.harness import run_tasks
+from llmkit.evaluate.harness import Prepared, prepare_tasks, run_tasks
 from llmkit.evaluate.results import Document, TaskResult, read_documents, write_documents
 from llmkit.evaluate.rows import eval_rows
 from llmkit.generation.engine import TransformersEngine
@@ -71,12 +71,13 @@ def run(worker: Worker) -> Manifest:
     if worker.is_main:
         steps.begin(own_keys(file, stage) | step_keys(file, steps, specs))
     state.wait_for_everyone()
+    tasks = unfinished_tasks(worker, steps, state, chat=template is not None)
     worker.log("load", 0, 1)
     model = load_spec(file.model, file.input_model, is_base).to(state.device).eval()
 
     prompted = answer_prompts(worker, steps, stage, model, tokenizer) if worker.is_main else {}
     started = time.monotonic()
-    evals = evaluate_tasks(worker, steps, state, model, tokenizer, use_chat_template=template is not None)
+    evals = evaluate_tasks(worker, steps, tasks, model, tokenizer)
     for place, evaluate in own:
         engine = TransformersEngine(model, tokenizer, stage.batch_size)
         evals += once(worker, steps, state, place, partial(evaluate, engine=engine))
@@ -207,31 +208,39 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     return render_text(tokenizer, prompt, add_eos=False).input_ids
 
 
+def unfinished_tasks(worker: Worker, steps: Steps, state: PartialState, *, chat: bool) -> dict[int, Prepared]:
+    """lm-eval's tasks by their place, without those of an earlier start. Raises as `prepare_tasks` does."""
+    specs = dict(enumerate(_tasks(evaluate_stage(worker))))
+    todo = {index: spec for index, spec in specs.items() if not steps.path(TASKS, index).is_file()}
+    state.wait_for_everyone()  # all have looked before one writes
+    found = prepare_tasks(list(todo.values()), use_chat_template=chat, seed=worker.file.seed)
+    return dict(zip(todo, found, strict=True))
+
+
 def evaluate_tasks(
     worker: Worker,
     steps: Steps,
-    state: PartialState,
+    tasks: dict[int, Prepared],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    *,
-    use_chat_template: bool,
 ) -> list[EvalRow]:
-    """lm-eval's tasks, each once it is done on disk; those of an earlier start are not run again."""
-    stage = evaluate_stage(worker)
-    specs = [spec for spec in stage.evals if isinstance(spec, EvalSpec)]
-    todo = [index for index in range(len(specs)) if not steps.path(TASKS, index).is_file()]
-    state.wait_for_everyone()  # all have looked before one writes
+    """lm-eval's tasks, each once it is done on disk."""
+    stage, todo = evaluate_stage(worker), list(tasks)
     run_tasks(
         model,
         tokenizer,
-        [specs[index] for index in todo],
-        use_chat_template=use_chat_template,
+        list(tasks.values()),
         batch_size=stage.batch_size,
         seed=worker.file.seed,
         progress=lambda done, total: worker.log("evaluate", done, total),
         on_done=lambda place, results: steps.write(TASKS, todo[place], (kept(worker, each) for each in results)),
     )
-    return [row for index in range(len(specs)) for row in rows(worker, steps, index, TASKS)] if worker.is_main else []
+    places = range(len(_tasks(stage))) if worker.is_main else []
+    return [row for index in places for row in rows(worker, steps, index, TASKS)]
+
+
+def _tasks(stage: EvaluateStage) -> list[EvalSpec]:
+    return [spec for spec in stage.evals if isinstance(spec, EvalSpec)]
 
 
 def once(

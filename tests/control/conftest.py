@@ -8,7 +8,7 @@ import pytest
 from control.report_runs import Page, page_of
 
 from llmkit.artifacts.rundir import RunDir
-from llmkit.plan import fingerprint
+from llmkit.plan import code
 from llmkit.report.collect import collect
 from llmkit.report.run import RunReport
 
@@ -16,7 +16,7 @@ from llmkit.report.run import RunReport
 @pytest.fixture
 def code_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fingerprints take in llmkit's own source, which may be edited while tests run."""
-    monkeypatch.setattr(fingerprint, "_PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(code, "PACKAGE", tmp_path / "package")
 
 
 @pytest.fixture(scope="module")

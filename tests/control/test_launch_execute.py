@@ -236,9 +236,9 @@ def test_a_killed_launcher_takes_its_workers_along(recipe: Path) -> None:
     code = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from llmkit.plan import fingerprint
+from llmkit.plan import code
 from test_launch_execute import run
-fingerprint._PACKAGE = Path({str(recipe.parent / "package")!r})
+code.PACKAGE = Path({str(recipe.parent / "package")!r})
 run(Path({str(recipe)!r}), cpt="hang")
 """
     launcher = subprocess.Popen([sys.executable, "-c", code])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmkit.artifacts.files import write_json
-from llmkit.plan import fingerprint
+from llmkit.plan import code, fingerprint
 from llmkit.plan.files import WHOLE, digest, digest_of_package
 from llmkit.plan.make import make
 from llmkit.recipe.load import load
@@ -144,7 +144,7 @@ def test_code_of_the_rooms_that_do_the_work(recipe: Path, tmp_path: Path, monkey
     package = tmp_path / "package"
     for room in ("stages", "data", "chat", "modeling", "evaluate", "generation"):
         (package / room).mkdir(parents=True)
-    monkeypatch.setattr(fingerprint, "_PACKAGE", package)
+    monkeypatch.setattr(code, "PACKAGE", package)
     before = fingerprints(recipe)
     (package / "data" / "new.py").write_text("x = 1")
     assert changed(recipe, before=before) == TRAINED, "evaluations of what was trained follow"
@@ -162,7 +162,7 @@ def test_code_of_the_rooms_that_do_the_work(recipe: Path, tmp_path: Path, monkey
 def test_texts_that_lie_beside_the_code(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "package"
     (package / "chat").mkdir(parents=True)
-    monkeypatch.setattr(fingerprint, "_PACKAGE", package)
+    monkeypatch.setattr(code, "PACKAGE", package)
     before = fingerprints(recipe)
     (package / "chat" / "prompt.jinja").write_text("Answer.")
     assert changed(recipe, before=before) == ALL

@@ -104,6 +104,15 @@ def test_the_gentlest_comes_first(folder: Path) -> None:
     )
 
 
+def test_one_suggestion_of_a_kind(folder: Path) -> None:
+    fit = planned(folder, "best_of_n", "24GiB").fit
+    assert fit is not None
+    [[word]] = fit.changes
+    rows = int(word.removeprefix("stages.best_of_n.batch_size="))
+    twice = planned(folder, "best_of_n", "24GiB", f"stages.best_of_n.batch_size={2 * rows}").fit
+    assert twice is not None and not twice.fits, "the most rows that fit"
+
+
 def test_nothing_helps(folder: Path) -> None:
     tiny = planned(folder, "sft", "2GiB").fit
     assert tiny is not None and not tiny.fits and tiny.changes == ()

@@ -24,6 +24,7 @@ from llmkit.plan.batch import derive
 from llmkit.plan.make import make
 from llmkit.plan.render import print_plan, to_json
 from llmkit.plan.step import Plan, Step
+from llmkit.recipe import task_files
 from llmkit.recipe.load import load
 from llmkit.recipe.stages import SftStage
 
@@ -226,6 +227,32 @@ def test_problems(recipe: Path, words: list[str], expected: str) -> None:
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({"task": "ifeval"}, "evals.0: 'ifeval' needs packages that are not installed: langdetect; pip install langdetect"),
+        ({"task": "humaneval"}, "evals.0: 'humaneval' runs programs that the model wrote; say 'allow_code_execution: true'"),
+        ({"task": "gsm8k", "data": "nowhere"}, "evals.0.data: no such folder: 'nowhere'"),
+        ({"task": "mine", "include_path": "nowhere"}, "evals.0.include_path: no such folder: 'nowhere'"),
+    ],
+)  # fmt: skip
+def test_evaluations_that_could_not_run(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, spec: dict[str, str], expected: str
+) -> None:
+    find = task_files.find_spec
+    monkeypatch.setattr(task_files, "find_spec", lambda name: None if name == "langdetect" else find(name))
+    stage = {"name": "look", "kind": "evaluate", "evals": [spec]}
+    for words, place in ((f"evals={json.dumps([spec])}", ""), (f"stages={json.dumps([stage])}", "stages.0.")):
+        with pytest.raises(RecipeError) as caught:
+            plan(recipe, words)
+        assert place + expected in str(caught.value)
+
+
+def test_a_task_of_ones_own_goes_before_lm_evals(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("task: humaneval\n")
+    plan(recipe, f"evals={json.dumps([{'task': 'humaneval', 'include_path': str(tmp_path)}])}")
+
+
 def test_all_problems_at_once(recipe: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         plan(recipe, "stages.cpt.launch.num_processes=2", "stages.sft.data.0.path=none.jsonl")
@@ -286,6 +313,7 @@ def test_planning_imports_nothing_heavy_and_writes_nothing(recipe: Path, tmp_pat
     code = f"""
 import sys
 from llmkit.plan.make import make
+from llmkit.recipe import task_files
 from llmkit.recipe.load import load
 make(load([{str(recipe)!r}]))
 print([name for name in {HEAVY!r} if name in sys.modules])

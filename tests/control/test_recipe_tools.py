@@ -8,7 +8,7 @@ import pytest
 
 from llmkit.cli.schema import schema
 from llmkit.errors import RecipeError
-from llmkit.plan import fingerprint
+from llmkit.plan import code
 from llmkit.plan.make import make
 from llmkit.recipe.load import load
 
@@ -38,7 +38,7 @@ evals:
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(fingerprint, "_PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(code, "PACKAGE", tmp_path / "package")
     (tmp_path / "chats.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     (tmp_path / "questions.jsonl").write_text('{"question": "a", "answers": ["b"]}\n')
     (tmp_path / "pages.jsonl").write_text('{"text": "a"}\n')

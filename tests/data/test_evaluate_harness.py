@@ -10,7 +10,7 @@ from llmkit.artifacts.manifest import read_manifest
 from llmkit.artifacts.stagefile import StageFile, write_stage_file
 from llmkit.chat.template import apply_template, load_template
 from llmkit.errors import DataError
-from llmkit.evaluate.harness import run_tasks
+from llmkit.evaluate.harness import prepare_tasks, run_tasks
 from llmkit.evaluate.model import EvalModel
 from llmkit.evaluate.results import read_documents
 from llmkit.recipe.schema import EvalSpec
@@ -79,7 +79,8 @@ def chat_loaded(model_dir):
 
 def evaluate(loaded, *specs: EvalSpec, chat: bool = False, **options):
     options = {"batch_size": 4, "seed": 0, **options}
-    return run_tasks(*loaded, list(specs), use_chat_template=chat, **options)
+    tasks = prepare_tasks(list(specs), use_chat_template=chat, seed=options["seed"])
+    return run_tasks(*loaded, tasks, **options)
 
 
 def spec(task: str, folder: Path, **options) -> EvalSpec:

@@ -12,7 +12,7 @@ from llmkit.evaluate import tasks
 from llmkit.evaluate.code import CodeEval, passes
 from llmkit.evaluate.fewshot import REPORTED, reported
 from llmkit.evaluate.tasks import load_task
-from llmkit.plan.fingerprint import _evaluation
+from llmkit.plan.measured import of_task
 from llmkit.recipe.schema import EvalSpec
 
 
@@ -90,9 +90,9 @@ def test_folders_that_are_no_data_are_named(tmp_path, files, says):
 
 def test_other_data_is_another_evaluation(tmp_path):
     spec = EvalSpec(task="gsm8k", data=str(write(tmp_path, test=SUMS)))
-    before = _evaluation(spec)
+    before = of_task(spec)
     write(tmp_path, test=SUMS[:3])
-    assert _evaluation(spec) != before
+    assert of_task(spec) != before
 
 
 def test_programs_of_models_run_only_with_consent(tmp_path):
@@ -166,7 +166,9 @@ def test_a_missing_package_is_named(monkeypatch):
     def load(_):
         raise ModuleNotFoundError("No module named 'langdetect'", name="langdetect")
 
-    manager = SimpleNamespace(task_index={"mine": SimpleNamespace(kind=None, cfg={}, name="mine")}, load=load)
+    manager = SimpleNamespace(
+        task_index={"mine": SimpleNamespace(kind=None, cfg={}, name="mine", yaml_path=Path("mine.yaml"))}, load=load
+    )
     monkeypatch.setattr(tasks, "_manager_with", lambda spec: manager)
     with pytest.raises(DataError, match="task mine: it needs the package langdetect; pip install langdetect"):
         load_task(EvalSpec(task="mine"), raw=False, seed=0)

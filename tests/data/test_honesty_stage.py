@@ -15,6 +15,7 @@ from llmkit.chat.ask import Answer
 from llmkit.chat.template import apply_template, load_template
 from llmkit.errors import DataError, UserError
 from llmkit.evaluate.answered import Answered, answered_rows
+from llmkit.evaluate.harness import Prepared
 from llmkit.evaluate.results import Document, Metric, TaskResult, read_documents
 from llmkit.knowledge import judging
 from llmkit.knowledge.records import Question
@@ -377,12 +378,13 @@ def test_tasks_of_an_earlier_start_are_not_run_again(tmp_path, run, judged, monk
     ran = []
 
     def run_tasks(model, tokenizer, evals, *, on_done, **_):
-        for place, spec in enumerate(evals):
+        for place, spec in enumerate(each.spec for each in evals):
             ran.append(spec.task)
             document = Document(0, "p", "t", "c", {"acc": 1.0})
             on_done(place, [TaskResult(spec.task, [Metric("acc", 1.0, 1, [1.0])], [document], [f"{spec.task} is odd"])])
 
     monkeypatch.setattr(evaluate, "run_tasks", run_tasks)
+    monkeypatch.setattr(evaluate, "prepare_tasks", lambda specs, **_: [Prepared(spec, None, True) for spec in specs])
     judged(lambda item: "undecided")
     more = {"evals": ["one", {"task": "two"}]}
     with pytest.raises(UserError, match="undecided"):

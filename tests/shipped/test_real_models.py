@@ -4,6 +4,8 @@ the hardware that the recipe names, and one step of training with random weights
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from llmkit.artifacts.shipped import shipped
+from llmkit.plan.fit import USABLE
 from llmkit.plan.make import make
+from llmkit.plan.render import size
 from llmkit.plan.shape import published, shape_of
 from llmkit.recipe.load import load
 from llmkit.stages import sft
@@ -20,12 +24,13 @@ from llmkit.stages.common import Worker
 
 COUNTS = {
     "Qwen/Qwen3-0.6B-Base": 596_049_920,
+    "Qwen/Qwen3-0.6B": 596_049_920,
     "HuggingFaceTB/SmolLM3-3B-Base": 3_075_098_624,
     "meta-llama/Llama-3.1-8B": 8_030_261_248,
     "Qwen/Qwen3-8B-Base": 8_190_735_360,
     "Qwen/Qwen3-32B": 32_762_123_264,
 }
-"""Of the safetensors on the Hub."""
+"""Of the safetensors on the Hub, a tied head counted once."""
 SIZED = (
     "qwen3-0.6b/assistant-lora",
     "smollm3-3b/curriculum",
@@ -53,6 +58,27 @@ def test_every_step_fits_the_hardware_that_the_recipe_names(name: str, monkeypat
     sized = [step for step in make(load([path])).steps if step.kind != "refusals"]
     assert all(step.fit is not None and step.fit.fits for step in sized), [step.name for step in sized if not step.fit]
     assert "estimate" in path.read_text().split("run:")[0], "the time in the header is said to be an estimate"
+
+
+READMES = sorted(path for path in shipped("recipes").glob("*/README.md"))
+ROW = re.compile(r"^\| `([\w.-]+)` \| [^|]*?(\d+)(?: to \d+)? GB[^|]* \| ([\d.]+ GiB), `([\w-]+)` \|", re.MULTILINE)
+
+
+@pytest.mark.parametrize("readme", READMES, ids=[path.parent.name for path in READMES])
+def test_readmes_say_what_plan_says(readme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
+    rows = ROW.findall(readme.read_text())
+    assert {name for name, *_ in rows} == {path.name for path in readme.parent.glob("*.yaml")}
+    for name, gigabytes, memory, step in rows:
+        steps = [each for each in make(load([readme.parent / name])).steps if each.memory]
+        largest = max(steps, key=lambda each: each.memory.total if each.memory else 0)
+        assert largest.memory is not None
+        assert (memory, step) == (size(largest.memory.total), largest.name), name
+        assert largest.memory.total <= USABLE * int(gigabytes) * 2**30, f"{name} on {gigabytes} GB"
+    for command in re.findall(r"^llmkit plan ((?:.*\\\n)*.*)", readme.read_text(), re.MULTILINE):
+        name, *words = shlex.split(command.replace("\\\n", " "))
+        steps = make(load([shipped("recipes").parent / name], words)).steps
+        assert all(each.fit is None or each.fit.fits for each in steps), command
 
 
 def cut(folder: Path, name: str, tokenizer_dir: Path) -> Path:

@@ -14,7 +14,7 @@ import pytest
 from test_parallel import losses, recipe, run
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 TWO = {"num_processes": 2, "num_machines": 2}
 
 
@@ -34,7 +34,7 @@ def both(path: Path) -> list[tuple[int, str]]:
     """Exit code and words of both machines. The second is there first."""
     port = free_port()
     machines = [start(path, rank, port) for rank in (1, 0)]
-    said = [machine.communicate(timeout=900)[0] for machine in machines]
+    said = [machine.communicate(timeout=3000)[0] for machine in machines]
     return [(machine.returncode, words) for machine, words in zip(machines, said, strict=True)]
 
 
