@@ -84,8 +84,9 @@ def values_of(headers: Iterable[tuple[str, str]], wanted: str) -> list[str]:
 def server_config(app: Any, **options: Any) -> uvicorn.Config:
     """A server that says nothing: addresses may hold a token, and nothing writes them into a log. Args: options: more
     of uvicorn's."""
-    quiet = {"access_log": False, "log_level": "error", "ws": "none", "lifespan": "off", "server_header": False}
-    return uvicorn.Config(app, **quiet, timeout_keep_alive=5, **options)  # type: ignore[arg-type]
+    # uvicorn's own `log_config` would close the handlers of everybody else
+    quiet = {"access_log": False, "log_level": "error", "log_config": None, "ws": "none", "lifespan": "off"}
+    return uvicorn.Config(app, **quiet, server_header=False, timeout_keep_alive=5, **options)  # type: ignore[arg-type]
 
 
 def server_of(app: Any, stop: Callable[[], None]) -> uvicorn.Server:

@@ -148,7 +148,7 @@ def test_schema_knows_stages_and_trainer_options() -> None:
     assert "output_dir" not in trainer["properties"]
     assert "packing" not in made["$defs"]["PretrainStage"]["properties"]["trainer"]["properties"]
     assert "from" in made["$defs"]["SftStage"]["properties"]
-    own = {"enum": ["honesty", "problems", "preference", "tools"]}
+    own = {"enum": ["honesty", "problems", "preference", "tools", "reversal", "jailbreak"]}
     assert {"type": "string", "not": own} in made["properties"]["evals"]["items"]["anyOf"]
 
 

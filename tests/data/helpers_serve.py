@@ -18,7 +18,7 @@ from llmkit.serving.app import make_app
 from llmkit.stages.hosting import Limits, ModelHost
 from llmkit.tools.tool import Tool
 from llmkit.tools.toolbox import Toolbox, open_tools
-from llmkit.web import listen
+from llmkit.web import listen, server_config
 
 
 class Served:
@@ -42,7 +42,7 @@ def served(folder: Path, *tools: Tool, key: str | None = None, own: bool = True,
     with listen("127.0.0.1", 0) as listening, ThreadPoolExecutor(20) as threads:
         port = listening.getsockname()[1]
         app = make_app(host, "127.0.0.1", port, key, threads)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        server = uvicorn.Server(server_config(app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

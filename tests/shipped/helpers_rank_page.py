@@ -23,6 +23,7 @@ from llmkit.preference.rankings import Decision, Undo
 from llmkit.preference.rollouts import item_of
 from llmkit.preference.session import Session
 from llmkit.preference.store import open_store, read_events
+from llmkit.web import server_config
 
 HURRY = "{ const real = setTimeout; window.setTimeout = (act, time) => real(act, time / 100); }"
 
@@ -73,7 +74,7 @@ class Local(Served):
             store = stack.enter_context(open_store(folder / "rankings.jsonl"))
             session = Session(self._items, store, seed=0, repeat=self._repeat)
             app = make_app(session, "t" * 43, self.port, self._rater, str(folder))
-            server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+            server = uvicorn.Server(server_config(app))
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
             thread.start()
             stack.callback(thread.join)

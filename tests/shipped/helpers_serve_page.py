@@ -15,7 +15,7 @@ from llmkit.serving.app import make_app
 from llmkit.serving.errors import ApiError
 from llmkit.serving.host import Event, Gone, Written
 from llmkit.serving.wanted import Wanted
-from llmkit.web import listen
+from llmkit.web import listen, server_config
 
 Reply = Callable[[Wanted], list[Event | float]]
 """What is told, in order; a number is a wait in seconds."""
@@ -84,7 +84,7 @@ def page_of(host: ScriptedHost, key: str | None = None) -> Iterator[str]:
     with listen("127.0.0.1", 0) as listening, ThreadPoolExecutor(8) as threads:
         port = listening.getsockname()[1]
         app = make_app(host, "127.0.0.1", port, key, threads)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        server = uvicorn.Server(server_config(app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
