@@ -117,6 +117,7 @@ def _recipe_of(block: str) -> Recipe:
     if not set(part) <= set(Recipe.model_fields):
         practised = {"kind": "grpo", "data": [{"path": "problems.jsonl"}], "rewards": ["exact"]}
         kind = practised if {"rewards", "tools"} & set(part) else {"kind": "sft"}
+        kind = EARLIER["rlhf"] if "reward_when" in part else kind
         part = {"stages": [{"name": "shown", "from": "sft", **kind, **part}]}
     stages = part.get("stages", [])
     own, text = {stage.get("name", stage["kind"]) for stage in stages}, str(part)
