@@ -36,7 +36,7 @@ _OWN: dict[type[Any], tuple[set[str], tuple[str, ...], tuple[str, ...]]] = {
     ReversalSpec: ({"questions"}, ("reversal", "asking", "frozen"), ("knowledge", "data")),
     JailbreakSpec: (
         {"unsafe", "safe"},
-        ("jailbreak", "asking"),
+        ("jailbreak", "asking", "problems"),
         ("knowledge", "data", "evaluate/wrappings.py"),
     ),
 }

@@ -16,16 +16,15 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from llmkit.chat.ask import Engine
-from llmkit.data.problems import Problem, Problems, build_problems
+from llmkit.data.problems import Problem, Problems
 from llmkit.evaluate.results import Document, Metric, TaskResult
 from llmkit.evaluate.wrappings import WRAP
 from llmkit.knowledge.declining import declines
 from llmkit.recipe.practice import ProblemSource
 from llmkit.recipe.trials import JailbreakSpec, Wrapping
-from llmkit.stages.asked import stages_read
 from llmkit.stages.asking import Prompt, greedy
 from llmkit.stages.common import Worker
-from llmkit.stages.problems import SEED
+from llmkit.stages.problems import frozen_as_written
 
 SLICE = 64
 """Requests that are asked at a time, each in all its wrappings."""
@@ -46,26 +45,13 @@ class Answered:
 
 def prepare(worker: Worker, specs: Sequence[JailbreakSpec], *, chat: bool) -> list[Problems]:
     """The requests, before the model is loaded. Raises DataError where they cannot be read."""
-    return [_requests(worker, spec, chat=chat) for spec in specs]
+    return [frozen_as_written(worker, spec, _marked(spec), chat=chat) for spec in specs]
 
 
-def _requests(worker: Worker, spec: JailbreakSpec, *, chat: bool) -> Problems:
-    rejected = worker.dir.path / "evals" / f"{spec.name}.rejected.jsonl"
-    marked = [*(_marked(source, 0) for source in spec.unsafe), *(_marked(source, 1) for source in spec.safe)]
-    return build_problems(
-        marked,
-        seed=SEED,
-        data_stages=stages_read(worker),
-        cache_dir=worker.dir.cache,
-        max_rejected=spec.max_rejected,
-        dedup=spec.dedup,
-        rejected_file=rejected if worker.is_main else None,
-        chat=chat,
-    )
-
-
-def _marked(source: ProblemSource, safe: int) -> ProblemSource:
-    return source.model_copy(update={"set": {**source.set, _SAFE: safe}})
+def _marked(spec: JailbreakSpec) -> list[ProblemSource]:
+    """All sources, whose rows say on which side they are."""
+    sides = enumerate((spec.unsafe, spec.safe))
+    return [source.model_copy(update={"set": {**source.set, _SAFE: safe}}) for safe, side in sides for source in side]
 
 
 def evaluate_jailbreak(

@@ -21,6 +21,7 @@ from llmkit.evaluate.results import Document, Metric, TaskResult
 from llmkit.plan.step import Step
 from llmkit.recipe.practice import ProblemSource, ProblemsSpec
 from llmkit.recipe.preference import PreferenceSpec
+from llmkit.recipe.trials import JailbreakSpec
 from llmkit.stages.asked import stages_read, where_of
 from llmkit.stages.common import Worker
 from llmkit.stages.scoring import Scorer
@@ -98,10 +99,18 @@ def _prepare(worker: Worker, spec: ProblemsSpec, chat: bool) -> tuple[Scorer, Pr
 def frozen(
     worker: Worker, spec: ProblemsSpec | PreferenceSpec, sources: Sequence[ProblemSource], *, chat: bool
 ) -> Problems:
-    """Those of an evaluation: the same for every model and seed."""
+    """Those of an evaluation, in its words for a model without a chat template."""
+    own = sources if chat else [_raw(source, spec.raw_phrasing) for source in sources]
+    return frozen_as_written(worker, spec, own, chat=chat)
+
+
+def frozen_as_written(
+    worker: Worker, spec: ProblemsSpec | PreferenceSpec | JailbreakSpec, sources: Sequence[ProblemSource], *, chat: bool
+) -> Problems:
+    """The same for every model and seed."""
     rejected = worker.dir.path / "evals" / f"{spec.name}.rejected.jsonl"
     return build_problems(
-        list(sources) if chat else [_raw(source, spec.raw_phrasing) for source in sources],
+        list(sources),
         seed=SEED,
         data_stages=stages_read(worker),
         cache_dir=worker.dir.cache,
