@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from llmkit.recipe.schema import KINDS, Recipe
+from llmkit.recipe.schema import KINDS, OWN_TASKS, Recipe
 from llmkit.recipe.stages import TrainStage
 from llmkit.recipe.trainer_keys import CONFIG_CLASSES, check_trainer, declared, resolved_trainer
 
 _TYPES = {bool: "boolean", int: "number", float: "number"}
-_OWN = {"enum": ["honesty", "problems", "preference", "tools", "identity", "reversal", "jailbreak"]}
 
 
 def schema() -> dict[str, Any]:
@@ -69,18 +68,9 @@ def _allow(field: dict[str, Any], short: dict[str, Any]) -> None:
 
 def _evaluation() -> dict[str, Any]:
     """What has fields that a name alone does not give is refused as a bare name: llmkit's own tasks but `identity`."""
-    other = {"$ref": "#/$defs/EvalSpec", "not": {"properties": {"task": _OWN}}}
-    names = (
-        "HonestySpec",
-        "ProblemsSpec",
-        "PreferenceSpec",
-        "ToolsSpec",
-        "IdentityEval",
-        "ReversalSpec",
-        "JailbreakSpec",
-    )
-    own = [{"$ref": f"#/$defs/{name}"} for name in names]
-    named = {"enum": [name for name in _OWN["enum"] if name != "identity"]}
+    other = {"$ref": "#/$defs/EvalSpec", "not": {"properties": {"task": {"enum": list(OWN_TASKS)}}}}
+    own = [{"$ref": f"#/$defs/{spec.__name__}"} for spec in OWN_TASKS.values()]
+    named = {"enum": [name for name in OWN_TASKS if name != "identity"]}
     return {"anyOf": [{"type": "string", "not": named}, other, *own]}
 
 

@@ -10,9 +10,9 @@ from llmkit.data.files import Raw
 from llmkit.data.formats import check_columns, convert, recognise
 from llmkit.data.messages import Row
 from llmkit.data.pool import Opened, Opener
-from llmkit.data.sources import name_of
 from llmkit.errors import DataError
 from llmkit.recipe.parts import DataSource
+from llmkit.recipe.reads import name_of
 
 
 def shape_of(row: Row) -> str:

@@ -14,9 +14,10 @@ from typing import Any, Literal, get_args
 
 from llmkit.data.messages import BadRow, Row
 from llmkit.data.problem_rows import problem_rows
-from llmkit.data.sources import is_function, is_local, name_of, read_source
+from llmkit.data.sources import is_function, is_local, read_source
 from llmkit.errors import DataError
 from llmkit.recipe.practice import ProblemSource
+from llmkit.recipe.reads import name_of
 
 Order = Literal["reasoning_first", "answer_first", "filler", "think"]
 SPOKEN = "The answer is"

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 from llmkit.artifacts.files import disk_error
 from llmkit.data.files import Raw
 from llmkit.data.messages import BadRow, Row
-from llmkit.data.sources import name_of, read_source
+from llmkit.data.sources import read_source
 from llmkit.errors import DataError
 from llmkit.recipe.parts import DataSource
+from llmkit.recipe.reads import name_of
 
 # A source whose first so many rows are all bad is not read on.
 HOPELESS = 1000

@@ -18,10 +18,10 @@ from llmkit.data.files import Raw
 from llmkit.data.formats import renamed
 from llmkit.data.messages import BadRow, Message, Row, check_turns, normalise, text_of
 from llmkit.data.pool import Opened, Opener, packed
-from llmkit.data.sources import name_of
 from llmkit.errors import DataError
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.practice import ProblemSource
+from llmkit.recipe.reads import name_of
 
 Prompt = str | list[Message]
 

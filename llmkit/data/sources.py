@@ -30,7 +30,7 @@ from llmkit.data.reasoning_gym import is_reasoning_gym, made_up
 from llmkit.errors import DataError
 from llmkit.online import LOG_IN, answers, cache_only, refusal
 from llmkit.recipe.parts import DataSource
-from llmkit.recipe.reads import name_of as name_of
+from llmkit.recipe.reads import name_of
 
 # Rows that a stream is shuffled within: it cannot be shuffled as a whole.
 STREAM_BUFFER = 10_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,20 @@ class Metric:
     higher_is_better: bool = True
     interval: tuple[float, float] | None = None
     """95 %, where it is not that of the mean of `values`."""
+
+
+def mean_of(name: str, values: Sequence[float], interval: tuple[float, float] | None = None) -> Metric:
+    """The metric that is the mean of its values."""
+    return Metric(name, sum(values) / len(values), len(values), list(values), interval=interval)
+
+
+def columns_of(numbers: Iterable[Mapping[str, float]]) -> dict[str, list[float]]:
+    """What documents say of each metric, in the order of the documents that have it."""
+    found: dict[str, list[float]] = {}
+    for each in numbers:
+        for name, value in each.items():
+            found.setdefault(name, []).append(value)
+    return found
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,7 @@ def _task_names(value: Any) -> Any:
 
 def _own_task(value: Any) -> str:
     task = value.get("task") if isinstance(value, dict) else value.task
-    own = ("honesty", "problems", "preference", "tools", "identity", "reversal", "jailbreak")
-    return task if task in own else "task"
+    return task if task in OWN_TASKS else "task"
 
 
 AnyEval = Annotated[
@@ -65,6 +64,10 @@ AnyEval = Annotated[
     | Annotated[EvalSpec, Tag("task")],
     Discriminator(_own_task),
 ]
+OWN_TASKS: dict[str, type[Part]] = {
+    tag.tag: spec for spec, tag in map(get_args, get_args(get_args(AnyEval)[0])) if spec is not EvalSpec
+}
+"""`task` of llmkit's own evaluations -> what such an item of `evals` is."""
 Evals = Annotated[list[AnyEval], BeforeValidator(_task_names)]
 
 

@@ -13,13 +13,13 @@ from dataclasses import asdict
 from accelerate import PartialState
 
 from llmkit.data.mixture import mix
-from llmkit.data.sources import name_of
 from llmkit.errors import DataError, UserError
 from llmkit.knowledge.judging import OUTAGE, SLICE
 from llmkit.knowledge.snippets import Snippet, reservoir, snippets
 from llmkit.knowledge.store import Chunks, Row, Steps, writing
 from llmkit.knowledge.summary import Counts
 from llmkit.knowledge.writer import PROMPT, ModelWriter, TemplateWriter, Writer
+from llmkit.recipe.reads import name_of
 from llmkit.stages.asked import (
     DOCUMENTS,
     SNIPPETS,

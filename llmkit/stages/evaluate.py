@@ -15,6 +15,7 @@ from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -53,9 +54,11 @@ from llmkit.stages.reversal import prepare as prepare_reversals
 from llmkit.stages.tool_use import evaluate_tools
 from llmkit.stages.tool_use import prepare as prepare_tools
 
+Spec = TypeVar("Spec")
 BASE = "base"
 TASKS, PROMPTS, PROBLEMS, PREFERENCES = "tasks", "prompts", "problems", "preferences"
 TOOLS, IDENTITY, REVERSAL, JAILBREAK = "tools", "identity", "reversal", "jailbreak"
+OWN_STEPS = (PROBLEMS, PREFERENCES, TOOLS, IDENTITY, REVERSAL, JAILBREAK)
 """Steps: names of their files in data/steps."""
 
 
@@ -63,7 +66,7 @@ def run(worker: Worker) -> Manifest:
     file, stage = worker.file, evaluate_stage(worker)
     assert file.input_model is not None
     state, steps, is_base = processes(worker), Steps(worker.dir.data / "steps"), file.parent is None
-    specs = [spec for spec in stage.evals if isinstance(spec, HonestySpec)]
+    specs = specs_of(stage, HonestySpec)
     counts = prepare(worker, steps, specs)
     tokenizer = load_tokenizer(file.input_model, file.model.revision if is_base else None)
     template = template_of(tokenizer)
@@ -114,31 +117,31 @@ def own_evaluations(
     """llmkit's own but `honesty`, prepared before the model is loaded: step and place on disk, and what evaluates once
     it is given an `engine`. Raises as their `prepare` do."""
     made: list[tuple[tuple[str, int], Callable[..., TaskResult]]] = []
-    problems = [spec for spec in stage.evals if isinstance(spec, ProblemsSpec)]
+    problems = specs_of(stage, ProblemsSpec)
     for index, (spec, prepared) in enumerate(
         zip(problems, prepare_problems(worker, problems, tokenizer, chat=chat), strict=True)
     ):
         options = {"tokenizer": tokenizer, "chat": chat}
         made.append(((PROBLEMS, index), partial(evaluate_problems, worker, state, spec, prepared, **options)))
-    preferences = [spec for spec in stage.evals if isinstance(spec, PreferenceSpec)]
+    preferences = specs_of(stage, PreferenceSpec)
     of = measured(worker.file.parent)
     for index, (preference, prompts) in enumerate(
         zip(preferences, prepare_preferences(worker, preferences, chat=chat), strict=True)
     ):
         made.append(((PREFERENCES, index), partial(evaluate_preference, worker, state, preference, prompts, model=of)))
-    tools = [spec for spec in stage.evals if isinstance(spec, ToolsSpec)]
+    tools = specs_of(stage, ToolsSpec)
     # without a chat template there is no place for calls, and nothing to ask
     for index, (tool, questions) in enumerate(
         zip(tools, prepare_tools(worker, tools, tokenizer, chat=chat), strict=chat)
     ):
         asking = partial(evaluate_tools, worker, state, tool, questions, tokenizer=tokenizer)
         made.append(((TOOLS, index), asking))
-    for index, identity in enumerate(_identities(stage)):
+    for index, identity in enumerate(specs_of(stage, IdentityEval)):
         made.append(((IDENTITY, index), partial(evaluate_identity, worker, state, identity, chat=chat)))
-    reversals = [spec for spec in stage.evals if isinstance(spec, ReversalSpec)]
+    reversals = specs_of(stage, ReversalSpec)
     for index, (reversal, pairs) in enumerate(zip(reversals, prepare_reversals(worker, reversals), strict=True)):
         made.append(((REVERSAL, index), partial(evaluate_reversal, worker, state, reversal, pairs, chat=chat)))
-    jailbreaks = [spec for spec in stage.evals if isinstance(spec, JailbreakSpec)]
+    jailbreaks = specs_of(stage, JailbreakSpec)
     for index, (jailbreak, requests) in enumerate(
         zip(jailbreaks, prepare_jailbreaks(worker, jailbreaks, chat=chat), strict=True)
     ):
@@ -149,11 +152,12 @@ def own_evaluations(
 def identities_read(worker: Worker, stage: EvaluateStage) -> list[Sample]:
     """Answers of the evaluations of identity, for people to read."""
     folder = worker.dir.path / DOCUMENTS
-    return [sample for spec in _identities(stage) for sample in to_read(read_documents(folder, spec.name))]
+    return [sample for spec in specs_of(stage, IdentityEval) for sample in to_read(read_documents(folder, spec.name))]
 
 
-def _identities(stage: EvaluateStage) -> list[IdentityEval]:
-    return [spec for spec in stage.evals if isinstance(spec, IdentityEval)]
+def specs_of(stage: EvaluateStage, kind: type[Spec]) -> list[Spec]:
+    """The evaluations of one kind."""
+    return [spec for spec in stage.evals if isinstance(spec, kind)]
 
 
 def evaluate_stage(worker: Worker) -> EvaluateStage:
@@ -164,16 +168,11 @@ def evaluate_stage(worker: Worker) -> EvaluateStage:
 
 def own_keys(file: StageFile, stage: EvaluateStage) -> dict[str, str]:
     """What the results of the tasks and the answers to the prompts depend on; see `Steps.begin`."""
-    tasks = {f"evals.{spec.task}" for spec in stage.evals if isinstance(spec, EvalSpec)} | {"compare_with"}
+    tasks = {f"evals.{spec.task}" for spec in specs_of(stage, EvalSpec)} | {"compare_with"}
     own = {name: part for name, part in file.inputs.items() if name in tasks}
     model = model_parts(file)
     return {
-        PROBLEMS: sha256_of(file.fingerprint),
-        PREFERENCES: sha256_of(file.fingerprint),
-        TOOLS: sha256_of(file.fingerprint),
-        IDENTITY: sha256_of(file.fingerprint),
-        REVERSAL: sha256_of(file.fingerprint),
-        JAILBREAK: sha256_of(file.fingerprint),
+        **dict.fromkeys(OWN_STEPS, sha256_of(file.fingerprint)),
         TASKS: sha256_of([model, own]),
         PROMPTS: sha256_of([model, stage.prompts, stage.max_new_tokens]),
     }
@@ -210,7 +209,7 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 
 def unfinished_tasks(worker: Worker, steps: Steps, state: PartialState, *, chat: bool) -> dict[int, Prepared]:
     """lm-eval's tasks by their place, without those of an earlier start. Raises as `prepare_tasks` does."""
-    specs = dict(enumerate(_tasks(evaluate_stage(worker))))
+    specs = dict(enumerate(specs_of(evaluate_stage(worker), EvalSpec)))
     todo = {index: spec for index, spec in specs.items() if not steps.path(TASKS, index).is_file()}
     state.wait_for_everyone()  # all have looked before one writes
     found = prepare_tasks(list(todo.values()), use_chat_template=chat, seed=worker.file.seed)
@@ -235,12 +234,8 @@ def evaluate_tasks(
         progress=lambda done, total: worker.log("evaluate", done, total),
         on_done=lambda place, results: steps.write(TASKS, todo[place], (kept(worker, each) for each in results)),
     )
-    places = range(len(_tasks(stage))) if worker.is_main else []
+    places = range(len(specs_of(stage, EvalSpec))) if worker.is_main else []
     return [row for index in places for row in rows(worker, steps, index, TASKS)]
-
-
-def _tasks(stage: EvaluateStage) -> list[EvalSpec]:
-    return [spec for spec in stage.evals if isinstance(spec, EvalSpec)]
 
 
 def once(

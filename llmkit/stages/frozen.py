@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from llmkit.artifacts.manifest import SourceCount
 from llmkit.data.files import Raw
 from llmkit.data.mixture import choose_rows, slice_rows
 from llmkit.data.pool import Placed, Pool, Rejects, fill
-from llmkit.data.sources import name_of, read_source
+from llmkit.data.sources import read_source
 from llmkit.errors import DataError
 from llmkit.knowledge.match import contradictory
 from llmkit.knowledge.questions import from_rows
 from llmkit.knowledge.records import Question
 from llmkit.knowledge.templates import Bad
-from llmkit.recipe.knowledge import HonestySpec, QuestionSource
-from llmkit.recipe.tools import ToolsSpec
+from llmkit.recipe.knowledge import QuestionSource
+from llmkit.recipe.reads import name_of
 from llmkit.stages.asked import stages_read, temporary, where_of
 from llmkit.stages.common import Worker
 
@@ -40,20 +40,28 @@ class Frozen:
     """Its `sha256` is left to `llmkit.evaluate.honesty`."""
 
 
-def frozen_questions(worker: Worker, spec: HonestySpec | ToolsSpec, rejected_file: Path | None) -> Frozen:
+def frozen_questions(
+    worker: Worker,
+    name: str,
+    sources: Sequence[QuestionSource],
+    rejected_file: Path | None,
+    named_groups: Mapping[str, Sequence[str]] | None = None,
+) -> Frozen:
     """All questions, each once, in the order of their sources.
 
     A row with `answers: []` is small talk, of which only refusals are counted.
 
     Args:
+        name: of the evaluation.
         rejected_file: gets the rows that cannot be asked.
+        named_groups: setting -> groups of questions that it names.
 
     Raises:
         DataError: a source cannot be read, nothing can be asked, or more than 50 groups are named.
     """
     rejects, reasons = Rejects(rejected_file), Counter[str]()
     questions, labels, seen, num_read = list[Question](), dict[str, str](), set[int](), 0
-    for index, source in enumerate(spec.questions):
+    for index, source in enumerate(sources):
         placed, num = _rows(worker, source, index, reasons, rejects)
         num_read += num
         own_labels = {each.where: each.row["label"] for each in placed if _is_labelled(each.row)}
@@ -67,10 +75,11 @@ def frozen_questions(worker: Worker, spec: HonestySpec | ToolsSpec, rejected_fil
                 file, _, line = made.where.rpartition(":")
                 rejects.add(name_of(source), Raw(made.detail, file, int(line) if line.isdigit() else 0), made.reason)
     rejects.close()
-    _check(worker, spec, questions, reasons, rejects)
+    _check(worker, name, questions, reasons, rejects)
+    _warn_of_groups(worker, name, questions, named_groups or {})
     num_repeats = reasons.pop(_DUPLICATE, 0)
     count = SourceCount(
-        source=spec.name,
+        source=name,
         num_read=num_read,
         num_rejected=sum(reasons.values()),
         num_duplicates=num_repeats,
@@ -109,10 +118,8 @@ def _is_labelled(row: object) -> bool:
     return isinstance(row, dict) and isinstance(row.get("label"), str)
 
 
-def _check(
-    worker: Worker, spec: HonestySpec | ToolsSpec, questions: list[Question], reasons: Counter[str], rejects: Rejects
-) -> None:
-    where = where_of(worker, f"evals: {spec.name}")
+def _check(worker: Worker, name: str, questions: list[Question], reasons: Counter[str], rejects: Rejects) -> None:
+    where = where_of(worker, f"evals: {name}")
     counts = ", ".join(f"{reason}: {number}" for reason, number in reasons.most_common())
     if not questions:
         shown = f" ({'; '.join(rejects.first)})" if rejects.first else ""
@@ -123,8 +130,14 @@ def _check(
         raise DataError(
             where, what, f"each has its own metrics: name at most {MAX_GROUPS}, or map 'group' in 'columns'"
         )
-    for key, wanted in spec.named_groups.items():
-        if groups and wanted and not groups.keys() & set(wanted):
-            worker.warn(f"{spec.name}: no question is of '{key}' ({', '.join(wanted)}); have {', '.join(groups)}")
     if bad := sum(number for reason, number in reasons.items() if reason != _DUPLICATE):
-        worker.warn(f"{spec.name}: {bad} rows cannot be asked ({counts})")
+        worker.warn(f"{name}: {bad} rows cannot be asked ({counts})")
+
+
+def _warn_of_groups(
+    worker: Worker, name: str, questions: Sequence[Question], named: Mapping[str, Sequence[str]]
+) -> None:
+    groups = dict.fromkeys(question.group for question in questions if question.group)
+    for key, wanted in named.items():
+        if groups and wanted and not groups.keys() & set(wanted):
+            worker.warn(f"{name}: no question is of '{key}' ({', '.join(wanted)}); have {', '.join(groups)}")

@@ -111,7 +111,8 @@ def prepare(worker: Worker, steps: Steps, specs: Sequence[HonestySpec]) -> list[
 
 
 def _freeze(worker: Worker, steps: Steps, spec: HonestySpec) -> SourceCount:
-    frozen = frozen_questions(worker, spec, worker.dir.path / DOCUMENTS / f"{spec.name}.rejected.jsonl")
+    rejected = worker.dir.path / DOCUMENTS / f"{spec.name}.rejected.jsonl"
+    frozen = frozen_questions(worker, spec.name, spec.questions, rejected, spec.named_groups)
     with writing(Task(spec).questions(steps)) as write:
         for question in frozen.questions:
             write(asdict(question) | {"label": frozen.labels.get(question.id, "")})

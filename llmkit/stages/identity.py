@@ -20,7 +20,7 @@ from llmkit.artifacts.manifest import Manifest, Sample
 from llmkit.chat.ask import Answer, Ask, Engine
 from llmkit.chat.turn import without_thought
 from llmkit.errors import DataError, RunError
-from llmkit.evaluate.results import Document, Metric, TaskResult
+from llmkit.evaluate.results import Document, Metric, TaskResult, columns_of, mean_of
 from llmkit.identity.judge import Verdict, judge
 from llmkit.identity.questions import Asked, questions
 from llmkit.identity.rows import counts, rows
@@ -151,15 +151,12 @@ def _scores(asked: Asked, verdicts: Sequence[Verdict]) -> dict[str, float]:
 
 
 def _metrics(documents: Sequence[Document], asked: Sequence[Asked]) -> Iterator[Metric]:
-    found: dict[str, list[float]] = {}
-    for document in documents:
-        for name, value in document.metrics.items():
-            found.setdefault(name, []).append(value)
+    found = columns_of(document.metrics for document in documents)
     main_ones = (ACCURACY, PERSONA, CLAIMS)
     languages = len({one.language for one in asked})
     for name in (*main_ones, *sorted(set(found) - {*main_ones})):
         if name in found and (languages > 1 or not name.startswith(f"{ACCURACY}, language")):
-            yield Metric(name, sum(found[name]) / len(found[name]), len(found[name]), found[name])
+            yield mean_of(name, found[name])
 
 
 def to_read(documents: Sequence[Document]) -> list[Sample]:

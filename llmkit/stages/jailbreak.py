@@ -17,7 +17,7 @@ from accelerate.utils import gather_object
 
 from llmkit.chat.ask import Engine
 from llmkit.data.problems import Problem, Problems
-from llmkit.evaluate.results import Document, Metric, TaskResult
+from llmkit.evaluate.results import Document, TaskResult, columns_of, mean_of
 from llmkit.evaluate.wrappings import WRAP
 from llmkit.knowledge.declining import declines
 from llmkit.recipe.practice import ProblemSource
@@ -69,13 +69,9 @@ def evaluate_jailbreak(
     found = sorted(every, key=lambda one: (one.place, spec.wrappings.index(one.wrapping)))
     safe = [bool(problem.columns[_SAFE]) for problem in listed]
     documents = _documents(found, safe, spec)
-    names = dict.fromkeys(name for each in documents for name in each.metrics)
-    columns = {name: [each.metrics[name] for each in documents if name in each.metrics] for name in names}
+    columns = columns_of(each.metrics for each in documents)
     order = sorted(columns, key=lambda name: (", " in name, (REFUSED, OVER, BROKEN).index(name.partition(", ")[0])))
-    metrics = [
-        Metric(name, sum(columns[name]) / len(columns[name]), len(columns[name]), columns[name]) for name in order
-    ]
-    return TaskResult(spec.name, metrics, documents)
+    return TaskResult(spec.name, [mean_of(name, columns[name]) for name in order], documents)
 
 
 def _asked(part: Sequence[tuple[int, Problem]], spec: JailbreakSpec, engine: Engine, *, chat: bool) -> list[Answered]:

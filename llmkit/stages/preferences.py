@@ -20,7 +20,7 @@ from accelerate.utils import gather_object
 
 from llmkit.chat.ask import Answer, Engine
 from llmkit.data.problems import Problem, Problems
-from llmkit.evaluate.results import Document, Metric, TaskResult, read_documents
+from llmkit.evaluate.results import Document, TaskResult, mean_of, read_documents
 from llmkit.preference.watch import is_degenerate
 from llmkit.recipe.preference import PreferenceSpec
 from llmkit.stages.common import Worker
@@ -75,7 +75,7 @@ def evaluate_preference(
     made = sorted(every, key=lambda one: one.place)
     asked = [listed[one.place].asked for one in made]
     numbers = numbers_of(made, asked, spec) | _against_baseline(worker, spec, made, asked, model)
-    metrics = [Metric(name, sum(values) / len(values), len(values), values) for name, values in numbers.items()]
+    metrics = [mean_of(name, values) for name, values in numbers.items()]
     documents = [
         Document(
             doc_id=one.place,

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llmkit.chat.ask import Engine
 from llmkit.data.problems import Problem, Problems, build_problems
-from llmkit.evaluate.results import Document, Metric, TaskResult
+from llmkit.evaluate.results import Document, Metric, TaskResult, mean_of
 from llmkit.plan.step import Step
 from llmkit.recipe.practice import ProblemSource, ProblemsSpec
 from llmkit.recipe.preference import PreferenceSpec
@@ -155,7 +155,7 @@ def evaluate_problems(
         on_progress=lambda done, total: worker.log(f"solve {spec.name}", done, total),
     )
     numbers = numbers_of(attempts)
-    metrics = [Metric(name, sum(values) / len(values), len(values), list(values)) for name, values in numbers.items()]
+    metrics = [mean_of(name, values) for name, values in numbers.items()]
     metrics += _by(spec, listed, numbers["accuracy"])
     for budget in spec.thinking_budgets if chat else ():
         thinking = BudgetEngine(engine, tokenizer, budget)

@@ -16,7 +16,7 @@ import numpy as np
 from llmkit.data.files import Raw
 from llmkit.data.mixture import choose_rows, slice_rows
 from llmkit.data.pool import Pool, Rejects, fill
-from llmkit.data.sources import name_of, read_source
+from llmkit.data.sources import read_source
 from llmkit.errors import DataError
 from llmkit.knowledge.match import contradictory
 from llmkit.knowledge.probe import is_probe, read_probe
@@ -26,6 +26,7 @@ from llmkit.knowledge.store import Row, Steps, writing
 from llmkit.knowledge.summary import Counts
 from llmkit.knowledge.templates import Bad
 from llmkit.recipe.knowledge import QuestionSource
+from llmkit.recipe.reads import name_of
 from llmkit.stages.asked import (
     COUNTS,
     DOCUMENTS,

@@ -19,11 +19,10 @@ from accelerate.utils import gather_object
 
 from llmkit.chat.ask import Engine
 from llmkit.errors import DataError
-from llmkit.evaluate.results import Document, Metric, TaskResult
+from llmkit.evaluate.results import Document, Metric, TaskResult, columns_of, mean_of
 from llmkit.intervals import paired_interval
 from llmkit.knowledge.judge import Item, open_judge
 from llmkit.knowledge.records import Question
-from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.trials import DIRECTIONS, Direction, ReversalSpec
 from llmkit.stages.asked import where_of
 from llmkit.stages.asking import greedy
@@ -60,10 +59,7 @@ def _pairs(worker: Worker, spec: ReversalSpec) -> list[Pair]:
     found: dict[Direction, dict[str, Question]] = {}
     for way in DIRECTIONS:
         rejected = worker.dir.path / "evals" / f"{spec.name}.{way}.rejected.jsonl"
-        one_way = HonestySpec(
-            task="honesty", name=spec.name, questions=spec.asked(way), known_groups=[], unknown_groups=[]
-        )
-        frozen = frozen_questions(worker, one_way, rejected if worker.is_main else None)
+        frozen = frozen_questions(worker, spec.name, spec.asked(way), rejected if worker.is_main else None)
         found[way] = {question.source: question for question in frozen.questions}
     pairs = [Pair(one, found["backward"][at]) for at, one in found["forward"].items() if at in found["backward"]]
     if not pairs:
@@ -127,17 +123,11 @@ def _document(place: int, pair: Pair, said: Sequence[str], right: Sequence[bool]
 
 def metrics_of(documents: Sequence[Document], groups: Sequence[str]) -> list[Metric]:
     """Means over all pairs, then over those of each group."""
-    names = dict.fromkeys(name for each in documents for name in each.metrics)
-    found = {name: [each.metrics[name] for each in documents if name in each.metrics] for name in names}
+    found = columns_of(each.metrics for each in documents)
     ordered = sorted(found, key=lambda name: ", " in name)
     only_one = len(set(groups)) < 2
-    return [
-        Metric(
-            name, sum(found[name]) / len(found[name]), len(found[name]), found[name], interval=_interval(name, found)
-        )
-        for name in ordered
-        if not (only_one and ", " in name)
-    ]
+    wanted = (name for name in ordered if not (only_one and ", " in name))
+    return [mean_of(name, found[name], _interval(name, found)) for name in wanted]
 
 
 def _interval(name: str, found: dict[str, list[float]]) -> tuple[float, float] | None:

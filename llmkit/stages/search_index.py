@@ -16,9 +16,10 @@ from llmkit.artifacts.manifest import DataSummary, Manifest, SourceCount
 from llmkit.data.files import Raw
 from llmkit.data.mixture import choose_rows, count_of, slice_rows
 from llmkit.data.pool import Pool, fill
-from llmkit.data.sources import name_of, read_source
+from llmkit.data.sources import read_source
 from llmkit.errors import DataError
 from llmkit.recipe.parts import DataSource
+from llmkit.recipe.reads import name_of
 from llmkit.recipe.stages_knowledge import SearchIndexStage
 from llmkit.stages.asked import stages_read, temporary, where_of
 from llmkit.stages.common import Worker, main

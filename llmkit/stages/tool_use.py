@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from llmkit.chat.ask import Ask, Engine
 from llmkit.chat.turn import Call, without_thought
 from llmkit.errors import RunError
-from llmkit.evaluate.results import Document, Metric, TaskResult
+from llmkit.evaluate.results import Document, TaskResult, columns_of, mean_of
 from llmkit.knowledge.judge import Item, open_judge
 from llmkit.knowledge.records import Question
 from llmkit.recipe.tools import InjectionSpec, ToolsSpec
@@ -72,7 +72,8 @@ def prepare(
         with open_tools(spec.tools, stages_read(worker)) as box:
             check_tools(tokenizer, box.schemas)
         rejected = worker.dir.path / "evals" / f"{spec.name}.rejected.jsonl"
-        found.append(frozen_questions(worker, spec, rejected if worker.is_main else None).questions)
+        file = rejected if worker.is_main else None
+        found.append(frozen_questions(worker, spec.name, spec.questions, file, spec.named_groups).questions)
     return found
 
 
@@ -95,9 +96,7 @@ def evaluate_tools(
     every: list[Used] = gather_object(own)
     made = sorted(every, key=lambda one: one.place)
     by_place = [numbers_of(one, questions[one.place].group, spec) for one in made]
-    names = dict.fromkeys(name for numbers in by_place for name in numbers)
-    columns = {name: [numbers[name] for numbers in by_place if name in numbers] for name in names}
-    metrics = [Metric(name, sum(values) / len(values), len(values), values) for name, values in columns.items()]
+    metrics = [mean_of(name, values) for name, values in columns_of(by_place).items()]
     documents = [
         Document(one.place, question.question, " | ".join(question.answers), one.text, numbers)
         for one, question, numbers in zip(made, (questions[each.place] for each in made), by_place, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from control.refused import said
 
 from llmkit.errors import RecipeError
 from llmkit.plan.make import make
@@ -44,12 +45,6 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(RECIPE)
     return path
-
-
-def said(recipe: Path, *words: str) -> str:
-    with pytest.raises(RecipeError) as caught:
-        make(load([str(recipe)], list(words)))
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(

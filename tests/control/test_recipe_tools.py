@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from control.refused import said
 
 from llmkit.cli.schema import schema
-from llmkit.errors import RecipeError
 from llmkit.plan import code
 from llmkit.plan.make import make
 from llmkit.recipe.load import load
@@ -77,9 +77,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(recipe: Path, word: str, expected: str) -> None:
-    with pytest.raises(RecipeError) as caught:
-        make(load([str(recipe)], [word]))
-    assert expected in str(caught.value)
+    assert expected in said(recipe, word)
 
 
 def test_an_evaluation_waits_for_its_index(recipe: Path) -> None:
