@@ -17,7 +17,7 @@ from llmkit.artifacts.manifest import Sample
 from llmkit.hub.figures import figure_rows, honesty_rows, results
 from llmkit.hub.files import DataItem
 from llmkit.hub.licences import KNOWN, UNKNOWN, conflicts
-from llmkit.hub.lineage import Source, is_hub_id, stage_rows
+from llmkit.hub.lineage import Helper, Source, is_hub_id, stage_rows
 from llmkit.hub.paths import Paths
 from llmkit.hub.subject import Subject
 from llmkit.recipe.hub import HubSpec
@@ -45,6 +45,7 @@ class Facts:
     folder: Path
     """Of the model that is published."""
     sources: Sequence[Source]
+    helpers: Sequence[Helper]
     base_licence: str | None
     data: Sequence[DataItem]
     missed: Sequence[str]
@@ -66,7 +67,8 @@ class Facts:
     def conflicts(self) -> list[str]:
         """Of the model's licence with those of what it is made from."""
         licences = {self.base: self.base_licence} if self.subject.base else {}
-        return conflicts(self.spec.license, licences | {s.name: s.licence for s in self.sources if not s.is_made_here})
+        licences |= {s.name: s.licence for s in self.sources if not s.is_made_here}
+        return conflicts(self.spec.license, licences | {one.name: one.licence for one in self.helpers if one.is_model})
 
 
 def model_card(facts: Facts, tag: str) -> str:
@@ -85,6 +87,7 @@ def model_card(facts: Facts, tag: str) -> str:
         template_sha256=(made.chat_template_sha256 or "")[:12],
         lineage=table(["stage", "kind", "from", "rows", "settings", "fingerprint"], stage_rows(facts.subject)),
         data=_data_table(facts),
+        helpers=_helper_table(facts),
         conflicts=[cell(words) for words in facts.conflicts()],
         results=_table(["evaluation", "metric", "this model", "base model", "samples"], figure_rows(facts.subject)),
         honesty=_table(["metric", "value", "samples"], honesty_rows(facts.subject)),
@@ -182,6 +185,14 @@ def _data_table(facts: Facts) -> str:
         for one in facts.sources
     ]
     return _table(["stage", "source", "revision", "rows used", "sha256 of the rows", "licence"], rows)
+
+
+def _helper_table(facts: Facts) -> str:
+    rows = [
+        [one.stage, one.does, one.name, one.revision, (one.licence or UNKNOWN) if one.is_model else ""]
+        for one in facts.helpers
+    ]
+    return _table(["stage", "what", "who", "revision", "licence"], rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from llmkit.recipe import reads
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.schema import KINDS
 from llmkit.recipe.stages import StageBase
+from llmkit.recipe.stages_preference import RankStage
 from llmkit.report.numbers import count, number
 
 Ask = Callable[[str, str], str | None]
@@ -46,6 +47,18 @@ class Source:
         return self.path is None
 
 
+@dataclass(frozen=True)
+class Helper:
+    """Who else had a say: another model, a function, a file of rankings."""
+
+    stage: str
+    does: str
+    name: str
+    revision: str
+    licence: str | None
+    is_model: bool
+
+
 def is_hub_id(name: str | None) -> bool:
     """Rather than a folder, a file, or something inside a package."""
     if not name or not _HUB_ID.fullmatch(name) or name.endswith(_FILES):
@@ -69,6 +82,24 @@ def _ancestors(subject: Subject) -> list[Made]:
             above = by_name[name].manifest.parent
             todo += [*([above.stage] if above else []), *(each for _, each in reads.stages(_stage(by_name[name])))]
     return [made for made in subject.stages if made.name in found]
+
+
+def helpers(subject: Subject, stated: Mapping[str, str], ask: Ask) -> list[Helper]:
+    """Of all stages that the model comes from, and of its evaluations: judges, writers of questions, rankers."""
+    measuring = [made for made in subject.readers(subject.model.name) if made.manifest.kind == "evaluate"]
+    return [one for made in (*_ancestors(subject), *measuring) for one in _helpers(made, stated, ask)]
+
+
+def _helpers(made: Made, stated: Mapping[str, str], ask: Ask) -> Iterator[Helper]:
+    stage = _stage(made)
+    for does, spec in reads.roles(stage):
+        if spec.by in ("model", "openai"):
+            licence = licence_of("model", spec.name_or_path, stated, ask)
+            yield Helper(made.name, does, spec.name_or_path or "", spec.revision or "", licence, is_model=True)
+    for labeller in reads.labellers(stage):
+        yield Helper(made.name, "scores answers", labeller.path, "", None, is_model=False)
+    if isinstance(stage, RankStage) and stage.by in ("human", "file"):
+        yield Helper(made.name, "ranks answers", stage.path or "people", "", None, is_model=False)
 
 
 def _stage(made: Made) -> StageBase:

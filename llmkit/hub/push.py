@@ -24,7 +24,7 @@ from llmkit.hub.files import (
     model_files,
     recipe_file,
 )
-from llmkit.hub.lineage import Ask, licence_of, sources
+from llmkit.hub.lineage import Ask, helpers, licence_of, sources
 from llmkit.hub.paths import Paths
 from llmkit.hub.remote import Package
 from llmkit.hub.subject import Subject
@@ -77,6 +77,7 @@ def prepare(
         spec=spec,
         folder=folder,
         sources=sources(subject, spec.licenses, ask),
+        helpers=helpers(subject, spec.licenses, ask),
         base_licence=licence_of("model", subject.base, spec.licenses, ask),
         data=data_files(subject) if spec.datasets else [],
         missed=missed,

@@ -164,11 +164,16 @@ def templates(stage: StageBase) -> Iterator[tuple[Loc, TemplateSpec]]:
 
 def engines(stage: StageBase) -> Iterator[WriterSpec | JudgeSpec | RankJudgeSpec]:
     """Models beside the stage's own."""
+    yield from (spec for _, spec in roles(stage))
+
+
+def roles(stage: StageBase) -> Iterator[tuple[str, WriterSpec | JudgeSpec | RankJudgeSpec]]:
+    """What models beside the stage's own do for it, in words, and which they are."""
     if isinstance(stage, InterrogateStage):
-        yield stage.judge
+        yield "judges answers", stage.judge
         if stage.documents:
-            yield stage.writer
+            yield "writes questions", stage.writer
     if isinstance(stage, RankStage) and stage.judge is not None:
-        yield stage.judge
+        yield "ranks answers", stage.judge
     if isinstance(stage, EvaluateStage):
-        yield from (spec.judge for spec in stage.evals if isinstance(spec, HonestySpec))
+        yield from (("judges answers", spec.judge) for spec in stage.evals if isinstance(spec, HonestySpec))

@@ -88,7 +88,7 @@ def _evaluation(run: RunDir, index: int, model: str, value: float, extra: str) -
         EvalRow(stage=model, task="honesty", metric="hallucination_unseen", **wrong),
         EvalRow(stage=model, task="honesty", metric="over_refusal_known", **wrong),
     ]
-    honesty = {"task": "honesty", "name": "honesty"}
+    honesty = {"task": "honesty", "name": "honesty", "questions": [{"path": "me/questions"}]}
     samples = [Sample(prompt=f"Who are you?{extra}", completion=f"An assistant.{extra}")]
     settings = {"evals": [{"task": "facts_known"}, honesty]}
     made = _manifest(f"eval-{model}", "evaluate", model, evals=rows, samples=samples, settings=settings)

@@ -331,6 +331,53 @@ def test_the_card_names_all_that_was_read_on_the_way(tmp_path: Path, model_dir: 
     assert ModelCard(text).data.datasets == [*public, "me/assistant-data"]
 
 
+SAID = {
+    "quiz": {"kind": "interrogate", "questions": [{"path": "me/quiz"}], "documents": [{"path": "me/page"}],
+             "judge": {"by": "openai", "name_or_path": "gpt-x"},
+             "writer": {"by": "model", "name_or_path": "you/writer", "revision": "v7"}},
+    "asked": {"kind": "rollout", "data": [{"path": "me/asked"}]},
+    "judged": {"kind": "rank", "rollouts": "asked", "by": "judge", "judge": {"by": "model", "name_or_path": "you/j"}},
+    "liked": {"kind": "rank", "rollouts": "asked", "by": "labeller", "labeller": "own.taste:liked"},
+    "filed": {"kind": "rank", "rollouts": "asked", "by": "file", "path": "/home/anna/ranks.jsonl"},
+    "people": {"kind": "rank", "rollouts": "asked", "by": "human"},
+    "alone": {"kind": "interrogate", "questions": [{"path": "me/quiz"}], "judge": {"by": "rules"}},
+    "final": {"kind": "sft", "data": [{"path": "me/c", "require_known": "quiz"},
+                                      {"path": "me/d", "require_known": "alone"},
+                                      *({"from": name} for name in ("judged", "liked", "filed", "people"))]},
+}  # fmt: skip
+
+
+def test_the_card_names_others_that_had_a_say(tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir)
+    first = read_json(run.path / "02-sft/manifest.json")
+    for number, (name, told) in enumerate(SAID.items(), 7):
+        made = first | {"stage": name, "kind": told["kind"], "settings": {"name": name} | told, "data": None}
+        made |= {"model_dir": "model" if name == "final" else None, "parent": None}
+        write_json(run.stage(number, name).path / "manifest.json", made)
+    shutil.copytree(run.path / "02-sft/model", run.path / "14-final/model")
+    asked = {"task": "honesty", "questions": [{"path": "me/held"}], "judge": {"by": "model", "name_or_path": "you/e"}}
+    measured = read_json(run.path / "03-eval-sft/manifest.json")
+    measured |= {"stage": "eval-final", "parent": {"stage": "final", "fingerprint": first["fingerprint"]}}
+    measured |= {"settings": {"kind": "evaluate", "name": "eval-final", "evals": [asked]}}
+    write_json(run.stage(15, "eval-final").path / "manifest.json", measured)
+
+    made = ready(run, tmp_path, spec(licenses={"you/writer": "llama3.1", "you/j": "mit"}))
+    text = texts(made)["me/assistant/README.md"]
+
+    for row in (
+        "| quiz | judges answers | gpt-x |  | unknown |",
+        "| quiz | writes questions | you/writer | v7 | llama3.1 |",
+        "| judged | ranks answers | you/j |  | mit |",
+        "| liked | scores answers | own.taste:liked |  |  |",
+        "| people | ranks answers | people |  |  |",
+        "| eval-final | judges answers | you/e |  | unknown |",
+    ):
+        assert row in text, row
+    assert "| filed | ranks answers | local/ranks.jsonl |  |  |" in text and "/home/anna" not in text
+    assert "| alone | judges" not in text
+    assert any("you/writer is under llama3.1" in words for words in made.conflicts)
+
+
 def test_settings_of_another_version_are_refused(tmp_path: Path, model_dir: Path):
     run = finished_run(tmp_path, model_dir)
     changed(run.path / "02-sft/manifest.json", settings={"kind": "sft", "name": "sft", "from_earlier_times": 1})
