@@ -21,9 +21,13 @@ NAN_CURE = "lower 'learning_rate', set 'max_grad_norm', or use 'bf16: false'; th
 
 
 def numbers_of_step(logs: dict[str, Any] | None) -> dict[str, float]:
-    """Of what the trainer logs: the numbers of a training step, empty for all else (measures, the last summary)."""
+    """Of what the trainer logs: the numbers of a training step, empty for all else (measures, the last summary).
+
+    A reward that is for none of the step's rows has no mean.
+    """
     numbers = {k: float(v) for k, v in (logs or {}).items() if isinstance(v, (int, float))}
-    return numbers if "loss" in numbers else {}
+    some = {k: v for k, v in numbers.items() if not (k.startswith("rewards/") and math.isnan(v))}
+    return some if "loss" in some else {}
 
 
 class ProgressCallback(TrainerCallback):

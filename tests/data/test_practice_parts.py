@@ -21,6 +21,7 @@ from llmkit.recipe.stages import BestOfNStage, GrpoStage
 from llmkit.stages import practice
 from llmkit.stages import rollouts as rollouts_file
 from llmkit.stages.best_of_n import chosen
+from llmkit.stages.callbacks import numbers_of_step
 from llmkit.stages.measuring import curves
 from llmkit.stages.monitors import HINTS, MonitorCallback, watched
 from llmkit.stages.practice import Group
@@ -349,3 +350,10 @@ def test_a_group_to_which_no_reward_on_correctness_applies_is_useful_where_its_s
     assert not practice._is_useful(group((1.0, nan), (1.0, nan)), [1])
     assert not practice._is_useful(group((1.0, 0.0), (2.0, 0.0)), [1])
     assert practice._is_useful(group((1.0, 0.0), (1.0, 1.0)), [1])
+
+
+def test_a_reward_for_none_of_a_steps_rows_has_no_mean_there() -> None:
+    nan = float("nan")
+    logged = {"loss": 0.1, "rewards/exact/mean": 0.5, "rewards/abstain/mean": nan, "rewards/abstain/std": nan}
+    assert numbers_of_step(logged) == {"loss": 0.1, "rewards/exact/mean": 0.5}
+    assert np.isnan(numbers_of_step({"loss": nan})["loss"]), "a broken loss is seen"
