@@ -18,7 +18,6 @@ from llmkit.recipe.rows import HELDOUT
 from llmkit.recipe.schema import EvaluateStage, Recipe
 from llmkit.recipe.stages import BestOfNStage, PracticeStage, PretrainStage, StageBase, TrainStage
 from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
-from llmkit.recipe.stages_preference import RankStage
 from llmkit.recipe.tools import ToolsSpec
 from llmkit.recipe.trainer_keys import resolved_trainer
 
@@ -95,8 +94,7 @@ def _resolved(recipe: Recipe, stage: Any) -> Any:
         changes |= {"hub": stage.hub or recipe.hub, "ship": stage.ship or recipe.ship}
     if isinstance(stage, IdentityStage):
         changes["identity"] = stage.identity or recipe.identity
-    if not stage.loads_model or (isinstance(stage, RankStage) and stage.by != "judge"):
-        # it sorts rows or sends files: nothing to share out
+    if not stage.asks_model:
         changes["launch"] = stage.launch.model_copy(update={"accelerate": "cpu/single", "num_processes": 1})
     return stage.model_copy(update=changes)
 

@@ -17,7 +17,7 @@ class StageBase(Part):
     makes_model: ClassVar[bool] = False
     """Whether later stages can start from what it makes, and evaluations measure it."""
     loads_model: ClassVar[bool] = True
-    """Whether its workers need a model: others are one process, and no memory is estimated."""
+    """Whether its workers need a model."""
     keeps_steps: ClassVar[bool] = False
     """Whether it writes chunks of its work to `data/steps/`, which say themselves what they were made from."""
     name: Annotated[str, Field(pattern=SLUG)] = ""
@@ -28,6 +28,11 @@ class StageBase(Part):
     """Default: the run's seed."""
     launch: LaunchSpec = LaunchSpec()
     """How workers are started."""
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether its workers have something to share out: others sort rows or send files, in one process."""
+        return self.loads_model
 
     @property
     def trainer_kind(self) -> str:

@@ -54,6 +54,10 @@ class RankStage(StageBase):
     batch_size: int = Field(default=64, gt=0)
     """With `by: judge`: requests at a time of a local model."""
 
+    @property
+    def asks_model(self) -> bool:
+        return self.by == "judge"
+
     @model_validator(mode="after")
     def _fits_ranker(self) -> RankStage:
         needs = {"labeller": "labeller", "judge": "judge", "file": "path"}

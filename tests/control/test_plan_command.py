@@ -33,6 +33,15 @@ def test_one_process() -> None:
     assert "CUDA_VISIBLE_DEVICES" not in made.env
 
 
+def test_a_stage_without_a_model_starts_without_accelerate() -> None:
+    spec = LaunchSpec(accelerate="cpu/single", env={"NEW": "1"})
+    config = accelerate_config(spec)
+    assert isinstance(config, AccelerateConfig), config
+    made = build("refusals", spec, config, Path("/runs/demo/01-idk/stage.json"), alone=True)
+    assert made.argv == (sys.executable, "-m", "llmkit.stages.refusals", "/runs/demo/01-idk/stage.json")
+    assert made.env == command(accelerate="cpu/single", env={"NEW": "1"}).env
+
+
 def test_cpu_configs_reach_every_process() -> None:
     made = command(accelerate="cpu/ddp", num_processes=2)
     assert made.env["CUDA_VISIBLE_DEVICES"] == ""
