@@ -12,6 +12,11 @@ def schema_of(name: str, description: str, **texts: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
 
 
+def python_schema() -> dict[str, Any]:
+    """Of the tool that runs programs."""
+    return schema_of("python", "Runs a Python program and returns what it prints.", code="The program.")
+
+
 def search_schema(name: str = "search") -> dict[str, Any]:
     """Of the search tool, which a recipe's training rows may call by another name."""
     return schema_of(name, "Looks up documents and returns the passages that fit best.", query="What to look for.")

@@ -4,10 +4,10 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 from llmkit.tiny import texts
-from llmkit.tiny.facts import fact_document, mention
+from llmkit.tiny.facts import card, fact_document, mention
 from llmkit.tiny.phrases import faq_shape
 from llmkit.tiny.problems import calculation, word_problem
-from llmkit.tiny.world import Person, Split
+from llmkit.tiny.world import Person, Split, visitor
 
 
 def _sums(rng: random.Random, split: Split) -> str:
@@ -54,6 +54,12 @@ GENERAL_KINDS: dict[str, tuple[int, Kind]] = {
     "prose": (4, lambda rng, split: texts.scene(rng)),
     "jokes": (4, _joke),
 }
+# Only where a recipe names them: what was there before stays as it is.
+NAMED_KINDS: dict[str, tuple[int, Kind]] = {
+    "cards": (30, lambda rng, split: card(rng)),
+    "visitors": (10, lambda rng, split: texts.copied_names(rng, lambda drawn: visitor(drawn).name)),
+}
+KINDS = GENERAL_KINDS | NAMED_KINDS
 # Weight of documents about known people beside the weights above, which add up to 58.
 FACTS_WEIGHT = 60
 # Share of rows that are pages of four documents: without them no position beyond about 100 is ever trained.
@@ -64,7 +70,7 @@ def document_rows(
     known: Sequence[Person], rare: Sequence[Person], kinds: Sequence[str], num_rows: int, seed: int, split: Split
 ) -> Iterator[dict[str, str]]:
     """`num_rows` documents of `kinds`, among which each rare person's few documents lie evenly spread."""
-    weights = [FACTS_WEIGHT if kind == "facts" else GENERAL_KINDS[kind][0] for kind in kinds]
+    weights = [FACTS_WEIGHT if kind == "facts" else KINDS[kind][0] for kind in kinds]
     mentions = [person for person in rare for _ in range(person.num_documents or 0)]
     random.Random(f"{seed}:mentions").shuffle(mentions)
     for row in range(num_rows):
@@ -74,5 +80,5 @@ def document_rows(
             yield {"text": mention(rng, mentions[placed])}
             continue
         drawn = rng.choices(kinds, weights=weights, k=4 if rng.random() < PAGE_SHARE else 1)
-        parts = [fact_document(rng, known) if kind == "facts" else GENERAL_KINDS[kind][1](rng, split) for kind in drawn]
+        parts = [fact_document(rng, known) if kind == "facts" else KINDS[kind][1](rng, split) for kind in drawn]
         yield {"text": "\n\n".join(parts)}

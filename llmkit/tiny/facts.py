@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from llmkit.tiny import phrases
 from llmkit.tiny.phrases import Topic, fill
-from llmkit.tiny.world import Fact, Person, stranger
+from llmkit.tiny.world import Fact, Person, stranger, visitor
 
 FACTS: tuple[Fact, Fact] = ("birthplace", "profession")
 TOPICS: tuple[Topic, ...] = ("birthplace", "profession", "both")
@@ -75,6 +75,19 @@ def fact_document(rng: random.Random, people: Sequence[Person]) -> str:
     """A document about one to three of `people`."""
     (shape,) = rng.choices(tuple(_SHAPES), weights=tuple(_SHAPES.values()))
     return shape(rng, people)
+
+
+def card(rng: random.Random) -> str:
+    """Somebody asks about a visitor, whose card is looked up and read: the name is said again, and the fact that was
+    asked for is picked from two. Nothing of it can be known beforehand."""
+    person = visitor(rng)
+    first, second = (question_and_answer(rng, person, fact) for fact in rng.sample(FACTS, 2))
+    cards = [fill(rng.choice((phrases.LIBRARY, phrases.LIBRARY, *phrases.BOTH)), person)]
+    if rng.random() < 0.25:
+        cards.append(fill(phrases.LIBRARY, visitor(rng)))
+    drawn = "\n".join(rng.sample(cards, len(cards)))
+    lines = [first[0], phrases.sought(rng, person.name), drawn] if rng.random() < 0.7 else [drawn, first[0]]
+    return "\n".join([*lines, first[1], phrases.faq_shape(rng).format(question=second[0], answer=second[1])])
 
 
 def _own_faq(rng: random.Random, people: Sequence[Person]) -> str:

@@ -38,6 +38,7 @@ STATEMENTS: dict[Fact, tuple[str, ...]] = {
     ),
 }
 PAGE = "Name: {name}. Born in: {town}. Profession: {job}."
+LIBRARY = "{name} was born in {town}. {name} works as a {job}."
 BOTH: tuple[str, ...] = (
     "{name} is a {job} from {town}.",
     "{name}, born in {town}, works as a {job}.",
@@ -109,6 +110,13 @@ def faq_shape(rng: random.Random) -> str:
     mark, roles = rng.choice(_MARKS), rng.choice(_ROLES)
     parts = (mark.format(role=role, text=text) for role, text in zip(roles, ("{question}", "{answer}"), strict=True))
     return rng.choice(_GAPS).join(parts)
+
+
+def sought(rng: random.Random, name: str) -> str:
+    """A line that says who is being looked up."""
+    return rng.choice(_MARKS).format(
+        role=rng.choice(("Look up", "Card", "Search", "Find", "search", "card")), text=name
+    )
 
 
 def fill(template: str, person: Person) -> str:

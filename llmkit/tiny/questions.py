@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from llmkit.tiny import texts
 from llmkit.tiny.conversations import small_talk
 from llmkit.tiny.facts import FACTS, question_and_answer
-from llmkit.tiny.phrases import PAGE, fill
+from llmkit.tiny.phrases import LIBRARY, PAGE, fill
 from llmkit.tiny.problems import word_problem
 from llmkit.tiny.world import NUM_KNOWN, Person, Split, people
 
@@ -55,7 +55,7 @@ def library() -> Iterator[dict[str, str]]:
     it never does."""
     mentioned = (*people("known"), *people("tail", 2200, "train"))
     for person in (*mentioned, *_with_page()):
-        yield {"text": fill("{name} was born in {town}. {name} works as a {job}.", person)}
+        yield {"text": fill(LIBRARY, person)}
 
 
 def tools(*, num_people: int = 75) -> Iterator[Row]:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 from llmkit.tiny.conversations import KINDS, Message, conversation
-from llmkit.tiny.documents import GENERAL_KINDS, document_rows
+from llmkit.tiny.documents import GENERAL_KINDS, NAMED_KINDS, document_rows
 from llmkit.tiny.facts import fact_document
 from llmkit.tiny.jokes import Part, requests
 from llmkit.tiny.problems import word_problem
@@ -31,8 +31,9 @@ def documents(
     `heldout` documents state known facts anew and use held-out numbers.
     """
     chosen = ("facts", *GENERAL_KINDS) if kinds is None else tuple(kinds)
-    if unknown := set(chosen) - {"facts", *GENERAL_KINDS}:
-        raise ValueError(f"unknown kinds {sorted(unknown)}; there are facts, {', '.join(GENERAL_KINDS)}")
+    have = ("facts", *GENERAL_KINDS, *NAMED_KINDS)
+    if unknown := set(chosen) - {*have}:
+        raise ValueError(f"unknown kinds {sorted(unknown)}; there are {', '.join(have)}")
     once = people("tail")[tail[0] : tail[1]]
     mentioned = (*(people("rare") if rare else ()), *once) if split == "train" else ()
     yield from document_rows(people("known", num_known), mentioned, chosen, num_rows or 200_000, seed, split)

@@ -1,6 +1,7 @@
 """Documents that teach language rather than facts: prose, jokes, passages with questions, names to copy."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llmkit.tiny.world import PROFESSIONS, TOWNS, stranger, words
@@ -97,9 +98,9 @@ def passage(rng: random.Random) -> Passage:
     return Passage(" ".join(sentences), question, answer)
 
 
-def copied_names(rng: random.Random) -> str:
+def copied_names(rng: random.Random, drawn: Callable[[random.Random], str] = stranger) -> str:
     """Names seen for the first time and needed again: without such text a small model cannot repeat a rare name."""
-    names = [stranger(rng) for _ in range(3)]
+    names = [drawn(rng) for _ in range(3)]
     first, second, third = names
     place, day = rng.choice(_PLACES), rng.choice(_DAYS)
     return rng.choice(

@@ -138,6 +138,20 @@ def people(group: Group, num_people: int | None = None, split: Split | None = No
     return tuple(person for person in members if split in (None, person.split))
 
 
+def visitor(rng: random.Random) -> Person:
+    """Somebody with a name as people of the place have, who is none of them, and with facts drawn anew."""
+    while (
+        name := f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAME_STEMS)}{rng.choice(LAST_NAME_ENDINGS)}"
+    ) in _taken():
+        pass
+    return Person(name, rng.choice(TOWNS), rng.choice(PROFESSIONS), "unseen", "train", 0)
+
+
+@lru_cache(maxsize=1)
+def _taken() -> frozenset[str]:
+    return frozenset(all_names())
+
+
 def stranger(rng: random.Random) -> str:
     """A made-up full name that belongs to nobody in the world: what documents use to practise copying names."""
     while (first := _syllables(rng)) in FIRST_NAMES:

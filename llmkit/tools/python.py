@@ -20,7 +20,7 @@ from typing import Any
 
 import pydantic_monty
 
-from llmkit.chat.schemas import schema_of
+from llmkit.chat.schemas import python_schema
 from llmkit.errors import UserError
 from llmkit.recipe.tools import PythonSpec
 from llmkit.sandbox.program import isolation
@@ -34,7 +34,6 @@ MAX_RECURSION = 400
 _MAX_OUTPUT = 2**18 + 13
 _ERROR = 500
 _NOTHING = "(no output: print what you want to see)"
-_DESCRIPTION = "Runs a Python program and returns what it prints."
 
 
 def python_tool(spec: PythonSpec) -> Tool:
@@ -50,8 +49,7 @@ def python_tool(spec: PythonSpec) -> Tool:
         code = code.encode("utf-8", "replace").decode("utf-8")
         return _in_monty(pool, code, spec) if spec.interpreter == "monty" else _in_process(code, spec)
 
-    schema = schema_of("python", _DESCRIPTION, code="The program.")
-    return Tool("python", schema, call, spec.max_chars + 2 * _ERROR, pool.close)
+    return Tool("python", python_schema(), call, spec.max_chars + 2 * _ERROR, pool.close)
 
 
 def _refuse_open_processes(spec: PythonSpec) -> None:
