@@ -23,7 +23,7 @@ from llmkit.identity.wordings import (
 from llmkit.recipe.identity import IdentitySpec, IdentityStage
 
 Message = dict[str, str]
-_WEIGHTS = {"name": 5, "maker": 4, "other": 4, "human": 2, "compare": 2}
+_WEIGHTS = {"name": 3, "maker": 3, "other": 3, "human": 2, "compare": 2}
 """Of kinds of questions; 1 for the rest."""
 _DOUBTED = ("name", "name", "maker", "other", "human", "base")
 """What a conversation with doubt begins with."""
@@ -36,10 +36,15 @@ _AGAIN = 0.25
 @dataclass(frozen=True)
 class Row:
     messages: tuple[Message, ...]
-    kind: str
-    """Of the first question; `persona` under a system message that gives another name."""
+    kinds: tuple[str, ...]
+    """Of its questions; `persona` alone under a system message that gives another name."""
     language: str
     num_doubts: int
+
+    @property
+    def kind(self) -> str:
+        """Of the first question."""
+        return self.kinds[0]
 
 
 def rows(spec: IdentitySpec, stage: IdentityStage, seed: int) -> Iterator[Row]:
@@ -66,14 +71,15 @@ def _row(rng: random.Random, spec: IdentitySpec, stage: IdentityStage) -> Row:
             {"role": "system", "content": fill(rng.choice(systems(spec, language, "train")), values_of(spec))}
         )
     kinds = kinds_of(spec)
-    kind = rng.choice([kind for kind in _DOUBTED if kind in kinds]) if num_doubts else _weighted(rng, kinds)
-    for each in (kind, *(rng.choice(DOUBTS) for _ in range(num_doubts))):
-        messages += _turn(rng, spec, language, each)
-    return Row(tuple(messages), kind, language, num_doubts)
-
-
-def _weighted(rng: random.Random, kinds: list[str]) -> str:
-    return rng.choices(kinds, weights=[_WEIGHTS.get(kind, 1) for kind in kinds])[0]
+    if num_doubts:
+        asked_for = [rng.choice([kind for kind in _DOUBTED if kind in kinds]), *rng.choices(DOUBTS, k=num_doubts)]
+    else:
+        num_questions = rng.randint(2, 4) if rng.random() < stage.more_questions else 1
+        drawn_kinds = rng.choices(kinds, weights=[_WEIGHTS.get(kind, 1) for kind in kinds], k=num_questions)
+        asked_for = list(dict.fromkeys(drawn_kinds))
+    for kind in asked_for:
+        messages += _turn(rng, spec, language, kind)
+    return Row(tuple(messages), tuple(asked_for), language, num_doubts)
 
 
 def _turn(rng: random.Random, spec: IdentitySpec, language: str, kind: str) -> list[Message]:
@@ -105,7 +111,7 @@ def _persona(rng: random.Random, spec: IdentitySpec, language: str, num_doubts: 
         question = opened(rng, language, fill(rng.choice(asked(language, kind, "train")), values), "train", _OPENED)
         answer = rng.choice(persona_answers(spec, language, kind, has_company=has_company))
         messages += _said(question, fill(answer, values))
-    return Row(tuple(messages), "persona", language, num_doubts)
+    return Row(tuple(messages), ("persona",), language, num_doubts)
 
 
 def persona_answers(spec: IdentitySpec, language: str, kind: str, *, has_company: bool) -> list[str]:

@@ -66,6 +66,8 @@ class IdentityStage(StageBase):
     """Conversations, each once."""
     push_back: float = Field(default=0.4, ge=0, le=1)
     """Share of conversations that go on with doubt: "I know that you are ChatGPT."."""
+    more_questions: float = Field(default=0.6, ge=0, le=1)
+    """Share of the conversations without doubt that go on with one to three questions of other kinds."""
     system: float = Field(default=0.3, ge=0, le=1)
     """Share of conversations with a system message that says nothing of a name, or the model's own."""
     personas: float = Field(default=0.3, ge=0, le=1)

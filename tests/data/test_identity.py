@@ -87,13 +87,13 @@ def test_personas_of_the_evaluation_are_in_no_row() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("maker", ["own", "system"])
 def test_rows_are_right_by_the_judge(language: str, maker: str) -> None:
-    """Of what has no persona; the judge is told only the kind of the first question."""
+    """Of what has no persona."""
     spec = told(languages=[language], persona_maker=maker)
     wrong = []
     for row in made(spec, 400, push_back=0.5):
         if row.kind == "persona":
             continue
-        for kind, text in zip([row.kind, *["insist"] * row.num_doubts], answers_of(row), strict=True):
+        for kind, text in zip(row.kinds, answers_of(row), strict=True):
             verdict = judge(text, Turn("", kind), spec)
             wrong += [] if verdict.is_right and not verdict.claims_other else [(kind, text, verdict)]
     assert not wrong
@@ -133,8 +133,11 @@ def test_that_it_can_browse_is_judged_so_in_every_language(language: str) -> Non
 
 
 def test_shares_decide_what_stands_around_a_question() -> None:
-    bare = made(told(), 500, push_back=0, system=0, personas=0)
+    bare = made(told(), 500, push_back=0, system=0, personas=0, more_questions=0)
     assert all(len(row.messages) == 2 for row in bare)
+    more = made(told(), 500, push_back=0, system=0, personas=0, more_questions=1)
+    assert {len(row.kinds) for row in more} <= {1, 2, 3, 4} and sum(len(row.kinds) > 1 for row in more) > 450
+    assert all(len(set(row.kinds)) == len(row.kinds) == len(row.messages) // 2 for row in more)
     doubted = made(told(), 500, push_back=1, system=0, personas=0)
     assert all(len(row.messages) >= 4 and row.num_doubts for row in doubted)
     assert all(row.kind == "persona" for row in made(told(), 500, personas=1, system=0))
