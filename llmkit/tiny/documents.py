@@ -57,6 +57,7 @@ GENERAL_KINDS: dict[str, tuple[int, Kind]] = {
 # Only where a recipe names them: what was there before stays as it is.
 NAMED_KINDS: dict[str, tuple[int, Kind]] = {
     "cards": (30, lambda rng, split: card(rng)),
+    "once": (30, lambda rng, split: mention(rng, visitor(rng))),
     "visitors": (10, lambda rng, split: texts.copied_names(rng, lambda drawn: visitor(drawn).name)),
 }
 KINDS = GENERAL_KINDS | NAMED_KINDS

@@ -35,6 +35,7 @@ def test_kinds_that_no_recipe_names_leave_the_others_as_they_are() -> None:
     assert list(documents(num_rows=50)) == list(documents(num_rows=50, kinds=["facts", *GENERAL_KINDS]))
     for kind in NAMED_KINDS:
         rows = [row["text"] for row in documents(num_rows=20, kinds=[kind])]
+        assert not [name for text in rows for name in _FULL_NAME.findall(text) if name in NAMES]
         assert all(rows) and rows == [row["text"] for row in documents(num_rows=20, kinds=[kind])]
 
 
