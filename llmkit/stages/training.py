@@ -104,6 +104,7 @@ def trainer_config(worker: Worker, config: type[Config], data_keys: tuple[str, .
         cure = "see the documentation of the trainer's options"
         raise UserError(f"stage '{stage.name}': trainer", str(error).strip().splitlines()[0], cure) from error
     check_reporters(worker, args)
+    check_compiler(worker, args)
     check_strategy(args, worker.file.world_size)
     return args
 
@@ -119,6 +120,21 @@ def check_reporters(worker: Worker, args: TrainingArguments) -> None:
             raise UserError(where, f"'{name}' is not installed", f"install it, for example with `pip install {name}`")
     # its default is the folder of checkpoints, which goes when the stage has finished
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(worker.dir.path / "tensorboard"))
+
+
+def check_compiler(worker: Worker, args: TrainingArguments) -> None:
+    """Raises UserError where `torch_compile` would fail at the first step: on a CPU it needs a C++ compiler."""
+    if args.torch_compile and not torch.cuda.is_available():
+        from torch._inductor.cpp_builder import get_cpp_compiler  # seconds, for those who compile
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler:
+            where = f"stage '{_stage(worker).name}': trainer.torch_compile"
+            raise UserError(
+                where, "finds no C++ compiler", "install one (`g++`, or name it in CXX), or set it to false"
+            ) from None
 
 
 def _stage(worker: Worker) -> TrainStage:

@@ -270,6 +270,19 @@ class Told(TrainerCallback):
         self.said.append({**logs, "run_name": args.run_name, "folder": os.environ["TENSORBOARD_LOGGING_DIR"]})
 
 
+def test_compiling_without_a_compiler_is_refused_at_once(
+    start: Start, chats: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpp_builder = pytest.importorskip("torch._inductor.cpp_builder")
+
+    def found_none() -> str:
+        raise cpp_builder.exc.InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", found_none)
+    with pytest.raises(UserError, match=r"trainer\.torch_compile: finds no C\+\+ compiler; install one"):
+        start("sft", data=[{"path": str(chats)}], trainer={"max_steps": 2, "torch_compile": True})
+
+
 def test_report_to_reaches_the_trainer(
     start: Start, chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
