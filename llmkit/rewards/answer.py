@@ -254,6 +254,8 @@ def _unit(text: str) -> str | None:
     if not unit or _MONEY_WORDS.fullmatch(unit.casefold()):
         return ""
     unit = _ASIDE.sub("", unit).rstrip(")")
+    if not unit:  # of a bracket that the answer closes
+        return ""
     power = _POWER.fullmatch(unit)
     name = power[1] if power else unit
     words = re.findall(r"\w+", name)

@@ -58,7 +58,7 @@ NUMBERS = {
     "1{,}000": 1000, "1\\,000": 1000, ".5": Fraction(1, 2), "0.50": Fraction(1, 2), "1/2": Fraction(1, 2),
     "1 1/2": Fraction(3, 2), "\\frac12": Fraction(1, 2), "-\\dfrac{3}{4}": Fraction(-3, 4), "1e3": 1000,
     "5 m": 5, "5 km": 5, "5 m/s": 5, "5 m^2": 5, "5\\text{ feet}": 5, "90^\\circ": 90, "**5**": 5, "\\(5\\)": 5,
-    "5 apples, because she ate two": 5, "5 times": 5, "5 (five)": 5, "9" * 64: int("9" * 64),
+    "5 apples, because she ate two": 5, "5 times": 5, "5 (five)": 5, "5)": 5, "5 )": 5, "9" * 64: int("9" * 64),
 }  # fmt: skip
 NO_NUMBERS = (
     "", "five", "5 or 6", "5 and 6", "5, 6", "5-6", "5 to 6", "not 5", "5, not 6", "5 thousand", "5k items", "5M",
@@ -156,6 +156,15 @@ HOSTILE = [
     "The answer is " + "A. " * 10**5,
     "The answer is 1" + "a" * 1900 + "2", "#### " + "1 1/" * 500, "1,111" * 10**5, "\x00\ud800" * 10**5,
 ]  # fmt: skip
+
+
+def test_whatever_is_said_is_read() -> None:
+    """A model that practises says everything sooner or later."""
+    chance, letters = random.Random(0), "0123456789.,$%()[]{}\\ =/*^-+eEabm°²<>\n"
+    for _ in range(30_000):
+        text = "".join(chance.choice(letters) for _ in range(chance.randint(0, 8)))
+        found = found_in(f"The answer is {text}")
+        assert same(found.strict, "12") in (True, False) and same(text, found.lenient or "12") in (True, False)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: repr(text[:12]))
