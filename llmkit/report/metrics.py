@@ -28,7 +28,8 @@ _HONESTY_HEADLINES = {
     "s_honesty": "S_honesty",
 }
 _PREFERENCE_HEADLINES = (GOLD, WINS, "degenerate_rate")
-IDENTITY_HEADLINES = (ACCURACY, "persona_accuracy", "claims_other")
+CLAIMS_OTHER = "claims_other"
+IDENTITY_HEADLINES = (ACCURACY, "persona_accuracy", CLAIMS_OTHER)
 # Names are matched word by word: `ece` is not a part of `precedence`.
 _LOWER = re.compile(
     r"perplexity|bits per byte|loss|wrong|hallucination|claims other|over refusal|over consv|empty rate"
@@ -123,7 +124,7 @@ def short_name(
         return words if task == PREFERENCE else f"{task}: {words}"
     if task in problems and metric == ACCURACY:
         return f"{task} solved"
-    if metric == NEEDLESS or metric.endswith(f"_{ACCURACY}"):
+    if metric in (NEEDLESS, CLAIMS_OTHER) or metric.endswith(f"_{ACCURACY}"):
         return f"{task}: {metric.replace('_', ' ')}"
     if task not in honesty or metric not in _HONESTY_HEADLINES:
         return task

@@ -104,7 +104,7 @@ def line_chart(label: str, points: Sequence[Point], is_share: bool = False) -> M
 
 def whisker_chart(label: str, marks: Sequence[Whisker | None], is_share: bool) -> Markup:
     """A dot with its interval per stage, left to right. Shares stand on a scale from 0 to 100 %."""
-    step, height, pad = 46.0, 70.0, 6.0
+    step, height, pad = min(46.0, 210.0 / max(len(marks), 1)), 70.0, 6.0
     found = [(index, mark) for index, mark in enumerate(marks) if mark]
     bounds = [b for _, m in found for b in (m.value, m.low, m.high) if b is not None]
     low, high = (0.0, 1.0) if is_share else padded(bounds)

@@ -19,6 +19,7 @@ _KINDS = {
     "interrogate": "knowledge probe",
     "refusals": "refusal data",
     "identity": "identity data",
+    "search_index": "documents to search",
     "grpo": "practice",
     "rloo": "practice",
     "best_of_n": "best of n",
