@@ -22,46 +22,50 @@ from llmkit.recipe.hub import HubSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = [
-    *(f"stages.{name}.data.0.args.num_rows=300" for name in ("cpt", "sft")),
-    *(f"stages.{name}.data.1.args.num_rows=300" for name in ("cpt", "sft", "honest")),
-    "stages.honest.data.2.args.num_rows=300",
+    "stages.self.num_rows=60",
+    *(f"stages.cpt.data.{place}.args.num_rows=300" for place in (0, 1)),
+    *(f"stages.sft.data.{place}.args.num_rows=200" for place in (0, 2, 3, 4)),
+    *(f"stages.honest.data.{place}.args.num_rows=200" for place in (2, 4, 5)),
     *(f"stages.cpt.heldout.{name}.0.args.num_rows=8" for name in ("chronicle", "documents")),
     *(f"stages.probe.documents.0.args.{name}=30" for name in ("num_known", "num_tail")),
-    "stages.practice.data.0.args.num_rows=64",
-    "stages.practice.heldout.problems.0.args.num_rows=8",
-    "stages.cpt.trainer.max_steps=3",
-    "stages.cpt.trainer.logging_steps=1",
-    "stages.sft.trainer.max_steps=3",
-    "stages.sft.trainer.logging_steps=1",
+    *(f"stages.{name}.trainer.max_steps=3" for name in ("cpt", "sft", "honest")),
+    *(f"stages.{name}.trainer.logging_steps=1" for name in ("cpt", "sft")),
+    *(f"stages.{name}.trainer.torch_compile=false" for name in ("sft", "honest")),
     "stages.probe.num_snippets=20",
+    "stages.probe.heldout=0.2",
     # after three steps the model knows nothing in conversation, so there is nothing to answer
     "stages.idk.known_ratio=0",
-    "stages.honest.trainer.max_steps=3",
-    "stages.practice.trainer.max_steps=2",
-    "stages.practice.trainer.num_generations=4",
-    "stages.practice.sampling.screen=2",
-    "stages.practice.global_batch_size=16",
-    "stages.practice.trainer.per_device_train_batch_size=16",
+    "stages.practice.data.0.args.num_rows=64",
+    "stages.practice.heldout.problems.0.args.num_rows=8",
     "stages.practice.measure.num_samples=0",
+    "stages.rlhf.data.0.args.num_rows=64",
+    "stages.rlhf.data.1.args.num_rows=64",
+    "stages.rlhf.heldout.jokes.0.args.num_rows=8",
+    "stages.rlhf.guard.num_prompts=8",
+    *(f"stages.{name}.trainer.max_steps=2" for name in ("practice", "rlhf")),
+    *(f"stages.{name}.trainer.num_generations=4" for name in ("practice", "rlhf")),
+    *(f"stages.{name}.global_batch_size=16" for name in ("practice", "rlhf")),
+    *(f"stages.{name}.trainer.per_device_train_batch_size=16" for name in ("practice", "rlhf")),
+    *(f"stages.{name}.data.0.args.num_rows=24" for name in ("rollouts", "guard-rollouts")),
+    *(f"stages.{name}.max_new_tokens=24" for name in ("rollouts", "guard-rollouts")),
     "evals=[{task: facts_known, limit: 4}, {task: honesty, baseline: sft, prompt_only: Say so if you do not know., "
-    "questions: [{path: 'llmkit.tiny.questions:honesty', args: {num_people: 8, num_rare: 4, num_others: 2}}]}]",
+    "questions: [{path: 'llmkit.tiny.questions:honesty', args: {num_people: 8, num_rare: 4, num_others: 2}}]}, "
+    "{task: identity, num_personas: 2}, {task: tools, questions: [{path: 'llmkit.tiny.questions:tools', "
+    "args: {num_people: 2}}], tools: [{name: search, from: library}], needs: {search: [with_page]}, "
+    "not_found: [no_page], needless: [known], max_new_tokens: 16}, {task: preference, prompts: [{path: "
+    "'llmkit.tiny.sources:jokes', args: {part: heldout, num_rows: 4}}], labeller: 'llmkit.tiny.taste:taste', "
+    "reward_model: rm, num_samples: 4, best_of_n: [4], max_new_tokens: 16}]",
 ]
-STEPS = ["eval-base", "cpt", "eval-cpt", "sft", "eval-sft", "probe", "idk", "honest", "eval-honest"]
-STEPS += ["reprobe", "practice", "eval-practice"]
-KINDS = [
-    "evaluate",
-    "pretrain",
-    "evaluate",
-    "sft",
-    "evaluate",
-    "interrogate",
-    "refusals",
-    "sft",
-    "evaluate",
-    "interrogate",
-    "grpo",
-    "evaluate",
-]
+STEPS = ["eval-base", "self", "cpt", "eval-cpt", "sft", "eval-sft", "library", "eval-library", "probe", "idk", "honest"]
+STEPS += ["eval-honest", "reprobe", "practice", "eval-practice", "rollouts", "ranks", "guard-rollouts", "guard-ranks"]
+STEPS += ["rm", "eval-rm", "gold", "rlhf", "eval-rlhf"]
+KINDS = {
+    "self": "identity", "cpt": "pretrain", "sft": "sft", "library": "search_index", "probe": "interrogate",
+    "idk": "refusals", "honest": "sft", "reprobe": "interrogate", "practice": "grpo", "rollouts": "rollout",
+    "ranks": "rank", "guard-rollouts": "rollout", "guard-ranks": "rank", "rm": "reward", "gold": "reward",
+    "rlhf": "rlhf",
+}  # fmt: skip
+PLACES = {name: f"{number:02d}-{name}" for number, name in enumerate(STEPS, start=1)}
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +91,18 @@ def manifests(run: Path) -> dict[str, Any]:
 
 
 def test_every_stage_finishes_with_evaluations_between(demo: tuple[Path, str]) -> None:
-    assert list(manifests(demo[0])) == [f"{number:02d}-{name}" for number, name in enumerate(STEPS, start=1)]
+    assert list(manifests(demo[0])) == list(PLACES.values())
 
 
 def test_the_probe_and_what_follows_from_it(demo: tuple[Path, str]) -> None:
     made = manifests(demo[0])
-    assert made["06-probe"]["probe"]["num_questions"] == 60
-    assert made["10-reprobe"]["probe"]["num_questions"] == 60
-    assert made["07-idk"]["metrics"]["rows_refused"] == made["07-idk"]["metrics"]["num_rows"] > 0
-    tasks = {row["task"] for row in made["09-eval-honest"]["evals"]}
+    assert made[PLACES["probe"]]["probe"]["num_questions"] == 60
+    asked_again = made[PLACES["reprobe"]]["probe"]["num_questions"]
+    assert asked_again == made[PLACES["idk"]]["metrics"]["questions_heldout"] > 0
+    assert made[PLACES["idk"]]["metrics"]["rows_refused"] == made[PLACES["idk"]]["metrics"]["num_rows"] > 0
+    tasks = {row["task"] for row in made[PLACES["eval-honest"]]["evals"]}
     assert {"facts_known", "honesty"} <= tasks
-    metrics = {row["metric"] for row in made["09-eval-honest"]["evals"] if row["task"] == "honesty"}
+    metrics = {row["metric"] for row in made[PLACES["eval-honest"]]["evals"] if row["task"] == "honesty"}
     assert {"hallucination_unseen", "over_refusal_known", "accuracy_known", "s_honesty"} <= metrics
 
 
@@ -118,8 +123,8 @@ def test_the_json_report_has_the_chain_in_order(demo: tuple[Path, str], run_llmk
     report = json.loads(run_llmkit("report", demo[0], "--json").stdout)
     known = [row["stage"] for row in report["evals"] if (row["task"], row["metric"]) == ("facts_known", "accuracy")]
     # a model that is only taught to refuse is a control, and stands before the final one
-    assert known == ["base", "cpt", "honest", "practice", "sft"]
-    assert [stage["kind"] for stage in report["stages"]] == KINDS
+    assert known == ["base", "cpt", "honest", "practice", "rlhf", "sft"]
+    assert [stage["kind"] for stage in report["stages"]] == [KINDS.get(name, "evaluate") for name in STEPS]
     assert {"stage", "task", "metric", "value", "low", "high", "num_samples"} <= set(report["evals"][0])
 
 
@@ -140,7 +145,7 @@ def test_the_chain_goes_to_the_hub_and_back_through_faults(
     for package in made.packages:
         assert damage(hub, package) == {"partial": 0, "corrupt": 0, "lost": 0, "more than one": 0}
         assert pulled_through_faults(hub, package) == {item.path: item.sha256 for item in package.items}
-    assert {"report.html", "recipe.yaml", "manifests/11-practice.json"} <= hub.files("me/model").keys()
+    assert {"report.html", "recipe.yaml", f"manifests/{PLACES['rlhf']}.json"} <= hub.files("me/model").keys()
 
     def answer(source: str) -> list[int]:
         tokenizer, model = AutoTokenizer.from_pretrained(source), AutoModelForCausalLM.from_pretrained(source)
@@ -149,8 +154,8 @@ def test_the_chain_goes_to_the_hub_and_back_through_faults(
         with torch.no_grad():
             return model.generate(**ids, max_new_tokens=16, do_sample=False)[0].tolist()
 
-    assert answer("me/model") == answer(str(demo[0] / "11-practice/model"))
-    rows = [json.loads(line) for line in (demo[0] / "07-idk/data/train.jsonl").read_text().splitlines()]
+    assert answer("me/model") == answer(str(demo[0] / PLACES["rlhf"] / "model"))
+    rows = [json.loads(line) for line in (demo[0] / PLACES["idk"] / "data/train.jsonl").read_text().splitlines()]
     assert list(load_dataset("me/model-data", "idk", split="train")) == rows
     assert not hub.leaks() and not hub.unserved
 
@@ -164,21 +169,21 @@ def test_the_readme_leads_to_a_published_model_and_a_chat_with_it(
     section = (ROOT / "README.md").read_text().partition("## Train, publish, talk\n")[2].partition("\n## ")[0]
     lines = section.partition("```bash\n")[2].partition("```")[0].splitlines()
     commands = [shlex.split(line, comments=True)[1:] for line in lines]
-    assert [words[0] for words in commands] == ["new", "run", "run", "push", "chat"]
+    assert [words[0] for words in commands] == ["new", "run", "run", "run", "push", "chat"]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").symlink_to(demo[0].parent)
-    for words in commands[:3]:
+    for words in commands[:4]:
         more = [f"run.output_dir={demo[0].parent}", *SHORT] if words[0] == "run" else []
         done = subprocess.run(
             [sys.executable, "-m", "llmkit.cli.main", *words, *more], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-    assert push_command.main(commands[3][1:]) == 0, capsys.readouterr().err
-    assert "manifests/04-sft.json" in hub.files("me/model")
+    assert push_command.main(commands[4][1:]) == 0, capsys.readouterr().err
+    assert f"manifests/{PLACES['sft']}.json" in hub.files("me/model")
     capsys.readouterr()
-    assert chat.main(commands[4][1:]) == 0
+    assert chat.main(commands[5][1:]) == 0
     answer = capsys.readouterr().out
-    assert chat.main(["runs/assistant", "--stage", "sft", *commands[4][2:]]) == 0
+    assert chat.main(["runs/assistant", "--stage", "sft", *commands[5][2:]]) == 0
     assert answer.strip() and answer == capsys.readouterr().out
 
 
@@ -193,12 +198,12 @@ def test_a_changed_stage_runs_again_with_what_follows_it(
 ) -> None:
     words = [f"run.output_dir={demo[0].parent}", *SHORT, "stages.sft.trainer.learning_rate=1e-5"]
     plan = json.loads(run_llmkit("plan", "recipes/tiny/assistant.yaml", *words, "--json").stdout)
-    assert [step["action"] for step in plan["steps"]] == ["skip"] * 3 + ["run"] * 9
+    assert [step["action"] for step in plan["steps"]] == ["skip"] * 4 + ["run"] * 20
 
 
 def test_a_stage_starts_by_hand(demo: tuple[Path, str]) -> None:
     """As the README says: accelerate launch --config_file ... -m llmkit.stages.sft RECIPE --stage sft."""
-    target = demo[0] / "04-sft"
+    target = demo[0] / PLACES["sft"]
     (target / "manifest.json").unlink()
     config = str(ROOT / "recipes/accelerate/single.yaml")
     argv = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "-m", "llmkit.stages.sft"]
@@ -209,7 +214,7 @@ def test_a_stage_starts_by_hand(demo: tuple[Path, str]) -> None:
 
 
 def test_more_processes_than_planned_are_refused(demo: tuple[Path, str]) -> None:
-    argv = [sys.executable, "-m", "llmkit.stages.sft", str(demo[0] / "04-sft" / "stage.json")]
+    argv = [sys.executable, "-m", "llmkit.stages.sft", str(demo[0] / PLACES["sft"] / "stage.json")]
     env = {**os.environ, "WORLD_SIZE": "2", "RANK": "0"}
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, env=env)
     assert done.returncode == 2 and "2 process(es) were started, but 1 were planned" in done.stderr
