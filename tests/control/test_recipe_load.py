@@ -203,9 +203,13 @@ def test_controls_are_trained_as_what_they_control() -> None:
         differ = {"name", "data"}
         assert control.model_dump(exclude=differ) == honest.model_dump(exclude=differ)
     assert isinstance(honest, SftStage) and isinstance(shuffled, SftStage)
-    first, *rest = honest.data
-    assert first.from_ == "idk"
-    assert shuffled.data == [first.model_copy(update={"from_": "shuffled"}), *rest]
+    of_idk = [source.from_ == "idk" for source in honest.data]
+    assert of_idk == [True, True, *[False] * (len(of_idk) - 2)]
+    relabelled = {"from_": "shuffled"}
+    assert shuffled.data == [
+        source.model_copy(update=relabelled if is_of_idk else {})
+        for source, is_of_idk in zip(honest.data, of_idk, strict=True)
+    ]
     idk, random = (stages[name].model_dump(exclude={"name", "relabel"}) for name in ("idk", "shuffled"))
     assert idk == random
 

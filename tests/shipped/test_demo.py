@@ -20,6 +20,8 @@ from llmkit.hub.report import report_files
 from llmkit.hub.subject import subject_of
 from llmkit.recipe.hub import HubSpec
 
+# 22 processes, one behind another, each of which imports its libraries
+pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = [
     "stages.self.num_rows=60",
@@ -50,15 +52,11 @@ SHORT = [
     *(f"stages.{name}.max_new_tokens=24" for name in ("rollouts", "guard-rollouts")),
     "evals=[{task: facts_known, limit: 4}, {task: honesty, baseline: sft, prompt_only: Say so if you do not know., "
     "questions: [{path: 'llmkit.tiny.questions:honesty', args: {num_people: 8, num_rare: 4, num_others: 2}}]}, "
-    "{task: identity, num_personas: 2}, {task: tools, questions: [{path: 'llmkit.tiny.questions:tools', "
-    "args: {num_people: 2}}], tools: [{name: search, from: library}], needs: {search: [with_page]}, "
-    "not_found: [no_page], needless: [known], max_new_tokens: 16}, {task: preference, prompts: [{path: "
-    "'llmkit.tiny.sources:jokes', args: {part: heldout, num_rows: 4}}], labeller: 'llmkit.tiny.taste:taste', "
-    "reward_model: rm, num_samples: 4, best_of_n: [4], max_new_tokens: 16}]",
+    "{task: identity, num_personas: 2}]",
 ]
-STEPS = ["eval-base", "self", "cpt", "eval-cpt", "sft", "eval-sft", "library", "eval-library", "probe", "idk", "honest"]
+STEPS = ["eval-base", "self", "cpt", "eval-cpt", "sft", "eval-sft", "library", "probe", "idk", "honest"]
 STEPS += ["eval-honest", "reprobe", "practice", "eval-practice", "rollouts", "ranks", "guard-rollouts", "guard-ranks"]
-STEPS += ["rm", "eval-rm", "gold", "rlhf", "eval-rlhf"]
+STEPS += ["rm", "gold", "rlhf", "eval-rlhf"]
 KINDS = {
     "self": "identity", "cpt": "pretrain", "sft": "sft", "library": "search_index", "probe": "interrogate",
     "idk": "refusals", "honest": "sft", "reprobe": "interrogate", "practice": "grpo", "rollouts": "rollout",
@@ -198,7 +196,7 @@ def test_a_changed_stage_runs_again_with_what_follows_it(
 ) -> None:
     words = [f"run.output_dir={demo[0].parent}", *SHORT, "stages.sft.trainer.learning_rate=1e-5"]
     plan = json.loads(run_llmkit("plan", "recipes/tiny/assistant.yaml", *words, "--json").stdout)
-    assert [step["action"] for step in plan["steps"]] == ["skip"] * 4 + ["run"] * 20
+    assert [step["action"] for step in plan["steps"]] == ["skip"] * 4 + ["run"] * 18
 
 
 def test_a_stage_starts_by_hand(demo: tuple[Path, str]) -> None:
