@@ -21,7 +21,7 @@ from llmkit.hub.subject import subject_of
 from llmkit.recipe.hub import HubSpec
 
 # 22 processes, one behind another, each of which imports its libraries
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = [
     "stages.self.num_rows=60",
