@@ -31,7 +31,7 @@ class StageBase(Part):
 
     @property
     def asks_model(self) -> bool:
-        """Whether its workers have something to share out: others sort rows or send files, in one process."""
+        """Whether a model is asked or trained; else one process sorts rows or sends files, with nothing to launch."""
         return self.loads_model
 
     @property
