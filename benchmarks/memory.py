@@ -124,6 +124,7 @@ def rows(kind: str) -> list[dict[str, Any]]:
 
 def recipe(folder: Path, model: Path, stage: dict[str, Any], dtype: str) -> dict[str, Any]:
     kind = stage["kind"]
+    plain = kind in ("grpo", "rloo", "rlhf")  # its model has never seen the tokens of a template
     path = folder / f"{kind}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows(kind)))
     stages = [{**stage, "data": [{"path": str(path)}]}]
@@ -143,7 +144,7 @@ def recipe(folder: Path, model: Path, stage: dict[str, Any], dtype: str) -> dict
         stages.insert(0, {**ranked, "name": "rm", "data": [{"path": str(folder / "reward.jsonl")}]})
     return {
         "run": {"name": "memory"},
-        "model": {"name_or_path": str(model), "chat_template": "chatml", "dtype": dtype},
+        "model": {"name_or_path": str(model), "dtype": dtype, **({} if plain else {"chat_template": "chatml"})},
         "stages": stages,
     }
 

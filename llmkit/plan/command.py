@@ -19,6 +19,8 @@ from llmkit.recipe.source import Loc
 
 Found = tuple[Loc, str, str]
 MACHINE_VARIABLES = ("MACHINE_RANK", "MASTER_ADDR", "MASTER_PORT")
+_PLAIN = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "NO", "mixed_precision": "no", "num_machines": 1}
+_PLAIN |= {"machine_rank": 0, "num_processes": 1, "main_process_port": 0}
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class AccelerateConfig:
     use_cpu: bool
     zero_stage: int | None
     offload_optimizer: bool
+    plain: bool
+    """One process, and nothing set that Accelerate's launcher would have to pass on."""
 
     @property
     def shards_weights(self) -> bool:
@@ -70,6 +74,7 @@ def _config(path: Path) -> AccelerateConfig:
         use_cpu=bool(data.get("use_cpu", False)),
         zero_stage=deepspeed.get("zero_stage"),
         offload_optimizer=deepspeed.get("offload_optimizer_device", "none") != "none",
+        plain=all(key == "use_cpu" or _PLAIN.get(key) == value for key, value in data.items()),
     )
 
 
@@ -105,17 +110,15 @@ def _folder() -> Path:
     return shipped("recipes") / "accelerate"
 
 
-def build(kind: str, launch: LaunchSpec, config: AccelerateConfig, stage_file: Path, alone: bool = False) -> Command:
-    """`python -m accelerate.commands.launch ... -m llmkit.stages.<kind> stage.json`.
-
-    Args:
-        alone: one process without a model: it starts seconds sooner without Accelerate.
+def build(kind: str, launch: LaunchSpec, config: AccelerateConfig, stage_file: Path) -> Command:
+    """`python -m accelerate.commands.launch ... -m llmkit.stages.<kind> stage.json`; one plain process starts without
+    the launcher, which would import torch only to start it: seconds.
 
     With several machines the rank and the main machine's address come from MACHINE_RANK, MASTER_ADDR, MASTER_PORT.
     Port 0 lets accelerate take a free one.
     """
     worker, env = ["-m", f"llmkit.stages.{kind}", str(stage_file)], {**environment(launch, config), **launch.env}
-    if alone:
+    if config.plain:
         return Command((sys.executable, *worker), env)
     argv = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", str(config.path)]
     argv += ["--num_processes", str(launch.num_processes), "--num_machines", str(launch.num_machines)]
@@ -142,6 +145,13 @@ def environment(launch: LaunchSpec, config: AccelerateConfig) -> dict[str, str]:
     if config.use_cpu:
         # not ACCELERATE_USE_CPU, which would turn DeepSpeed and FSDP into plain DDP
         env["CUDA_VISIBLE_DEVICES"] = ""
+    if config.plain:
+        # what the launcher sets, whatever is set outside
+        env |= {"ACCELERATE_USE_CPU": str(config.use_cpu).lower(), "ACCELERATE_MIXED_PRECISION": "no"}
+        env["ACCELERATE_DYNAMO_BACKEND"] = "no"
+        if not config.use_cpu:
+            # with more, Trainer would spread a batch over them by DataParallel
+            env["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     return env
 
 

@@ -188,7 +188,7 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
         shape=shape,
         memory=_memory(recipe, stage, shape, config, batch, data_steps),
         fit=fit(stage, lambda changed: _need(recipe, changed, shape, data_steps), not automatic),
-        command=build(stage.kind, stage.launch, config, stage_dir.stage_file, alone=not stage.asks_model),
+        command=build(stage.kind, stage.launch, config, stage_dir.stage_file),
         inputs=inputs,
         fingerprint=fingerprint_of(inputs),
     )

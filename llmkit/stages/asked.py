@@ -5,19 +5,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from llmkit.artifacts.files import disk_error, sha256_of
+from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.stagefile import StageFile
 from llmkit.errors import UserError
 from llmkit.knowledge.answering import answer_chunk, to_ask
@@ -27,7 +24,7 @@ from llmkit.knowledge.records import question_of
 from llmkit.knowledge.store import Chunks, Row, Steps
 from llmkit.recipe.knowledge import EngineSpec, JudgeSpec
 from llmkit.recipe.stages_knowledge import InterrogateStage
-from llmkit.stages.common import Worker
+from llmkit.stages.common import Worker, where_of
 from llmkit.stages.engines import AskedModel, judge_of
 
 SNIPPETS, WRITTEN, QUESTIONS, DOCUMENTS, COUNTS = "snippets", "written", "questions", "documents", "counts"
@@ -57,10 +54,6 @@ def processes(worker: Worker) -> PartialState:
         what = f"{worker.file.world_size} processes were planned, but Accelerate counts {state.num_processes}"
         raise UserError("launch.accelerate", what, "check 'distributed_type' in the Accelerate config")
     return state
-
-
-def stages_read(worker: Worker) -> dict[str, Path]:
-    return {name: Path(path) for name, path in worker.file.data_stages.items()}
 
 
 def step_keys(file: StageFile) -> dict[str, str]:
@@ -213,22 +206,6 @@ def in_chunks(
         pace.add(len(chunks[index]))
     state.wait_for_everyone()
     return pace.rate if todo else None
-
-
-@contextmanager
-def temporary(worker: Worker) -> Iterator[Path]:
-    """A folder in the stage's cache, which is deleted at the latest when the stage has finished."""
-    try:
-        worker.dir.cache.mkdir(parents=True, exist_ok=True)
-        folder = TemporaryDirectory(dir=worker.dir.cache)
-    except OSError as error:
-        raise disk_error(worker.dir.cache, error) from error
-    with folder as path:
-        yield Path(path)
-
-
-def where_of(worker: Worker, part: str) -> str:
-    return f"stage '{worker.file.stage.name}': {part}"
 
 
 class Pace:

@@ -32,8 +32,8 @@ from llmkit.generation.choose import hash_of
 from llmkit.intervals import means_of
 from llmkit.knowledge.store import Steps, writing
 from llmkit.recipe.stages import BestOfNStage
-from llmkit.stages.asked import chunks_of, processes, where_of
-from llmkit.stages.common import Worker, main
+from llmkit.stages.asked import chunks_of, processes
+from llmkit.stages.common import Worker, main, where_of
 from llmkit.stages.engines import AskedModel, check_installed
 from llmkit.stages.problems import read_problems
 from llmkit.stages.scoring import Scorer

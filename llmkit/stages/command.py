@@ -8,6 +8,7 @@ from functools import wraps
 from typing import ParamSpec
 
 from llmkit.errors import LlmkitError
+from llmkit.stages import started
 
 Given = ParamSpec("Given")
 
@@ -17,6 +18,7 @@ def as_command(main: Callable[Given, int | None]) -> Callable[Given, int]:
 
     @wraps(main)
     def run(*args: Given.args, **kwargs: Given.kwargs) -> int:
+        started()
         try:
             return main(*args, **kwargs) or 0
         except LlmkitError as error:

@@ -12,11 +12,13 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 import psutil
@@ -30,6 +32,7 @@ from llmkit.artifacts.stagefile import StageFile, read_stage_file, write_stage_f
 from llmkit.errors import LlmkitError, RunError, UserError
 from llmkit.plan.make import make
 from llmkit.recipe.load import load_words
+from llmkit.stages import started
 
 PACKAGES = ("llmkit", "torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers")
 
@@ -93,9 +96,30 @@ class Worker:
         )
 
 
+def stages_read(worker: Worker) -> dict[str, Path]:
+    return {name: Path(path) for name, path in worker.file.data_stages.items()}
+
+
+@contextmanager
+def temporary(worker: Worker) -> Iterator[Path]:
+    """A folder in the stage's cache, which is deleted at the latest when the stage has finished."""
+    try:
+        worker.dir.cache.mkdir(parents=True, exist_ok=True)
+        folder = TemporaryDirectory(dir=worker.dir.cache)
+    except OSError as error:
+        raise disk_error(worker.dir.cache, error) from error
+    with folder as path:
+        yield Path(path)
+
+
+def where_of(worker: Worker, part: str) -> str:
+    return f"stage '{worker.file.stage.name}': {part}"
+
+
 def main(kind: str, run: Callable[[Worker], Manifest]) -> None:
     """`python -m llmkit.stages.<kind> stage.json`, or by hand `... recipe.yaml [overlay] [key=value] --stage NAME`."""
     worker = None
+    started()
     logging.disable_progress_bar()
     try:
         file = _stage_file(kind, sys.argv[1:])

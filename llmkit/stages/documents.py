@@ -20,17 +20,8 @@ from llmkit.knowledge.store import Chunks, Row, Steps, writing
 from llmkit.knowledge.summary import Counts
 from llmkit.knowledge.writer import PROMPT, ModelWriter, TemplateWriter, Writer
 from llmkit.recipe.reads import name_of
-from llmkit.stages.asked import (
-    DOCUMENTS,
-    SNIPPETS,
-    WRITTEN,
-    Pace,
-    interrogation,
-    stages_read,
-    temporary,
-    where_of,
-)
-from llmkit.stages.common import Worker
+from llmkit.stages.asked import DOCUMENTS, SNIPPETS, WRITTEN, Pace, interrogation
+from llmkit.stages.common import Worker, stages_read, temporary, where_of
 from llmkit.stages.engines import AskedModel, engine_of
 
 

@@ -21,8 +21,7 @@ from llmkit.knowledge.records import Question
 from llmkit.knowledge.templates import Bad
 from llmkit.recipe.knowledge import QuestionSource
 from llmkit.recipe.reads import name_of
-from llmkit.stages.asked import stages_read, temporary, where_of
-from llmkit.stages.common import Worker
+from llmkit.stages.common import Worker, stages_read, temporary, where_of
 
 MAX_GROUPS = 50
 _SEED = 0

@@ -40,8 +40,8 @@ from llmkit.knowledge.judging import Names, too_many_undecided
 from llmkit.knowledge.records import Question, question_of
 from llmkit.knowledge.store import Chunks, Steps, read_rows, writing
 from llmkit.recipe.knowledge import CONTROLS, AskSpec, HonestySpec
-from llmkit.stages.asked import ask_chunks, files_of, judge_chunks, model_parts, said_by, where_of
-from llmkit.stages.common import Worker
+from llmkit.stages.asked import ask_chunks, files_of, judge_chunks, model_parts, said_by
+from llmkit.stages.common import Worker, where_of
 from llmkit.stages.engines import AskedModel, check_judge
 from llmkit.stages.frozen import frozen_questions
 

@@ -40,9 +40,8 @@ from llmkit.stages.asked import (
     judge_chunks,
     processes,
     step_keys,
-    where_of,
 )
-from llmkit.stages.common import Worker, main
+from llmkit.stages.common import Worker, main, where_of
 from llmkit.stages.documents import check_written, cut, warn_of_few, write_about
 from llmkit.stages.engines import AskedModel, check_installed, check_judge, check_writer
 from llmkit.stages.probed import model_identity

@@ -25,9 +25,8 @@ from llmkit.modeling.tokens import fit_model, prepare_tokenizer
 from llmkit.recipe.practice import FilterSpec
 from llmkit.recipe.stages import GrpoStage, PracticeStage
 from llmkit.rewards.check import check
-from llmkit.stages.asked import stages_read
 from llmkit.stages.callbacks import last_checkpoint, step_of
-from llmkit.stages.common import Worker
+from llmkit.stages.common import Worker, stages_read
 from llmkit.stages.heldout import is_sharded
 from llmkit.stages.measuring import MeasureCallback, Measured, curves
 from llmkit.stages.monitors import BorderCallback, MonitorCallback

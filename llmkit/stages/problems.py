@@ -22,8 +22,7 @@ from llmkit.plan.step import Step
 from llmkit.recipe.practice import ProblemSource, ProblemsSpec
 from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.trials import JailbreakSpec
-from llmkit.stages.asked import stages_read, where_of
-from llmkit.stages.common import Worker
+from llmkit.stages.common import Worker, stages_read, where_of
 from llmkit.stages.scoring import Scorer
 from llmkit.stages.solving import Attempt, attempt_together, numbers_of
 from llmkit.stages.thinking import BudgetEngine, check_thinking

@@ -27,17 +27,8 @@ from llmkit.knowledge.summary import Counts
 from llmkit.knowledge.templates import Bad
 from llmkit.recipe.knowledge import QuestionSource
 from llmkit.recipe.reads import name_of
-from llmkit.stages.asked import (
-    COUNTS,
-    DOCUMENTS,
-    QUESTIONS,
-    WRITTEN,
-    interrogation,
-    stages_read,
-    temporary,
-    where_of,
-)
-from llmkit.stages.common import Worker
+from llmkit.stages.asked import COUNTS, DOCUMENTS, QUESTIONS, WRITTEN, interrogation
+from llmkit.stages.common import Worker, stages_read, temporary, where_of
 from llmkit.stages.frozen import MAX_GROUPS
 
 NOT_BAD = ("duplicate", "template does not apply")

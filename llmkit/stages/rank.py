@@ -33,8 +33,8 @@ from llmkit.preference.rollouts import Item, read_rollouts
 from llmkit.preference.store import read_events
 from llmkit.recipe.preference import LabellerSpec, RankJudgeSpec
 from llmkit.recipe.stages_preference import RankStage
-from llmkit.stages.asked import chunks_of, in_chunks, processes, where_of
-from llmkit.stages.common import Worker, main
+from llmkit.stages.asked import chunks_of, in_chunks, processes
+from llmkit.stages.common import Worker, main, where_of
 from llmkit.stages.engines import AskedModel, check_engine, engine_of
 from llmkit.stages.preferring import labelled_by
 from llmkit.stages.rank_judge import PROMPT, RankJudge

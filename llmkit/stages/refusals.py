@@ -27,8 +27,7 @@ from llmkit.knowledge.sides import BECAME_KNOWN, LOST, OVER_REFUSED, Survey, sur
 from llmkit.knowledge.training_rows import Written, write
 from llmkit.recipe.stages_knowledge import RefusalsStage
 from llmkit.recipe.tools import SearchSpec
-from llmkit.stages.asked import stages_read
-from llmkit.stages.common import Worker, main
+from llmkit.stages.common import Worker, main, stages_read
 from llmkit.stages.probed import check_probes
 from llmkit.tools.search import found as found_passages
 from llmkit.tools.search import index_of, open_index

@@ -24,9 +24,8 @@ from llmkit.intervals import paired_interval
 from llmkit.knowledge.judge import Item, open_judge
 from llmkit.knowledge.records import Question
 from llmkit.recipe.trials import DIRECTIONS, Direction, ReversalSpec
-from llmkit.stages.asked import where_of
 from llmkit.stages.asking import greedy
-from llmkit.stages.common import Worker
+from llmkit.stages.common import Worker, where_of
 from llmkit.stages.frozen import frozen_questions
 
 GAP = "reversal_gap"

@@ -39,8 +39,7 @@ from llmkit.modeling.reward_model import (
 from llmkit.modeling.tokens import fit_model, prepare_tokenizer
 from llmkit.recipe.stages_preference import RewardStage
 from llmkit.recipe.trainer_keys import declared
-from llmkit.stages.asked import where_of
-from llmkit.stages.common import Worker, main
+from llmkit.stages.common import Worker, main, where_of
 from llmkit.stages.pretrain import input_tokenizer
 from llmkit.stages.ranking_trainer import RankingCollator, RankingTrainer
 from llmkit.stages.reward_measures import device, learning_curve, measured_on, real_scores, samples, scaled_card

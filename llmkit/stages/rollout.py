@@ -26,8 +26,8 @@ from llmkit.errors import RunError, UserError
 from llmkit.knowledge.store import Row, Steps, writing
 from llmkit.preference.rollouts import FILE
 from llmkit.recipe.stages_preference import RolloutStage
-from llmkit.stages.asked import chunks_of, in_chunks, processes, where_of
-from llmkit.stages.common import Worker, main
+from llmkit.stages.asked import chunks_of, in_chunks, processes
+from llmkit.stages.common import Worker, main, where_of
 from llmkit.stages.engines import AskedModel, check_installed
 from llmkit.stages.problems import read_problems
 from llmkit.stages.solving import ask_of, check_answers

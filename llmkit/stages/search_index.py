@@ -21,8 +21,7 @@ from llmkit.errors import DataError
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.reads import name_of
 from llmkit.recipe.stages_knowledge import SearchIndexStage
-from llmkit.stages.asked import stages_read, temporary, where_of
-from llmkit.stages.common import Worker, main
+from llmkit.stages.common import Worker, main, stages_read, temporary, where_of
 from llmkit.tools.index import Document, build_index
 from llmkit.tools.search import FOLDER
 

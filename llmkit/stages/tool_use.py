@@ -22,8 +22,7 @@ from llmkit.evaluate.results import Document, TaskResult, columns_of, mean_of
 from llmkit.knowledge.judge import Item, open_judge
 from llmkit.knowledge.records import Question
 from llmkit.recipe.tools import InjectionSpec, ToolsSpec
-from llmkit.stages.asked import stages_read
-from llmkit.stages.common import Worker
+from llmkit.stages.common import Worker, stages_read
 from llmkit.stages.frozen import frozen_questions
 from llmkit.stages.talking import Talk, check_tools, talk, transcript
 from llmkit.tools.toolbox import Toolbox, open_tools

@@ -48,7 +48,9 @@ def test_processes_start(tmp_path: Path, name: str, expected: str) -> None:
     config = accelerate_config(spec)
     assert isinstance(config, AccelerateConfig), config
     command = build("sft", spec, config, tmp_path / "stage.json")
-    argv = [*command.argv[: command.argv.index("-m", 3)], "world.py"]
+    module = len(command.argv) - 3
+    assert command.argv[module] == "-m"
+    argv = [*command.argv[:module], "world.py"]
     env = {**os.environ, **command.env}
     result = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=280)
     assert result.returncode == 0, result.stderr[-2000:]

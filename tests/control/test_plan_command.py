@@ -21,25 +21,48 @@ def command(**launch: Any) -> Command:
     return build("sft", spec, config, Path("/runs/demo/01-sft/stage.json"))
 
 
-def test_one_process() -> None:
-    made = command()
-    config = shipped("recipes") / "accelerate" / "single.yaml"
-    assert made.argv == (
+def test_one_plain_process_starts_without_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    made = command(env={"NEW": "1"})
+    assert made.argv == (sys.executable, "-m", "llmkit.stages.sft", "/runs/demo/01-sft/stage.json")
+    assert made.env["HF_HUB_DISABLE_TELEMETRY"] == made.env["PYTHONUNBUFFERED"] == made.env["NEW"] == "1"
+    assert made.env["ACCELERATE_USE_CPU"] == "false" and made.env["ACCELERATE_MIXED_PRECISION"] == "no"
+    assert made.env["CUDA_VISIBLE_DEVICES"] == "0", "Trainer would spread its batch over all of them"
+    assert command(accelerate="cpu/single").env["ACCELERATE_USE_CPU"] == "true"
+
+
+@pytest.mark.parametrize(("outside", "inside"), [("3,4", "3"), ("", ""), ("GPU-8932f937", "GPU-8932f937")])
+def test_one_process_takes_the_first_gpu(monkeypatch: pytest.MonkeyPatch, outside: str, inside: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", outside)
+    assert command().env["CUDA_VISIBLE_DEVICES"] == inside
+    assert command(accelerate="cpu/single").env["CUDA_VISIBLE_DEVICES"] == ""
+    assert "CUDA_VISIBLE_DEVICES" not in command(accelerate="ddp", num_processes=2).env
+
+
+def test_what_the_launcher_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A plain process gets by hand what Accelerate's launcher would give it."""
+    from accelerate.commands import launch
+
+    config = shipped("recipes") / "accelerate" / "cpu" / "single.yaml"
+    args = launch.launch_command_parser().parse_args(["--config_file", str(config), "-m", "llmkit.stages.sft"])
+    monkeypatch.setattr(os, "environ", {})
+    _, env = launch.prepare_simple_launcher_cmd_env(launch._validate_launch_command(args)[0])
+    given = {name: value.lower() for name, value in env.items() if name.startswith("ACCELERATE_")}
+    ours = command(accelerate="cpu/single").env
+    same = [name for name in given if name in ours]
+    assert len(same) == 3 and all(given[name] == ours[name] for name in same)
+    rest = {name: value for name, value in given.items() if name not in ours}
+    assert set(rest.values()) == {"default", "false"}, "and the rest says nothing"
+
+
+def test_one_process_with_settings_takes_the_launcher(tmp_path: Path) -> None:
+    config = tmp_path / "half.yaml"
+    config.write_text("distributed_type: 'NO'\nmixed_precision: bf16\n")
+    assert command(accelerate=str(config)).argv == (
         *(sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", str(config)),
         *("--num_processes", "1", "--num_machines", "1", "--machine_rank", "0", "--main_process_port", "0"),
         *("-m", "llmkit.stages.sft", "/runs/demo/01-sft/stage.json"),
     )
-    assert made.env["HF_HUB_DISABLE_TELEMETRY"] == made.env["PYTHONUNBUFFERED"] == "1"
-    assert "CUDA_VISIBLE_DEVICES" not in made.env
-
-
-def test_a_stage_without_a_model_starts_without_accelerate() -> None:
-    spec = LaunchSpec(accelerate="cpu/single", env={"NEW": "1"})
-    config = accelerate_config(spec)
-    assert isinstance(config, AccelerateConfig), config
-    made = build("refusals", spec, config, Path("/runs/demo/01-idk/stage.json"), alone=True)
-    assert made.argv == (sys.executable, "-m", "llmkit.stages.refusals", "/runs/demo/01-idk/stage.json")
-    assert made.env == command(accelerate="cpu/single", env={"NEW": "1"}).env
 
 
 def test_cpu_configs_reach_every_process() -> None:

@@ -92,7 +92,7 @@ def test_an_evaluation_waits_for_its_reward_model_and_has_a_baseline_then(recipe
     steps = {step.name: step for step in make(load([str(recipe)])).steps}
     assert list(steps) == ["sft", "answers", "ranks", "rm", "eval-rm", "gold", "rlhf", "eval-rlhf"]
     assert steps["eval-rm"].parent == "sft"
-    assert "accelerate.commands.launch" not in steps["ranks"].command.argv, "a function ranks, no model"
+    assert steps["ranks"].stage.launch.accelerate == "cpu/single", "a function ranks, no model"
     assert steps["eval-rlhf"].baselines == {"sft": str(steps["eval-rm"].stage_dir.path)}
     assert steps["eval-rlhf"].data_stages == {"rm": str(steps["rm"].stage_dir.path)}
 
