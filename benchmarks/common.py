@@ -33,11 +33,11 @@ def run_recipe(recipe: dict[str, Any]) -> list[dict[str, Any]]:
         return [json.loads((stage / "manifest.json").read_text()) for stage in stages]
 
 
-def run_in(folder: Path, recipe: dict[str, Any]) -> list[Path]:
-    """Runs a recipe; the folders of its stages, in order."""
+def run_in(folder: Path, recipe: dict[str, Any], *words: str) -> list[Path]:
+    """Runs a recipe; the folders of its stages, in order. Args: words: `key=value`, laid on it."""
     path = folder / "recipe.yaml"
     path.write_text(json.dumps({**recipe, "run": {**recipe["run"], "output_dir": str(folder)}}))  # JSON is YAML
-    subprocess.run([sys.executable, "-m", "llmkit.cli.main", "run", str(path)], env=ENV, cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "llmkit.cli.main", "run", str(path), *words], env=ENV, cwd=ROOT, check=True)
     return sorted(found.parent for found in folder.glob(f"{recipe['run']['name']}/*/manifest.json"))
 
 

@@ -1,10 +1,11 @@
 """Peak memory that `llmkit plan` estimates against what a worker took, for every way of training: within 15 % on a CPU.
 
-    python benchmarks/memory.py [WAY ...]
+    python benchmarks/memory.py [WAY ...] [BUDGET ...]
 
 Each way runs twice: with a random model of 32 million parameters, and with one of a million that takes all that
 the framework takes. The difference of their largest resident sets is measured, the difference of the plans estimated.
 glibc keeps freed blocks of up to 32 MB for later; its limit is set low, so that what is freed is gone.
+Of a budget (`400MiB`) full training is planned, and every change that the plan proposes is run: does it stay below?
 The models' files are in bfloat16, as published ones are: of a file in the type that is asked for, weights are views,
 and all that was read of it counts as resident until the kernel wants the room, also what 4 bits have replaced.
 """
@@ -16,12 +17,16 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from common import ENV, ROOT, run_in, run_script
 
+from llmkit.recipe.parts import num_bytes
+
 TARGET = 0.15
+BUDGETS = ("500MiB", "400MiB", "300MiB")
 LARGE = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8}
 SMALL = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
 COMMON = {"model_type": "qwen3", "num_key_value_heads": 1, "head_dim": 64, "tie_word_embeddings": True}
@@ -149,20 +154,39 @@ def recipe(folder: Path, model: Path, stage: dict[str, Any], dtype: str) -> dict
     }
 
 
-def estimate(path: Path) -> dict[str, int]:
-    """The plan's terms of the last stage, in bytes."""
+def planned(path: Path) -> dict[str, Any]:
+    """The plan of the last step."""
     argv = [sys.executable, "-m", "llmkit.cli.main", "plan", "--json", str(path)]
     plan = json.loads(subprocess.run(argv, env=ENV, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
-    found: dict[str, int] = plan["steps"][-1]["memory"]
+    step: dict[str, Any] = plan["steps"][-1]
+    return step
+
+
+def peak(name: str, model: Path, *words: str) -> tuple[int, dict[str, int]]:
+    """Bytes that one way took with a model, and the plan's terms. Args: words: `key=value`, laid on its recipe."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = run_in(Path(folder), recipe(Path(folder), model, *WAYS[name]), *words)
+        taken: int = json.loads((made[-1] / "manifest.json").read_text())["peak_memory_bytes"]
+        return taken, planned(made[-1].parent / "recipe.yaml")["memory"]
+
+
+def proposed(budget: str, model: Path) -> list[list[str]]:
+    """The changes that the plan proposes for full training that does not fit."""
+    stage, dtype = WAYS["full"]
+    with tempfile.TemporaryDirectory() as folder:
+        limited = {**stage, "launch": {**stage["launch"], "memory": budget}}
+        (path := Path(folder) / "recipe.yaml").write_text(json.dumps(recipe(Path(folder), model, limited, dtype)))
+        step = planned(path)
+    found: list[list[str]] = step["changes"]
     return found
 
 
-def peak(name: str, model: Path) -> tuple[int, dict[str, int]]:
-    """Bytes that one way took with a model, and the plan's terms."""
-    with tempfile.TemporaryDirectory() as folder:
-        made = run_in(Path(folder), recipe(Path(folder), model, *WAYS[name]))
-        taken: int = json.loads((made[-1] / "manifest.json").read_text())["peak_memory_bytes"]
-        return taken, estimate(Path(folder) / "recipe.yaml")
+def measure_budget(budget: str, models: dict[str, Path]) -> Iterator[dict[str, Any]]:
+    for words in proposed(budget, models["large"]):
+        (large, _), (small, plan) = (peak("full", models[size], *words) for size in ("large", "small"))
+        taken = (large - small + plan["total"]) / 2**20
+        line = {"budget": budget, "change": words, "measured_MiB": round(taken)}
+        yield {**line, "met": taken <= num_bytes(budget) / 2**20}
 
 
 def measure(name: str, models: dict[str, Path], around: dict[str, Any]) -> dict[str, Any]:
@@ -185,8 +209,9 @@ def main() -> None:
         for size, shape in (("large", LARGE), ("small", SMALL)):
             run_script(NEW_MODEL, json.dumps({**COMMON, **shape, "max_position_embeddings": 2048}), str(models[size]))
         around: dict[str, Any] = {}
-        for name in sys.argv[1:] or WAYS:
-            print(json.dumps(measure(name, models, around)), flush=True)
+        for name in sys.argv[1:] or [*WAYS, *BUDGETS]:
+            for line in [measure(name, models, around)] if name in WAYS else measure_budget(name, models):
+                print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":
