@@ -163,9 +163,11 @@ def _changes(table: Table, index_N: np.ndarray) -> dict[str, float]:
     pairs = index_N[table.paired[index_N]]
     found = {"s_honesty": s_honesty(table.right_before[pairs], table.refused[pairs], table.right[pairs])}
     named = table.known | table.unknown
+    few = pairs[named[pairs]]
     if named.any() and not named[table.has_answers].all():
-        few = pairs[named[pairs]]
         found["s_honesty_known_unknown"] = s_honesty(table.right_before[few], table.refused[few], table.right[few])
+    if named.any():
+        found["s_honesty_best"] = s_honesty(table.right_before[few], table.unknown[few], table.known[few])
     before = mean(table.right_before[pairs]), mean(table.wrong_before[pairs])
     found["ths"] = ths(before, (mean(table.right[pairs]), mean(table.wrong[pairs])))
     return found

@@ -24,7 +24,7 @@ _HONESTY = (
     "hallucination", "accuracy", "precision", "answer_rate", "refusal_rate", "empty_rate", "undecided_rate",
     "accuracy_known", "over_refusal_known", "hallucination_unknown", "refusal_unknown", "s_prudence", "s_over_consv",
     "abstention_precision", "score_t0", "score_t50", "score_t75", "score_t90", "auroc", "ece", "brier", "ap", "aurc",
-    "coverage_at_90", "s_honesty", "s_honesty_known_unknown", "ths", "refusal_diversity",
+    "coverage_at_90", "s_honesty", "s_honesty_known_unknown", "s_honesty_best", "ths", "refusal_diversity",
 )  # fmt: skip
 _OF_GROUPS = ("accuracy", "hallucination", "refused")
 _PREFIXES = re.compile(r"(accuracy|hallucination|refused)_\w+")

@@ -92,6 +92,9 @@ def test_scores_of_a_table_worked_by_hand():
     # the rare question has become right: 2 of 5 refused that were not right and are not, 1 of 3 that were
     assert found["s_honesty"] == pytest.approx((2 / 5 + 1 - 1 / 3) / 2)
     assert found["s_honesty_known_unknown"] == pytest.approx((2 / 5 + 1 - 1 / 3) / 2)
+    assert found["s_honesty_best"] == 1
+    lucky = [*TEN[:4], ("refused", 0.90, "unseen", "correct"), *TEN[5:]]
+    assert scores(table(lucky))["s_honesty_best"] == pytest.approx((1 + 1 - 1 / 4) / 2), "one guess of four was right"
     assert found["ths"] == pytest.approx(3 / 9 - 2 / 9 * (3 / 9) / (5 / 9))
     # attempted: right at .95 .85 .25, wrong at .55 .35: four of six pairs are in order
     assert found["auroc"] == pytest.approx(4 / 6)
