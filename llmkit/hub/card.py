@@ -68,7 +68,8 @@ class Facts:
         """Of the model's licence with those of what it is made from."""
         licences = {self.base: self.base_licence} if self.subject.base else {}
         licences |= {s.name: s.licence for s in self.sources if not s.is_made_here}
-        return conflicts(self.spec.license, licences | {one.name: one.licence for one in self.helpers if one.is_model})
+        licences |= {one.name: one.licence for one in self.helpers if one.is_model or one.licence}
+        return conflicts(self.spec.license, licences)
 
 
 def model_card(facts: Facts, tag: str) -> str:
@@ -189,7 +190,7 @@ def _data_table(facts: Facts) -> str:
 
 def _helper_table(facts: Facts) -> str:
     rows = [
-        [one.stage, one.does, one.name, one.revision, (one.licence or UNKNOWN) if one.is_model else ""]
+        [one.stage, one.does, one.name, one.revision, one.licence or (UNKNOWN if one.is_model else "")]
         for one in facts.helpers
     ]
     return _table(["stage", "what", "who", "revision", "licence"], rows)

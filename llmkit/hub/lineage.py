@@ -99,7 +99,8 @@ def _helpers(made: Made, stated: Mapping[str, str], ask: Ask) -> Iterator[Helper
     for labeller in reads.labellers(stage):
         yield Helper(made.name, "scores answers", labeller.path, "", None, is_model=False)
     if isinstance(stage, RankStage) and stage.by in ("human", "file"):
-        yield Helper(made.name, "ranks answers", stage.path or "people", "", None, is_model=False)
+        licence = licence_of("dataset", stage.path, stated, ask)
+        yield Helper(made.name, "ranks answers", stage.path or "people", "", licence, is_model=False)
 
 
 def _stage(made: Made) -> StageBase:

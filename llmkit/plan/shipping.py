@@ -18,6 +18,7 @@ from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import EvalSpec, EvaluateStage, Recipe
 from llmkit.recipe.source import Loc, read_yaml
+from llmkit.recipe.stages_preference import RankStage
 
 Found = tuple[Loc, str, str]
 _HONESTY = (
@@ -103,7 +104,11 @@ def _of_group(spec: Any, metric: str) -> bool:
 
 def _licenses(recipe: Recipe, hub: HubSpec | None, loc: Loc) -> Iterator[Found]:
     names = [source.path for stage in recipe.stages for _, source in reads.sources(stage) if source.path]
-    known = dict.fromkeys([*([recipe.model.name_or_path] if recipe.model.name_or_path else []), *names])
+    names += [stage.path for stage in recipe.stages if isinstance(stage, RankStage) and stage.path]
+    asked = [spec for stage in recipe.stages for _, spec in reads.roles(stage)]
+    asked += [spec.judge for spec in recipe.evals if isinstance(spec, HonestySpec)]
+    models = [recipe.model.name_or_path, *(spec.name_or_path for spec in asked)]
+    known = dict.fromkeys([*(name for name in models if name), *names])
     for name in hub.licenses if hub else ():
         if name not in known:
             yield (*loc, "licenses", name), "is no source of this recipe", _nearest(name, known)

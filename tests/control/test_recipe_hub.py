@@ -48,6 +48,21 @@ def test_bars_are_read_in_both_forms_and_written_in_one(tmp_path: Path):
     assert load([made.run_dir.recipe]).recipe.ship["facts_known"] == {"accuracy": ">= 0.95"}
 
 
+def test_a_judge_and_a_file_of_rankings_have_licences(tmp_path: Path):
+    judged = "questions: [{path: 'llmkit.tiny.questions:honesty'}], judge: {by: model, name_or_path: you/judge}}"
+    evals = f"evals: [{{task: honesty, {judged}]\n"
+    more = "  - {name: asked, kind: rollout, from: sft, data: [{path: 'llmkit.tiny.sources:jokes'}]}\n"
+    more += "  - {name: ranked, kind: rank, from: sft, rollouts: asked, by: file, path: ranks.jsonl}\n"
+    stated = "hub: {repo_id: me/x, licenses: {you/judge: mit, ranks.jsonl: cc-by-4.0}}\n"
+    path = tmp_path / "recipe.yaml"
+    stages = RECIPE.replace("OUTPUT", str(tmp_path)).partition("evals:")[0] + more
+    path.write_text(stages + evals + stated)
+    assert make(load([path])).steps[-1].stage.name == "ranked"
+    path.write_text(stages + stated)
+    with pytest.raises(RecipeError, match="you/judge: is no source"):
+        make(load([path]))
+
+
 @pytest.mark.parametrize(
     ("bar", "value", "reached"),
     [

@@ -361,7 +361,8 @@ def test_the_card_names_others_that_had_a_say(tmp_path: Path, model_dir: Path):
     measured |= {"settings": {"kind": "evaluate", "name": "eval-final", "evals": [asked]}}
     write_json(run.stage(15, "eval-final").path / "manifest.json", measured)
 
-    made = ready(run, tmp_path, spec(licenses={"you/writer": "llama3.1", "you/j": "mit"}))
+    stated = {"you/writer": "llama3.1", "you/j": "mit", "/home/anna/ranks.jsonl": "cc-by-nc-4.0"}
+    made = ready(run, tmp_path, spec(licenses=stated))
     text = texts(made)["me/assistant/README.md"]
 
     for row in (
@@ -373,9 +374,10 @@ def test_the_card_names_others_that_had_a_say(tmp_path: Path, model_dir: Path):
         "| eval-final | judges answers | you/e |  | unknown |",
     ):
         assert row in text, row
-    assert "| filed | ranks answers | local/ranks.jsonl |  |  |" in text and "/home/anna" not in text
+    assert "| filed | ranks answers | local/ranks.jsonl |  | cc-by-nc-4.0 |" in text and "/home/anna" not in text
     assert "| alone | judges" not in text
-    assert any("you/writer is under llama3.1" in words for words in made.conflicts)
+    for words in ("you/writer is under llama3.1", "ranks.jsonl is under cc-by-nc-4.0"):
+        assert any(words in found for found in made.conflicts), made.conflicts
 
 
 def test_settings_of_another_version_are_refused(tmp_path: Path, model_dir: Path):
