@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult
 
 from llmkit.artifacts.manifest import EvalRow
 from llmkit.hub.subject import BASE, Subject
-from llmkit.report.metrics import HONESTY, PREFERENCE, PROBLEMS, headline_metrics, is_share
+from llmkit.report.metrics import HONESTY, IDENTITY, PREFERENCE, PROBLEMS, headline_metrics, is_share
 from llmkit.report.numbers import count, interval, value
 from llmkit.visible import visible
 
@@ -18,11 +18,11 @@ from llmkit.visible import visible
 def headlines(subject: Subject) -> list[EvalRow]:
     """Of every task what stands for it, measured on the model that is published."""
     rows = subject.evals(subject.model.name)
-    named = {kind: _named(subject, kind) for kind in (HONESTY, PROBLEMS, PREFERENCE)}
+    named = [_named(subject, kind) for kind in (HONESTY, PROBLEMS, PREFERENCE, IDENTITY)]
     found = []
     for task in dict.fromkeys(row.task for row in rows):
         own = {row.metric: row for row in rows if row.task == task}
-        metrics = headline_metrics(task, list(own), named[HONESTY], named[PROBLEMS], named[PREFERENCE])
+        metrics = headline_metrics(task, list(own), *named)
         found += [own[metric] for metric in metrics]
     return found
 

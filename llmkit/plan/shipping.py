@@ -13,9 +13,8 @@ from llmkit.artifacts.shipped import shipped
 from llmkit.errors import RecipeError
 from llmkit.recipe import reads
 from llmkit.recipe.hub import Bars, HubSpec, PushStage
+from llmkit.recipe.identity import IdentityEval
 from llmkit.recipe.knowledge import HonestySpec
-from llmkit.recipe.practice import ProblemsSpec
-from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import EvalSpec, EvaluateStage, Recipe
 from llmkit.recipe.source import Loc, read_yaml
 from llmkit.recipe.stages_preference import RankStage
@@ -27,8 +26,13 @@ _HONESTY = (
     "abstention_precision", "score_t0", "score_t50", "score_t75", "score_t90", "auroc", "ece", "brier", "ap", "aurc",
     "coverage_at_90", "s_honesty", "s_honesty_known_unknown", "s_honesty_best", "ths", "refusal_diversity",
 )  # fmt: skip
+_IDENTITY = ("accuracy", "persona_accuracy", "claims_other")
 _OF_GROUPS = ("accuracy", "hallucination", "refused")
-_PREFIXES = re.compile(r"(accuracy|hallucination|refused)_\w+")
+_NAMED_GROUPS = {
+    HonestySpec: re.compile(r"(accuracy|hallucination|refused)_\w+"),
+    IdentityEval: re.compile(r"accuracy, (kind|language) .+"),
+}
+"""Metrics of groups that only the questions name."""
 
 
 def shipping(recipe: Recipe) -> Iterator[Found]:
@@ -79,7 +83,9 @@ def metrics_of(spec: Any) -> list[str]:
     if isinstance(spec, HonestySpec):
         groups = dict.fromkeys([*spec.known_groups, *spec.unknown_groups])
         return [*_HONESTY, *(f"{prefix}_{group}" for group in groups for prefix in _OF_GROUPS)]
-    if isinstance(spec, (ProblemsSpec, PreferenceSpec)):
+    if isinstance(spec, IdentityEval):
+        return [*_IDENTITY]
+    if not isinstance(spec, EvalSpec):
         return []
     folders = [shipped("evals"), *([Path(spec.include_path).expanduser()] if spec.include_path else [])]
     return _of_task(spec.task, tuple(folders))
@@ -98,8 +104,8 @@ def _of_task(task: str, folders: tuple[Path, ...]) -> list[str]:
 
 
 def _of_group(spec: Any, metric: str) -> bool:
-    """Questions may have groups that only their rows name."""
-    return isinstance(spec, HonestySpec) and _PREFIXES.fullmatch(metric) is not None
+    named = _NAMED_GROUPS.get(type(spec))
+    return named is not None and named.fullmatch(metric) is not None
 
 
 def _licenses(recipe: Recipe, hub: HubSpec | None, loc: Loc) -> Iterator[Found]:

@@ -19,6 +19,8 @@ class Column:
     note: str
     is_control: bool
     rows: dict[str, EvalRow]
+    parent: str | None = None
+    """Model that it was trained from."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,13 @@ def models_of(report: RunReport, task: str) -> list[Column]:
             found.setdefault(row.stage, {})[row.metric] = row
     parents = {stage.name: stage.parent for stage in report.chain}
     return [
-        Column(name, f"from {parents[name]}" if name in report.controls else "", name in report.controls, rows)
+        Column(
+            name,
+            f"from {parents[name]}" if name in report.controls else "",
+            name in report.controls,
+            rows,
+            parents.get(name),
+        )
         for name, rows in found.items()
     ]
 
@@ -75,18 +83,26 @@ def colours(names: Sequence[str], before: str, after: str) -> dict[str, str]:
 
 
 def verdicts(columns: Sequence[Column], final: Column, metric: str, words: str) -> tuple[str, ...]:
-    """A sentence per control: how it stands against the final model by a metric of which more is better. Two models, so
-    the intervals are not paired: clear means that they do not overlap."""
-    told = (_verdict(column, final, metric, words) for column in columns if column.is_control)
+    """A sentence per control: how it stands by a metric of which more is better against the model that was trained from
+    the same one, else against the final model. Two models, so the intervals are not paired: clear means that they do
+    not overlap."""
+    told = (
+        _verdict(column, _rival(column, columns) or final, metric, words) for column in columns if column.is_control
+    )
     return tuple(text for text in told if text)
 
 
-def _verdict(control: Column, final: Column, metric: str, words: str) -> str:
-    its, best = control.rows.get(metric), final.rows.get(metric)
+def _rival(control: Column, columns: Sequence[Column]) -> Column | None:
+    siblings = (each for each in columns if not each.is_control and each.parent == control.parent)
+    return None if control.parent is None else next(siblings, None)
+
+
+def _verdict(control: Column, rival: Column, metric: str, words: str) -> str:
+    its, best = control.rows.get(metric), rival.rows.get(metric)
     if its is None or best is None:
         return ""
     shares = is_share(metric, [its.value, best.value])
-    figures = f"{words} {_bounded(its, shares)} against {_bounded(best, shares)} of {final.name}"
+    figures = f"{words} {_bounded(its, shares)} against {_bounded(best, shares)} of {rival.name}"
     if its.low is None or its.high is None or best.low is None or best.high is None:
         return f"{control.name}: {figures}."
     how = "clearly worse" if its.high < best.low else "clearly better" if its.low > best.high else "not clearly apart"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,33 @@ def test_bars_are_read_in_both_forms_and_written_in_one(tmp_path: Path):
 
     write_recipe(made.run_dir.recipe, load([tmp_path / "recipe.yaml"]).recipe)
     assert load([made.run_dir.recipe]).recipe.ship["facts_known"] == {"accuracy": ">= 0.95"}
+
+
+OWN = """\
+evals:
+  - {task: identity}
+  - {task: tools, questions: [{path: q.jsonl}], tools: [python], needless: [known]}
+  - {task: reversal, questions: [{path: q.jsonl}]}
+  - {task: jailbreak, unsafe: [{path: u.jsonl}], safe: [{path: u.jsonl}]}
+  - {task: problems, problems: [{path: "llmkit.tiny.sources:problems"}]}
+  - {task: preference, prompts: [{path: "llmkit.tiny.sources:jokes"}], labeller: "llmkit.tiny.taste:taste"}
+"""
+
+
+def test_bars_on_every_evaluation_of_llmkits_own(tmp_path: Path):
+    path = tmp_path / "recipe.yaml"
+    recipe = RECIPE.replace("OUTPUT", str(tmp_path)).partition("evals:")[0] + HUB + OWN
+    recipe += "identity: {name: Nova, maker: us}\n"
+    bars = {
+        "identity": {"accuracy": "> 0.5", "persona_accuracy": "> 0", "accuracy, kind maker": "> 0"},
+        **{task: {"any": "> 0"} for task in ("tools", "reversal", "jailbreak", "problems", "preference")},
+    }
+    for name in "qu":
+        (tmp_path / f"{name}.jsonl").write_text("{}\n")
+    path.write_text(recipe)
+    assert make(load([path], [f"ship={json.dumps(bars)}"])).steps
+    with pytest.raises(RecipeError, match="'identity' has no metric 'right'"):
+        make(load([path], ["ship={identity.right: '> 0.5'}"]))
 
 
 def test_a_judge_and_a_file_of_rankings_have_licences(tmp_path: Path):

@@ -194,6 +194,11 @@ def test_a_control_whose_interval_overlaps_is_not_called_worse(tmp_path: Path) -
     assert found.verdicts[0].startswith("mixed-up is not clearly apart: S_honesty 96.7")
 
 
+def test_a_control_stands_against_the_model_of_the_same_parent(tmp_path: Path) -> None:
+    run = honest_run(tmp_path, with_pairs=True)
+    assert [text for text in one(run).verdicts if "mixed-up" in text][0].endswith(" of honest."), "and not of pairs"
+
+
 def test_groups_stand_from_known_to_unseen_with_all_answers(run: RunDir) -> None:
     found = one(run)
     names = [name for name, _, _ in found.groups]

@@ -54,6 +54,19 @@ def test_the_card_says_what_it_is_where_it_is_from_and_how_good(tmp_path: Path, 
     assert f'"me/assistant", "{package.tag}"' in text
 
 
+def test_the_card_shows_all_that_counts_of_identity(tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir)
+    path = run.path / "03-eval-sft/manifest.json"
+    made = read_json(path)
+    names = ("accuracy", "persona_accuracy", "claims_other", "accuracy, kind maker")
+    rows = [made["evals"][0] | {"task": "who", "metric": name, "value": 0.7} for name in names]
+    settings = made["settings"] | {"evals": [*made["settings"]["evals"], {"task": "identity", "name": "who"}]}
+    changed(path, evals=[*made["evals"], *rows], settings=settings)
+    card = ModelCard(texts(ready(run, tmp_path))["me/assistant/README.md"])
+    shown = [one.metric_type for one in card.data.eval_results if one.dataset_type == "who"]
+    assert shown == [*names[:3]]
+
+
 def test_the_data_card_names_every_configuration(tmp_path: Path, model_dir: Path):
     made = texts(ready(finished_run(tmp_path, model_dir), tmp_path))
     card = DatasetCard(made["me/assistant-data/README.md"])
