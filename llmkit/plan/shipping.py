@@ -28,7 +28,7 @@ _HONESTY = (
 )  # fmt: skip
 _IDENTITY = ("accuracy", "persona_accuracy", "claims_other")
 _OF_GROUPS = ("accuracy", "hallucination", "refused")
-_NAMED_GROUPS = {
+_NAMED_GROUPS: dict[type, re.Pattern[str]] = {
     HonestySpec: re.compile(r"(accuracy|hallucination|refused)_\w+"),
     IdentityEval: re.compile(r"accuracy, (kind|language) .+"),
 }
