@@ -48,7 +48,8 @@ def refusal(error: BaseException | None, kind: str, revision: str | None) -> tup
     if isinstance(error, GatedRepoError):
         return f"this Hub {kind} asks for consent", f"accept its terms on its page on the Hub, then {LOG_IN}"
     if isinstance(error, RevisionNotFoundError):
-        return f"the Hub {kind} has no revision '{revision}'", "set 'revision' to a branch, a tag or a whole commit id"
+        cure = "name a branch, a tag or a whole commit id as its revision"
+        return f"the Hub {kind} has no revision '{revision}'", cure
     if isinstance(error, HfHubHTTPError):
         return None if isinstance(error, RepositoryNotFoundError) else _by_status(error, kind)
     if error is not None:

@@ -21,7 +21,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from llmkit.artifacts.files import read_json
 from llmkit.errors import ModelError
-from llmkit.modeling.load import load_config, load_tokenizer, source_of, weight_options
+from llmkit.modeling.load import keep_gradients, load_config, load_tokenizer, weight_options
+from llmkit.modeling.source import source_of
 
 CARD, PROMPTS = "reward.json", "prompts.npy"
 HEAD = "score"
@@ -86,7 +87,7 @@ def load_scorer(
     if not isinstance(getattr(model, HEAD, None), nn.Linear):
         what = f"{type(model).__name__} has no linear layer '{HEAD}' that gives the score"
         raise ModelError(name_or_path, what, "use a decoder such as Llama, Qwen, Mistral, OLMo or Gemma")
-    return model
+    return keep_gradients(model)
 
 
 def keep_scores_exact(model: nn.Module) -> None:

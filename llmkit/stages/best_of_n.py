@@ -50,7 +50,7 @@ def run(worker: Worker) -> Manifest:
     stage, file = best_stage(worker), worker.file
     state, steps = processes(worker), Steps(worker.dir.data / "steps")
     assert file.input_model is not None
-    check_installed(stage.engine, file.input_model)
+    check_installed(stage.engine, file.input_model, file.revision)
     asked = AskedModel(worker, stage.engine, stage.batch_size)
     problems, scorer = prepare(worker, asked.chat)
     if worker.is_main:

@@ -8,31 +8,32 @@ from __future__ import annotations
 import argparse
 import difflib
 import random
-import readline  # noqa: F401 - gives input() editing and history
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from llmkit.artifacts.manifest import FILE, Manifest, is_control
-from llmkit.artifacts.rundir import RunDir, StageDir
-from llmkit.errors import RunError, UserError
+from llmkit.errors import UserError
 from llmkit.generation.conversation import Conversation, Settings
 from llmkit.modeling.load import load_model, load_tokenizer, stored_dtype
-from llmkit.recipe.schema import KINDS
 from llmkit.stages.command import as_command
+from llmkit.stages.named import TARGET, model_of
 from llmkit.stages.saying import check_tools, say
 from llmkit.stages.screen import Screen
 from llmkit.stages.tool_words import add_tool_options, tools_of
 from llmkit.tools.toolbox import Toolbox
 from llmkit.visible import visible
+
+try:
+    import readline  # gives input() editing and history
+except ModuleNotFoundError:  # Windows has none, nor have some builds of Python
+    readline = None  # type: ignore[assignment]
 
 HELP = """\
 /system TEXT   set the system prompt (alone: remove it) and begin anew
@@ -77,9 +78,7 @@ class Desk:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llmkit chat", description="Talk to a model in the terminal.")
-    parser.add_argument(
-        "target", help="run folder (its last model), stage folder, model folder, package:folder or Hub id"
-    )
+    parser.add_argument("target", help=TARGET)
     parser.add_argument("--stage", help="with a run folder: the stage whose model it is")
     parser.add_argument("--system", metavar="TEXT", help="system prompt")
     parser.add_argument("--raw", action="store_true", help="no chat template: the model goes on from the text")
@@ -114,57 +113,11 @@ def start(args: argparse.Namespace, console: Console) -> Conversation:
 
 def load(target: str, stage: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model that `target` names, in the precision that it is stored in, on the GPU if there is one."""
-    path = model_of(target, stage)
-    tokenizer = load_tokenizer(path)
-    model = load_model(path, dtype=stored_dtype(path))
+    path, revision = model_of(target, stage)
+    tokenizer = load_tokenizer(path, revision)
+    model = load_model(path, dtype=stored_dtype(path, revision), revision=revision)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     return model, tokenizer
-
-
-def model_of(target: str, stage: str | None) -> str:
-    """The model that `target` names. Raises RunError for a run or stage without one."""
-    path = Path(target).expanduser()
-    run = RunDir(path)
-    if run.recipe.is_file():
-        return _model_of_run(run, stage)
-    if stage is not None:
-        raise RunError(target, "is no run folder", "'--stage' only fits one")
-    if StageDir(path).stage_file.is_file() or ((path / FILE).is_file() and not (path / "config.json").is_file()):
-        return _model_of_stage(StageDir(path))
-    return target
-
-
-def _model_of_run(run: RunDir, name: str | None) -> str:
-    finished = [(found, manifest) for found in run.stages() if (manifest := found.manifest()) is not None]
-    made = [(found, manifest) for found, manifest in finished if _speaks(manifest)]
-    last = next((each for each in reversed(made) if not is_control(each[1].stage)), None)
-    if name is None and last is not None:
-        return _folder(*last)
-    for found, manifest in made:
-        if manifest.stage == name:
-            return _folder(found, manifest)
-    have = ", ".join(manifest.stage for _, manifest in made)
-    what = "no stage has made a model yet" if name is None else f"no finished stage '{name}' with a model"
-    raise RunError(str(run.path), what, f"have {have}" if have else "run it first")
-
-
-def _model_of_stage(stage: StageDir) -> str:
-    manifest = stage.manifest()
-    if manifest is None:
-        raise RunError(str(stage.path), "this stage has not finished", "run it first")
-    if not _speaks(manifest):
-        raise RunError(str(stage.path), f"a stage of kind '{manifest.kind}' makes no model", "give a training stage")
-    return _folder(stage, manifest)
-
-
-def _speaks(manifest: Manifest) -> bool:
-    """Whether a stage made a model that answers: a reward model only scores."""
-    makes_model = manifest.kind not in KINDS or KINDS[manifest.kind].makes_model
-    return makes_model and bool(manifest.model_dir or manifest.adapter_dir)
-
-
-def _folder(stage: StageDir, manifest: Manifest) -> str:
-    return str(stage.path / (manifest.model_dir or manifest.adapter_dir or ""))
 
 
 def converse(desk: Desk, console: Console) -> None:
@@ -196,13 +149,14 @@ def _lines(console: Console) -> Iterator[str]:
 
 
 def _reader(on_terminal: bool) -> Callable[[], str]:
-    """prompt_toolkit's editing and history search where the `ui` extra is installed, else readline's."""
+    """Of prompt_toolkit (extra `ui`), with editing and history search; else with readline's, where there is one."""
     if on_terminal and find_spec("prompt_toolkit"):
         from prompt_toolkit import PromptSession
 
         return partial(PromptSession().prompt, "> ")
     # readline counts the prompt's width, and must be told which characters are colour
-    return partial(input, "\x01\x1b[1;36m\x02> \x01\x1b[0m\x02" if on_terminal else "")
+    before, after = ("\x01", "\x02") if readline else ("", "")
+    return partial(input, f"{before}\x1b[1;36m{after}> {before}\x1b[0m{after}" if on_terminal else "")
 
 
 def command(desk: Desk, text: str, console: Console) -> None:

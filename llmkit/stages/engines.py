@@ -23,7 +23,8 @@ from llmkit.knowledge.judge import PROMPT as JUDGE_PROMPT
 from llmkit.knowledge.judge import Judge, open_judge
 from llmkit.knowledge.writer import PROMPT as WRITER_PROMPT
 from llmkit.knowledge.writer import TemplateWriter
-from llmkit.modeling.load import ADAPTER, load_config, load_model, load_spec, load_tokenizer, resolve
+from llmkit.modeling.load import load_config, load_model, load_spec, load_tokenizer, stored_dtype
+from llmkit.modeling.source import adapter_folder, resolve
 from llmkit.online import answers
 from llmkit.recipe.knowledge import EngineSpec, JudgeSpec, WriterSpec
 from llmkit.stages.common import Worker
@@ -40,6 +41,7 @@ class AskedModel:
         input_model: folder of another stage's model.
 
     Attributes:
+        revision: of an input model on the Hub.
         template: its chat template; None: it is asked in plain text.
         on_progress: called with (answered asks, all asks) of the running call.
     """
@@ -49,8 +51,8 @@ class AskedModel:
         self.input_model = input_model or file.input_model or ""
         self._is_base = file.parent is None and self.input_model == file.input_model
         self._worker, self._engine, self._batch_size = worker, engine, batch_size
-        self._revision = file.model.revision if self._is_base else None
-        self.tokenizer = load_tokenizer(self.input_model, self._revision)
+        self.revision = file.model.revision if self._is_base else None
+        self.tokenizer = load_tokenizer(self.input_model, self.revision)
         self.template = template_of(self.tokenizer)
         self.on_progress: Progress | None = None
 
@@ -64,8 +66,9 @@ class AskedModel:
         self._worker.log("load", 0, 1)
         common: dict[str, Any] = {"batch_size": self._batch_size, "on_progress": self.progress}
         if self._engine == "vllm":
-            own: dict[str, Any] = {"dtype": file.model.dtype, "revision": self._revision}
-            return open_engine("vllm", self.tokenizer, model_dir=whole_model(self.input_model), **common, **own)
+            own: dict[str, Any] = {"dtype": file.model.dtype, "revision": self.revision}
+            whole = whole_model(self.input_model, self.revision)
+            return open_engine("vllm", self.tokenizer, model_dir=whole, **common, **own)
         model = load_spec(file.model, self.input_model, self._is_base).to(PartialState().device).eval()
         return open_engine(self._engine, self.tokenizer, model=model, **common)  # type: ignore[arg-type]
 
@@ -108,7 +111,8 @@ def own_engine(
     own: dict[str, Any] = {"dtype": "bfloat16" if torch.cuda.is_available() else "float32", "revision": spec.revision}
     common: dict[str, Any] = {"batch_size": batch_size, "on_progress": on_progress}
     if spec.engine == "vllm":
-        return open_engine("vllm", tokenizer, model_dir=whole_model(spec.name_or_path), **common, **own), chat
+        whole = whole_model(spec.name_or_path, spec.revision)
+        return open_engine("vllm", tokenizer, model_dir=whole, **common, **own), chat
     model = load_model(spec.name_or_path, **own).to(PartialState().device).eval()
     return open_engine(spec.engine, tokenizer, model=model, **common), chat
 
@@ -147,22 +151,25 @@ def check_engine(spec: EngineSpec, by: str) -> None:
     if by == "model":
         assert spec.name_or_path is not None
         check_model(spec.name_or_path, spec.revision)
-        check_installed(spec.engine, spec.name_or_path)
+        check_installed(spec.engine, spec.name_or_path, spec.revision)
 
 
-def check_installed(engine: str, name_or_path: str) -> None:
+def check_installed(engine: str, name_or_path: str, revision: str | None = None) -> None:
     """Raises UserError where an engine's package is missing, or where it cannot load such a model."""
     if engine != "vllm":
         return
     if find_spec("vllm") is None:
         raise no_vllm()
-    whole_model(name_or_path)
+    whole_model(name_or_path, revision)
 
 
 def check_model(name_or_path: str, revision: str | None = None) -> None:
     """Loads the small files of a model, and looks for its weights. Raises ModelError."""
     load_tokenizer(name_or_path, revision)
-    folder = Path(resolve(name_or_path))
+    adapter = adapter_folder(name_or_path, revision)
+    if adapter is not None:
+        stored_dtype(name_or_path, revision)  # its base's config is there
+    folder = adapter or Path(resolve(name_or_path))
     if folder.is_dir():
         if not any(folder.glob("*.safetensors")):
             raise ModelError(str(folder), "holds no weights (*.safetensors)", "check that the folder is complete")
@@ -176,14 +183,14 @@ def check_model(name_or_path: str, revision: str | None = None) -> None:
         raise ModelError(name_or_path, "its weights are not in the cache, and the Hub cannot be reached", cure)
 
 
-def whole_model(name_or_path: str) -> str:
+def whole_model(name_or_path: str, revision: str | None = None) -> str:
     """Folder or Hub id for an engine that loads the weights itself.
 
     Raises:
-        UserError: the folder holds an adapter, which such an engine takes for a broken model.
+        UserError: it holds an adapter, which such an engine takes for a broken model.
     """
     found = resolve(name_or_path)
-    if (Path(found) / ADAPTER).is_file():
+    if adapter_folder(name_or_path, revision) is not None:
         cure = "set 'peft.merge: true' in the stage that made it, or 'engine: transformers'"
         raise UserError("engine: vllm", f"{found} holds an adapter, not a whole model", cure)
     return found

@@ -35,9 +35,9 @@ from llmkit.evaluate.versus import differences
 from llmkit.generation.remote import OpenAIEngine
 from llmkit.modeling.load import load_model, load_tokenizer, stored_dtype
 from llmkit.recipe.schema import EvalSpec
-from llmkit.stages.chat import model_of
 from llmkit.stages.command import as_command
 from llmkit.stages.eval_table import print_differences, print_results
+from llmkit.stages.named import TARGET, model_of
 
 FILE = "results.json"
 API_KEY_ENV = "OPENAI_API_KEY"
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llmkit eval", description="Run lm-eval tasks on a model, or on two.")
     add: Callable[..., Any] = parser.add_argument
-    add("target", nargs="?", metavar="MODEL", help="run folder, stage folder, model folder, package:folder or Hub id")
+    add("target", nargs="?", metavar="MODEL", help=TARGET)
     add("--stage", help="with a run folder: the stage whose model it is")
     add("--tasks", required=True, metavar="A,B", help="names of lm-eval tasks")
     add("--against", metavar="OTHER", help="a model to compare with, on the same documents")
@@ -148,10 +148,10 @@ def at_home(
     args: argparse.Namespace, target: str, stage: str | None, specs: list[EvalSpec], folder: str = "model"
 ) -> Measured:
     """A model that is loaded here. Raises ModelError, RunError or DataError."""
-    path = model_of(target, stage)
-    tokenizer = load_tokenizer(path)
+    path, revision = model_of(target, stage)
+    tokenizer = load_tokenizer(path, revision)
     tasks = prepare_tasks(specs, use_chat_template=bool(tokenizer.chat_template), seed=args.seed)
-    model = load_model(path, dtype=stored_dtype(path))
+    model = load_model(path, dtype=stored_dtype(path, revision), revision=revision)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     answers = _answers(args, None if args.no_cache else identity_of(model, tokenizer))
     with quiet():

@@ -67,7 +67,7 @@ def run(worker: Worker) -> Manifest:
     assert file.input_model is not None
     state, steps, is_base = processes(worker), Steps(worker.dir.data / "steps"), file.parent is None
     specs = specs_of(stage, HonestySpec)
-    counts = prepare(worker, steps, specs)
+    prepared = prepare(worker, steps, specs)
     tokenizer = load_tokenizer(file.input_model, file.model.revision if is_base else None)
     template = template_of(tokenizer)
     own = own_evaluations(worker, state, stage, tokenizer, chat=template is not None)
@@ -88,7 +88,7 @@ def run(worker: Worker) -> Manifest:
         worker,
         steps,
         specs,
-        counts,
+        prepared,
         model,
         tokenizer,
         batch_size=stage.batch_size,
@@ -104,7 +104,7 @@ def run(worker: Worker) -> Manifest:
         + (identities_read(worker, stage) if worker.is_main else []),
         chat_template_sha256=template.sha256 if template else None,
         stop_token=template.stop_token if template else tokenizer.eos_token,
-        metrics={"evaluate_seconds": round(time.monotonic() - started, 2)} if stage.evals else {},
+        metrics=({"evaluate_seconds": round(time.monotonic() - started, 2)} if stage.evals else {}) | honesty.metrics,
         tokens_per_second=prompted.get("tokens_per_second"),
     )
     manifest.versions["lm_eval"] = version("lm_eval")

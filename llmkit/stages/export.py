@@ -19,8 +19,8 @@ from llmkit.export.ollama import modelfile
 from llmkit.export.template import plain_jinja, proof_conversations, render, turns_of
 from llmkit.modeling.load import load_model, load_tokenizer, stored_dtype
 from llmkit.modeling.tokens import stop_token_ids
-from llmkit.stages.chat import model_of
 from llmkit.stages.command import as_command
+from llmkit.stages.named import TARGET, Named, model_of
 
 GGUF = "model.gguf"
 USES = {
@@ -34,7 +34,7 @@ USES = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
     parser = argparse.ArgumentParser(prog="llmkit export", description="Write a model for another program.")
-    parser.add_argument("target", help="run folder, stage folder, model folder, package:folder or Hub id")
+    parser.add_argument("target", help=TARGET)
     parser.add_argument("--stage", help="with a run folder: the stage whose model it is")
     parser.add_argument("--to", required=True, choices=sorted(USES), help="the program")
     parser.add_argument("--out", required=True, help="folder to write; it must be empty or not there")
@@ -53,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{out}: {USES[args.to].format(out=out)}")
 
 
-def export(source: str, to: str, out: Path, dtype: str | None, pre_tokenizer: str | None) -> None:
+def export(source: Named, to: str, out: Path, dtype: str | None, pre_tokenizer: str | None) -> None:
     """Writes beside `out` and renames, so that a folder that is there is whole. Raises ModelError or TemplateError."""
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(*source)
     template = plain_jinja(tokenizer) if tokenizer.chat_template else None
     turns = turns_of(tokenizer, template) if to == "ollama" and template is not None else None
     if to == "ollama" and turns is None:
-        raise TemplateError(source, "has no chat template", "export a model that was trained to chat")
-    model = load_model(source, dtype=dtype or stored_dtype(source)).eval()
+        raise TemplateError(source.path, "has no chat template", "export a model that was trained to chat")
+    model = load_model(source.path, dtype=dtype or stored_dtype(*source), revision=source.revision).eval()
     if template is not None:
         tokenizer.chat_template = template
     made = out.with_name(out.name + ".part")

@@ -93,7 +93,7 @@ def check(worker: Worker) -> None:
     """Before any model is loaded: what would stop the stage after hours of asking. Raises UserError."""
     stage, input_model = interrogation(worker), worker.file.input_model
     assert input_model is not None
-    check_installed(stage.engine, input_model)
+    check_installed(stage.engine, input_model, worker.file.revision)
     check_judge(stage.judge)
     if stage.documents:
         check_writer(stage.writer)

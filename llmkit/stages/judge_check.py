@@ -49,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     rows = "rows with question, answers, answer, verdict, perhaps document (default: the slice that llmkit ships)"
     parser.add_argument("file", nargs="?", default=str(labelled), help=rows)
     parser.add_argument("--judge", choices=("rules", "self", "model", "openai"), default="rules", help="default: rules")
-    parser.add_argument("--model", help="run folder, model folder or Hub id; with openai: its name at the endpoint")
+    parser.add_argument(
+        "--model", help="run folder, model folder or Hub id (me/model, me/model@revision); with openai: its name there"
+    )
     parser.add_argument("--json", action="store_true", help="for machines")
     # the recipe's own settings, which have their defaults there
     own = parser.add_argument_group("as in a recipe's 'judge'")
@@ -97,11 +99,14 @@ def open_the_judge(spec: JudgeSpec, target: str | None) -> Judge:
     PROMPT.load(spec.prompt)  # before the model, which takes longer
     assert target is not None
     # these bring torch, which rules do not need
-    from llmkit.stages.chat import model_of
     from llmkit.stages.engines import own_engine
+    from llmkit.stages.named import model_of
 
     if spec.by == "model":
-        spec = spec.model_copy(update={"name_or_path": model_of(target, None)})
+        path, revision = model_of(target, None)
+        if revision and spec.revision:
+            raise UserError("--revision", f"'{target}' names one, too", "leave one of them out")
+        spec = spec.model_copy(update={"name_or_path": path, "revision": revision or spec.revision})
     engine, chat = own_engine(spec, spec.by)
     return open_judge(spec, engine, chat=chat)
 

@@ -8,7 +8,7 @@ from llmkit.artifacts.manifest import read_manifest
 from llmkit.artifacts.stagefile import StageFile
 from llmkit.data.gate import gates
 from llmkit.knowledge.probe import ProbeInfo, check_identity, read_probe
-from llmkit.modeling.load import resolve
+from llmkit.modeling.source import resolve
 from llmkit.plan.files import digest_of_model
 from llmkit.recipe.stages import TrainStage
 from llmkit.stages.common import Worker

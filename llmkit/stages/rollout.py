@@ -81,7 +81,7 @@ def prepare(worker: Worker, stage: RolloutStage, asked: Mapping[str, AskedModel]
     """The prompts, before a model loads. Raises UserError where the models cannot be asked the same."""
     chats = {name: one.chat for name, one in asked.items()}
     for one in asked.values():
-        check_installed(stage.engine, one.input_model)
+        check_installed(stage.engine, one.input_model, one.revision)
     if len(set(chats.values())) > 1:
         listed = ", ".join(f"{name} ({'with' if chat else 'without'})" for name, chat in chats.items())
         what = f"some models have a chat template and others none: {listed}"

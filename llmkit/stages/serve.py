@@ -21,6 +21,7 @@ from llmkit.errors import UserError
 from llmkit.stages.chat import load
 from llmkit.stages.command import as_command
 from llmkit.stages.hosting import Limits, ModelHost
+from llmkit.stages.named import TARGET, named
 from llmkit.stages.tool_words import add_tool_options, tools_of
 
 KEY = "LLMKIT_API_KEY"
@@ -65,9 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="llmkit serve", description="Serve a model over OpenAI's API, with a page to chat. Ends with Ctrl-C."
     )
-    parser.add_argument(
-        "target", help="run folder (its last model), stage folder, model folder, package:folder or Hub id"
-    )
+    parser.add_argument("target", help=TARGET)
     parser.add_argument("--stage", help="with a run folder: the stage whose model it is")
     parser.add_argument("--host", default="127.0.0.1", help=f"default: this machine alone; others need {KEY}")
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="default: 8000; 0: any that is free")
@@ -104,9 +103,9 @@ def _check(args: argparse.Namespace, key: str | None) -> None:
 
 
 def name_of(target: str) -> str:
-    """What requests call the model: the last word of a path or Hub id."""
+    """What requests call the model: the last word of a path or Hub id, at whatever revision."""
     path = Path(target).expanduser()
-    name = path.resolve().name if path.exists() else re.split(r"[/:]", target)[-1]
+    name = path.resolve().name if path.exists() else re.split(r"[/:]", named(target).path)[-1]
     return name or "model"
 
 

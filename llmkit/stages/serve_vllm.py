@@ -29,9 +29,10 @@ from llmkit.chat.calls import format_of
 from llmkit.errors import LlmkitError, TemplateError, UserError
 from llmkit.generation.conversation import Settings
 from llmkit.launch import guard
-from llmkit.modeling.load import ADAPTER, load_tokenizer, resolve
+from llmkit.modeling.load import load_tokenizer
+from llmkit.modeling.source import adapter_folder, resolve
 from llmkit.serving.forward import make_forwarding_app
-from llmkit.stages.chat import model_of
+from llmkit.stages.named import model_of
 from llmkit.stages.serve import KEY, name_of, say, url_of
 from llmkit.web import LOOPBACK, listen, server_of
 
@@ -47,11 +48,12 @@ def serve_with_vllm(args: argparse.Namespace, key: str | None) -> None:
         UserError: there is no vLLM, it does not start, or the target is none for it.
         LlmkitError: it ended by itself.
     """
-    command, model = vllm_command(), resolve(model_of(args.target, args.stage))
-    if (Path(model) / ADAPTER).is_file():
+    command, (path, revision) = vllm_command(), model_of(args.target, args.stage)
+    model = resolve(path)
+    if adapter_folder(path, revision) is not None:
         what = "is an adapter alone, and vLLM is started with whole weights"
         raise UserError(args.target, what, "set 'peft.merge: true' in its stage, or serve it without '--engine vllm'")
-    name, settings = args.name or name_of(args.target), _settings_of(model)
+    name, settings = args.name or name_of(args.target), _settings_of(model, revision)
     with listen(args.host, args.port) as listening:
         child_port, child_key = _free_port(), secrets.token_urlsafe(24)
         argv = vllm_argv(
@@ -59,9 +61,10 @@ def serve_with_vllm(args: argparse.Namespace, key: str | None) -> None:
             model,
             name,
             child_port,
-            reads_calls=reads_calls(load_tokenizer(model)),
+            reads_calls=reads_calls(load_tokenizer(model, revision)),
             settings=settings,
             max_model_len=args.max_model_len,
+            revision=revision,
             more=shlex.split(args.vllm_args or ""),
         )
         with _running(argv, environment(child_key)) as child:
@@ -99,6 +102,7 @@ def vllm_argv(
     reads_calls: bool,
     settings: Settings,
     max_model_len: int | None = None,
+    revision: str | None = None,
     more: Sequence[str] = (),
 ) -> list[str]:
     """The command that starts it. The chat template is the model folder's own.
@@ -106,13 +110,15 @@ def vllm_argv(
     Args:
         reads_calls: requests may have tools.
         settings: of requests that say nothing, as `llmkit chat` has them.
+        revision: of a model on the Hub.
         more: words of the user's, which come last and so win.
     """
     calls = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"] if reads_calls else []
     length = ["--max-model-len", str(max_model_len)] if max_model_len else []
+    at = ["--revision", revision, "--tokenizer-revision", revision] if revision else []
     where = ["--host", LOOPBACK, "--port", str(port), "--served-model-name", name]
     sampling = ["--override-generation-config", json.dumps(_sampling(settings))]
-    return [command, "serve", model, *where, *calls, *length, *sampling, *more]
+    return [command, "serve", model, *at, *where, *calls, *length, *sampling, *more]
 
 
 def _sampling(settings: Settings) -> dict[str, float]:
@@ -128,9 +134,9 @@ def environment(key: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != KEY} | own
 
 
-def _settings_of(model: str) -> Settings:
+def _settings_of(model: str, revision: str | None) -> Settings:
     try:
-        return Settings.of_config(GenerationConfig.from_pretrained(model))
+        return Settings.of_config(GenerationConfig.from_pretrained(model, revision=revision or "main"))
     except OSError:  # it has none
         return Settings()
 

@@ -31,6 +31,7 @@ from llmkit.recipe.load import load_words
 from llmkit.recipe.stages import BestOfNStage, PracticeStage, TrainStage
 from llmkit.stages.command import as_command
 from llmkit.stages.monitors import watched
+from llmkit.stages.named import named
 from llmkit.stages.problems import problems_of
 from llmkit.stages.solving import problem_ids
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=3, help="rows to print")
     parser.add_argument("--ids", action="store_true", help="also every token with its id")
     parser.add_argument("--tokens", metavar="TEXT", help="show how this text is cut into tokens")
-    parser.add_argument("--model", help="with --tokens: model folder or Hub id")
+    parser.add_argument("--model", help="with --tokens: model folder or Hub id (me/model, me/model@revision)")
     args = parser.parse_intermixed_args(argv)
     words = [*args.recipe, *args.words]
     if (args.tokens is None) == (not words) or (args.tokens is None) != (args.model is None):
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def show_tokens(console: Console, text: str, model: str) -> None:
     """Print how a text is cut, with id and UTF-8 bytes of each token. Raises ModelError without a tokenizer."""
-    table, num_tokens, num_bytes = cut_table(load_tokenizer(model), text)
+    table, num_tokens, num_bytes = cut_table(load_tokenizer(*named(model)), text)
     console.print(table)
     rate = f"{num_bytes / num_tokens:.2f}" if num_tokens else "-"
     console.print(f"{num_tokens} tokens, {num_bytes} bytes, {rate} bytes per token", highlight=False)

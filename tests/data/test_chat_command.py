@@ -1,5 +1,7 @@
 """`llmkit chat` with a tiny random model."""
 
+import sys
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from llmkit.chat.template import apply_template, load_template
 from llmkit.errors import DataError, RunError, UserError
 from llmkit.generation.conversation import Conversation, Settings
 from llmkit.generation.decode import Row
-from llmkit.stages.chat import main, model_of
+from llmkit.stages.chat import main
+from llmkit.stages.named import model_of
 from llmkit.stages.saying import say
 from llmkit.stages.screen import Screen, printable
 
@@ -160,11 +163,11 @@ def test_targets(tmp_path):
     control = stage_of(run, 4, "control-shuffled", "model")
     reward = stage_of(run, 5, "rm", "model", "reward")
     (run / "recipe.yaml").write_text("")
-    assert model_of(str(run), None) == str(sft / "model")
-    assert model_of(str(run), "cpt") == str(cpt / "model")
-    assert model_of(str(run), "control-shuffled") == str(control / "model")
-    assert model_of(str(cpt), None) == str(cpt / "model")
-    assert model_of("Qwen/Qwen3-0.6B", None) == "Qwen/Qwen3-0.6B"
+    assert model_of(str(run), None) == (str(sft / "model"), None)
+    assert model_of(str(run), "cpt") == (str(cpt / "model"), None)
+    assert model_of(str(run), "control-shuffled") == (str(control / "model"), None)
+    assert model_of(str(cpt), None) == (str(cpt / "model"), None)
+    assert model_of("Qwen/Qwen3-0.6B", None) == ("Qwen/Qwen3-0.6B", None)
     with pytest.raises(RunError, match="no finished stage 'rlhf' with a model; have cpt, sft, control-shuffled"):
         model_of(str(run), "rlhf")
     for folder, kind in ((evaluation, "evaluate"), (reward, "reward")):
@@ -178,3 +181,16 @@ def test_targets(tmp_path):
 def test_a_missing_model_is_one_line_and_exit_code_2(capsys):
     assert main(["./nowhere"]) == 2
     assert capsys.readouterr().err.startswith("error: ./nowhere: no such model folder")
+
+
+def test_without_readline_it_reads_all_the_same(monkeypatch):
+    """Windows has none; what only readline understands is not printed then."""
+    spec = find_spec("llmkit.stages.chat")
+    monkeypatch.setitem(sys.modules, "readline", None)
+    chat = module_from_spec(spec)
+    spec.loader.exec_module(chat)
+    monkeypatch.setattr(chat, "find_spec", lambda _: None)
+    shown = []
+    monkeypatch.setattr("builtins.input", lambda prompt: shown.append(prompt) or "Hello")
+    assert chat._reader(True)() == chat._reader(False)() == "Hello"
+    assert shown == ["\x1b[1;36m> \x1b[0m", ""]

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from llmkit.data.sources import read_source
 from llmkit.errors import DataError, ModelError
 from llmkit.evaluate.tasks import load_task
-from llmkit.modeling import load
+from llmkit.modeling import load, source
 from llmkit.modeling.adapter import lora_config
 from llmkit.recipe.parts import DataSource, PeftSpec
 from llmkit.recipe.schema import EvalSpec
@@ -80,7 +80,7 @@ def test_a_model_that_the_cache_holds_is_loaded_while_the_hub_is_busy(hub: Loopb
     hub.put("me/base", files)
     load.load_model("me/base")
     for status in (429, 503):
-        load._on_hub.cache_clear()
+        source._on_hub.cache_clear()
         asked = len(hub.requests)
         hub.fail("GET", "/api/models/*", status, times=99)
         load.load_model("me/base")
@@ -91,7 +91,7 @@ def test_a_model_that_the_cache_holds_is_loaded_while_the_hub_is_busy(hub: Loopb
 @pytest.mark.parametrize(
     ("name", "revision", "words"),
     [
-        ("me/base", "v9", ["the Hub model has no revision 'v9'", "set 'revision' to a branch"]),
+        ("me/base", "v9", ["the Hub model has no revision 'v9'", "name a branch, a tag"]),
         ("other/gated", None, ["asks for consent", "accept its terms", "hf auth login"]),
         ("other/private", None, ["nor to be had from the Hub", "if it is private"]),
         ("me/none", None, ["nor to be had from the Hub", "check the name"]),
@@ -125,7 +125,7 @@ def test_what_goes_wrong_with_a_model(hub, waits, files: dict[str, bytes], fault
     assert said.startswith("me/base: ")
     assert all(word in said for word in words), said
     hub.faults.clear()
-    load._on_hub.cache_clear()
+    source._on_hub.cache_clear()
     load.load_model("me/base")
 
 

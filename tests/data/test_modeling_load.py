@@ -10,19 +10,19 @@ import huggingface_hub
 import pytest
 
 from llmkit.errors import ModelError
-from llmkit.modeling import load
+from llmkit.modeling import load, source
 from llmkit.online import HUB_TIMEOUT, answers
 
 
 def test_a_packaged_model_is_found() -> None:
-    assert Path(load.resolve("llmkit.tiny:base")).is_dir()
+    assert Path(source.resolve("llmkit.tiny:base")).is_dir()
     assert load.load_tokenizer("llmkit.tiny:base").eos_token == "<|endoftext|>"
 
 
 @pytest.mark.parametrize("name", ["llmkit.tiny:gone", "./gone", "/gone/model", "~/gone"])
 def test_a_folder_that_is_not_there_is_not_sought_on_the_hub(name: str) -> None:
     with pytest.raises(ModelError, match="no such model folder"):
-        load.resolve(name)
+        source.resolve(name)
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_an_unknown_hub_id_without_a_network_is_one_error_at_once(monkeypatch: p
         raise ConnectionError("Name or service not known")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", no_network)
-    load._on_hub.cache_clear()
+    source._on_hub.cache_clear()
     started = time.monotonic()
     for read in (load.load_tokenizer, load.load_config, load.load_model):
         with pytest.raises(ModelError, match="nobody/none: is neither a local folder nor to be had from the Hub"):

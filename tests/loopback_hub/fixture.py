@@ -71,8 +71,9 @@ def _forget() -> None:
     close_session()
     if hub := sys.modules.get("transformers.utils.hub"):
         hub._hf_api = None
-    if loader := sys.modules.get("llmkit.modeling.load"):
-        loader._on_hub.cache_clear()
+    if source := sys.modules.get("llmkit.modeling.source"):
+        source._on_hub.cache_clear()
+        source._adapter_on_hub.cache_clear()
 
 
 @pytest.fixture
