@@ -31,6 +31,8 @@ class ProbeInfo:
     """Folder or Hub id, for people."""
     chat_template_sha256: str | None
     seed: int
+    """Of the samples, and of the sides of entities that no earlier probe had. Not compared: probes that meet in recipes
+    have one seed (`llmkit.recipe.splits`), and one that only asks again keeps the sides, whatever its own."""
     ask: dict[str, Any] = field(default_factory=dict)
     judge: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""

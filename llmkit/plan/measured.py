@@ -20,7 +20,7 @@ from llmkit.recipe.trials import JailbreakSpec, ReversalSpec
 
 _EVAL_FILES = (".yaml", ".yml", ".jsonl", ".json", ".py")
 _OWN: dict[type[Any], tuple[set[str], tuple[str, ...], tuple[str, ...]]] = {
-    HonestySpec: ({"questions"}, ("honesty", "frozen", "asked", "engines"), ("knowledge", "data")),
+    HonestySpec: ({"questions"}, ("honesty", "frozen", "taught", "asked", "engines"), ("knowledge", "data")),
     ProblemsSpec: (
         {"problems"},
         ("problems", "solving", "scoring", "thinking"),
@@ -31,9 +31,9 @@ _OWN: dict[type[Any], tuple[set[str], tuple[str, ...], tuple[str, ...]]] = {
         ("preferences", "preferring", "problems", "solving"),
         ("preference", "rewards", "data"),
     ),
-    ToolsSpec: ({"questions"}, ("tool_use", "talking", "frozen"), ("knowledge", "tools", "sandbox", "data")),
+    ToolsSpec: ({"questions"}, ("tool_use", "talking", "frozen", "taught"), ("knowledge", "tools", "sandbox", "data")),
     IdentityEval: (set(), ("identity",), ("identity",)),
-    ReversalSpec: ({"questions"}, ("reversal", "asking", "frozen"), ("knowledge", "data")),
+    ReversalSpec: ({"questions"}, ("reversal", "asking", "frozen", "taught"), ("knowledge", "data")),
     JailbreakSpec: (
         {"unsafe", "safe"},
         ("jailbreak", "asking", "problems"),

@@ -8,7 +8,7 @@ from llmkit.recipe import reads
 from llmkit.recipe.schema import EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
 from llmkit.recipe.stages import StageBase
-from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
+from llmkit.recipe.stages_knowledge import InterrogateStage
 
 Found = tuple[Loc, str, str]
 Split = tuple[int | None, float]
@@ -27,7 +27,7 @@ def splits_itself(stage: InterrogateStage, by_name: Mapping[str, StageBase]) -> 
 
 
 def other_splits(recipe: Recipe) -> Iterator[Found]:
-    """Interrogations that are trained or evaluated on, and hold out other entities than the first of them."""
+    """Interrogations that are trained or evaluated on, or gate rows, and hold out other entities than the first."""
     by_name: dict[str, StageBase] = {stage.name: stage for stage in recipe.stages}
     first: tuple[str, Split] | None = None
     for index, stage in enumerate(recipe.stages):
@@ -46,10 +46,10 @@ def other_splits(recipe: Recipe) -> Iterator[Found]:
 
 
 def _met(recipe: Recipe, by_name: Mapping[str, StageBase]) -> set[str]:
-    """Interrogations whose rows are trained or evaluated on, and those whose questions they ask again."""
+    """Interrogations whose rows are trained or evaluated on, that gate rows, and whose questions these ask again."""
     evals = [recipe.evals, *(stage.evals for stage in recipe.stages if isinstance(stage, EvaluateStage))]
     names = [source.from_ or "" for each in evals for _, source in reads.eval_sources(each)]
-    names += [name for stage in recipe.stages if isinstance(stage, RefusalsStage) for name in stage.probes]
+    names += [name for stage in recipe.stages for _, name in reads.probes(stage)]
     met: set[str] = set()
     while names:
         stage = by_name.get(names.pop())

@@ -5,7 +5,7 @@ Only what a recipe itself names counts. So this is no validator: a worker's stag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from llmkit.recipe.curves import unwatchable
 from llmkit.recipe.knowledge import AskSpec, HonestySpec, JudgeSpec, WriterSpec
@@ -44,7 +44,7 @@ def unread(recipe: Recipe) -> Iterator[Found]:
         if isinstance(stage, InterrogateStage):
             found = _of_interrogation(stage, by_name)
         elif isinstance(stage, RefusalsStage):
-            found = _of_refusals(stage)
+            found = _of_refusals(stage, by_name)
         elif isinstance(stage, PracticeStage):
             found = _of_practice(stage)
         elif isinstance(stage, BestOfNStage):
@@ -114,9 +114,26 @@ def _of_best(stage: BestOfNStage) -> Iterator[Found]:
         yield ("num_kept",), what, "raise 'num_samples', or keep fewer"
 
 
-def _of_refusals(stage: RefusalsStage) -> Iterator[Found]:
+def _of_refusals(stage: RefusalsStage, by_name: Mapping[str, StageBase]) -> Iterator[Found]:
     spec = stage.refusals
+    probes = [probe for name in stage.probes if isinstance(probe := by_name.get(name), InterrogateStage)]
+    if "maybe_known" in stage.model_fields_set and probes and not any(map(_can_be_maybe_known, probes)):
+        what = f"has no effect: no question of {_quoted(probes)} can be MaybeKnown, with so few greedy answers to each"
+        yield ("maybe_known",), what, "set more 'ask.phrasings' or 'ask.num_variants' there, or leave it out"
+    if "weakly_known" in stage.model_fields_set and probes and not any(probe.ask.num_samples for probe in probes):
+        what = f"has no effect: no question of {_quoted(probes)} can be WeaklyKnown, without sampled answers"
+        yield ("weakly_known",), what, "set 'ask.num_samples' there, or leave it out"
     if spec.texts and "tone" in spec.model_fields_set:
         yield ("refusals", "tone"), "has no effect with 'texts' of your own", "leave it out"
     if stage.lookup is not None and "search_tool" in stage.model_fields_set:
         yield ("search_tool",), "has no effect with 'lookup'", "set 'tool_name' of its search"
+
+
+def _can_be_maybe_known(probe: InterrogateStage) -> bool:
+    """SliCK's MaybeKnown: some greedy answers right, and fewer than HighlyKnown takes."""
+    num_greedy = probe.ask.prompts_per_question
+    return num_greedy > 1 and 1 / num_greedy < probe.thresholds.highly_known
+
+
+def _quoted(probes: Sequence[InterrogateStage]) -> str:
+    return " and ".join(f"'{probe.name}'" for probe in probes)

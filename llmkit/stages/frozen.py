@@ -22,6 +22,7 @@ from llmkit.knowledge.templates import Bad
 from llmkit.recipe.knowledge import QuestionSource
 from llmkit.recipe.reads import name_of
 from llmkit.stages.common import Worker, stages_read, temporary, where_of
+from llmkit.stages.taught import taught_to
 
 MAX_GROUPS = 50
 _SEED = 0
@@ -37,6 +38,8 @@ class Frozen:
     """SliCK's, by the id of the question, where a probe asked it."""
     count: SourceCount
     """Its `sha256` is left to `llmkit.evaluate.honesty`."""
+    num_taught: int | None = None
+    """Questions that the model was asked in training, or about whose entity; None: nothing is known of its training."""
 
 
 def frozen_questions(
@@ -85,7 +88,7 @@ def frozen_questions(
         num_used=len(questions),
         sha256="",
     )
-    return Frozen(questions, labels, count)
+    return Frozen(questions, labels, count, _num_taught(worker, name, questions))
 
 
 def _rows(
@@ -131,6 +134,21 @@ def _check(worker: Worker, name: str, questions: list[Question], reasons: Counte
         )
     if bad := sum(number for reason, number in reasons.items() if reason != _DUPLICATE):
         worker.warn(f"{name}: {bad} rows cannot be asked ({counts})")
+
+
+def _num_taught(worker: Worker, name: str, questions: Sequence[Question]) -> int | None:
+    """They stay, so that all models are asked the same. Warns of them."""
+    taught = taught_to(Path(worker.file.parent)) if worker.is_main and worker.file.parent else None
+    if taught is None:
+        return None
+    if again := taught.again(questions):
+        stages = " and ".join(f"'{stage}'" for stage in taught.stages)
+        worker.warn(
+            f"{name}: the model was trained on {len(again)} of the {len(questions)} questions or on others about the "
+            f"same entity, by rows of {stages} (such as: {again[0].question}); what it does there was taught and is "
+            f"not generalised: take these out of the evaluation, or out of what the probe asks"
+        )
+    return len(again)
 
 
 def _warn_of_groups(

@@ -61,6 +61,16 @@ class Honesty:
     curves: list[Curve] = field(default_factory=list)
     sources: list[SourceCount] = field(default_factory=list)
     """One per evaluation: its questions, with the hash that says whether another evaluation asked the same."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """`<name>/asked_in_training`: questions that the model's training asked, or about whose entity."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known of an evaluation's questions before they are asked; see `Frozen`."""
+
+    count: SourceCount
+    num_taught: int | None
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,7 @@ class _Measured(AskedModel):
         pass
 
 
-def prepare(worker: Worker, steps: Steps, specs: Sequence[HonestySpec]) -> list[SourceCount]:
+def prepare(worker: Worker, steps: Steps, specs: Sequence[HonestySpec]) -> list[Prepared]:
     """Before the model is loaded: what would stop the stage later is found, and the questions are written down.
 
     Returns:
@@ -110,13 +120,13 @@ def prepare(worker: Worker, steps: Steps, specs: Sequence[HonestySpec]) -> list[
     return [_freeze(worker, steps, spec) for spec in specs] if worker.is_main else []
 
 
-def _freeze(worker: Worker, steps: Steps, spec: HonestySpec) -> SourceCount:
+def _freeze(worker: Worker, steps: Steps, spec: HonestySpec) -> Prepared:
     rejected = worker.dir.path / DOCUMENTS / f"{spec.name}.rejected.jsonl"
     frozen = frozen_questions(worker, spec.name, spec.questions, rejected, spec.named_groups)
     with writing(Task(spec).questions(steps)) as write:
         for question in frozen.questions:
             write(asdict(question) | {"label": frozen.labels.get(question.id, "")})
-    return frozen.count
+    return Prepared(frozen.count, frozen.num_taught)
 
 
 def step_keys(file: StageFile, steps: Steps, specs: Sequence[HonestySpec]) -> dict[str, str]:
@@ -139,7 +149,7 @@ def run_honesty(
     worker: Worker,
     steps: Steps,
     specs: Sequence[HonestySpec],
-    counts: Sequence[SourceCount],
+    prepared: Sequence[Prepared],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -150,7 +160,7 @@ def run_honesty(
     """Every evaluation in turn. Every process of a launch calls this, once the main one has prepared it.
 
     Args:
-        counts: as `prepare` gave them.
+        prepared: as `prepare` gave them.
         measured: stage that made the model.
         compared: stage and folder of the evaluation that differences are taken to.
 
@@ -164,7 +174,9 @@ def run_honesty(
         if worker.is_main:
             _report(worker, found, spec, answered, measured, compared)
             sha256 = questions_sha256(answered[0])
-            found.sources.append(counts[place].model_copy(update={"sha256": sha256}))
+            found.sources.append(prepared[place].count.model_copy(update={"sha256": sha256}))
+            if (num := prepared[place].num_taught) is not None:
+                found.metrics[f"{spec.name}/asked_in_training"] = float(num)
     return found
 
 

@@ -35,6 +35,8 @@ from llmkit.tools.toolbox import open_tools
 
 FEW_ENTITIES = 300
 """With 120 known entities a model of 2M parameters learned the list of them and refused 79 % of other known ones."""
+LOPSIDED = 5
+"""So many times the entities on the other side: the model learns the short list, and that whoever else is the other."""
 GIVEN_AWAY = 0.6
 """`surface_accuracy` above which the wording gives the label away."""
 
@@ -153,6 +155,13 @@ def warnings(stage: RefusalsStage, written: Written, metrics: dict[str, float]) 
         yield "all refusals are of one wording: the model learns that sentence; give several 'refusals.texts'"
     if not stage.known_ratio:
         return
+    few, many = sorted(sides, key=lambda side: written.num_entities[side])
+    if written.num_entities[many] > LOPSIDED * written.num_entities[few]:
+        yield (
+            f"the {sides[many]} side is about {written.num_entities[many]} entities and the {sides[few]} side about "
+            f"{written.num_entities[few]}: a model may learn the shorter list and take everything else for "
+            f"{sides[many]}; probe more entities that are {sides[few]}, or fewer of the others"
+        )
     accuracy = metrics.get("surface_accuracy")
     if accuracy is None:
         yield "there are too few rows to measure whether the wording gives the label away"

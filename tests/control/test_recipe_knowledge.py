@@ -122,6 +122,7 @@ def test_templates_make_questions_of_any_rows(recipe: Path) -> None:
         (["evals.0.questions=[{from: other}]", "stages.other.heldout=0.3"], "seed 42, heldout 0.3; there seed 42, heldout 0.2"),
         (["evals.0.questions=[{from: other}]", "stages.probe.heldout=0"], "seed 42, heldout 0.2; there heldout 0"),
         (["stages.other.questions=[{from: probe, name: probe}, {path: org/more}]", "evals.0.questions=[{from: other}]", "stages.other.seed=7"], "seed 7, heldout 0.2; there seed 42, heldout 0.2"),
+        (["stages.honest.data=[{from: idk}, {path: org/chats, require_known: other}]", "stages.more.data=[{path: org/texts}]", "stages.other.seed=7"], "seed 7, heldout 0.2; there seed 42, heldout 0.2"),
         (["stages.idk.probes=[other]", "stages.again.probes=[other, reprobe]", "evals.0.questions=[{from: other}]", "stages.other.seed=7"], "seed 7, heldout 0.2; there seed 42, heldout 0.2"),
     ],
 )  # fmt: skip
@@ -145,6 +146,8 @@ def test_probes_that_never_meet_or_ask_again_split_as_they_like(recipe: Path, wo
 
 NO_JUDGE = "has no effect with 'by: rules'; leave it out, or set"
 NO_DOCUMENTS = "has no effect without 'documents'; leave it out"
+TWICE = "{phrasings: ['{question}', 'Say: {question}']}"
+NEVER_MAYBE = "can be MaybeKnown, with so few greedy answers to each; set more 'ask.phrasings' or 'ask.num_variants' there, or leave it out"
 
 
 @pytest.mark.parametrize(
@@ -162,6 +165,11 @@ NO_DOCUMENTS = "has no effect without 'documents'; leave it out"
         ([FILES, "stages.probe.writer={concurrency: 2}"], ["stages.1.writer.concurrency: has no effect with 'by: self'; leave it out, or set 'by: openai'"]),
         (["stages.probe.ask={num_samples: 0, temperature: 0.7, top_p: 1}"], ["stages.1.ask.temperature: has no effect with 'num_samples: 0': greedy answers are not sampled; leave it out", "stages.1.ask.top_p: has no effect with 'num_samples: 0': greedy answers are not sampled; leave it out"]),
         (["stages.idk.refusals={texts: [Pass.], tone: plain}"], ["stages.3.refusals.tone: has no effect with 'texts' of your own; leave it out"]),
+        (["stages.idk.maybe_known=answer"], [f"stages.3.maybe_known: has no effect: no question of 'probe' {NEVER_MAYBE}"]),
+        (["stages.idk.maybe_known=leave_out", "stages.probe.ask={num_samples: 20}"], [f"stages.3.maybe_known: has no effect: no question of 'probe' {NEVER_MAYBE}"]),
+        (["stages.again.maybe_known=refuse"], [f"stages.6.maybe_known: has no effect: no question of 'probe' and 'reprobe' {NEVER_MAYBE}"]),
+        (["stages.idk.maybe_known=refuse", f"stages.probe.ask={TWICE}", "stages.probe.thresholds={highly_known: 0.5}"], [f"stages.3.maybe_known: has no effect: no question of 'probe' {NEVER_MAYBE}"]),
+        (["stages.idk.weakly_known=answer", "stages.probe.ask={num_samples: 0}"], ["stages.3.weakly_known: has no effect: no question of 'probe' can be WeaklyKnown, without sampled answers; set 'ask.num_samples' there, or leave it out"]),
         (["stages.reprobe.heldout=0.3"], ["stages.5.heldout: has no effect: questions of an earlier probe stay on their side; leave it out"]),
     ],
 )  # fmt: skip
@@ -184,6 +192,10 @@ def test_every_setting_of_a_judge_or_writer_has_its_readers() -> None:
         ["stages.probe.judge={by: self, max_new_tokens: 9, refusals: [Pass.]}"],
         ["stages.probe.ask={num_samples: 1, temperature: 0.3}"],
         ["stages.idk.refusals={language: de, tone: formal}"],
+        ["stages.idk.maybe_known=answer", f"stages.probe.ask={TWICE}"],
+        ["stages.idk.maybe_known=answer", "stages.probe.ask={num_fewshot: 2, num_variants: 3}", "stages.probe.thresholds={highly_known: 0.5}"],
+        ["stages.again.maybe_known=answer", f"stages.reprobe.ask={TWICE}"],
+        ["stages.idk.weakly_known=answer"],
         ["stages.reprobe.questions=[{from: probe}, {path: org/more}]", "stages.reprobe.heldout=0.2"],
     ],
 )  # fmt: skip

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from llmkit.knowledge.honesty import (
     shares,
     ths,
 )
+from llmkit.knowledge.records import ProbeRow, Sample
 from llmkit.recipe.knowledge import HonestySpec, QuestionSource
 
 quick = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -435,3 +438,19 @@ def test_many_questions_are_resampled_less_often(monkeypatch):
 def test_the_questions_hash_ignores_answers_and_order():
     assert questions_sha256(answered()) == questions_sha256(with_verdicts(["wrong"] * 10)[::-1])
     assert questions_sha256(answered()) != questions_sha256(answered()[1:])
+
+
+def test_the_page_names_every_metric_and_every_column_of_a_probe():
+    page = (Path(__file__).parents[2] / "docs" / "knowledge.md").read_text()
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)(?:<g>)?`", row[1] + row[2])}
+    outcomes = [Outcome(v, c, "" if g == "rare" else g, before=b) for v, c, g, b in TEN]
+    measured = Table(outcomes, ["known"], ["unseen"])
+    metrics = {*shares(measured), *scores(measured), "refusal_diversity"}
+    of_groups = {
+        f"{kind}_{group}" for kind in ("accuracy", "hallucination", "refused") for group in ("known", "unseen")
+    }
+    assert "s_honesty_known_unknown" in metrics and metrics - of_groups - named == set()
+    assert {"accuracy_", "hallucination_", "refused_"} <= named
+    columns = [field.name for kind in (ProbeRow, Sample) for field in dataclasses.fields(kind)]
+    assert set(columns) - named == set()

@@ -417,6 +417,23 @@ def test_questions_of_a_probe(tmp_path, run):
     assert table(manifest)["accuracy_HighlyKnown"].value == 1.0
 
 
+def test_what_training_asked_is_told_and_asked_all_the_same(tmp_path, run):
+    before, _ = run(base, "eval-base")
+    assert "honesty/asked_in_training" not in before.metrics
+    made = before.model_copy(update={"parent": None, "evals": [], "metrics": {}})
+    honest = {"stage": "honest", "kind": "sft", "settings": {"data": [{"from": "idk"}]}}
+    for folder, update in (("01-idk", {"stage": "idk", "kind": "refusals", "settings": {}}), ("02-honest", honest)):
+        write_manifest(tmp_path / "run" / folder, made.model_copy(update=update))
+    asked = tmp_path / "run" / "01-idk" / "data" / "questions.jsonl"
+    asked.parent.mkdir()
+    rows = [{"question": q.upper(), "answers": [a], "entity": "", "refused": False} for q, a, _ in UNSEEN[:3]]
+    asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    after, _ = run(base, "eval-honest", parent=str(tmp_path / "run" / "02-honest"))
+    assert after.metrics["honesty/asked_in_training"] == 3 and table(after)["accuracy"].num_samples == 16
+    assert [f"trained on 3 of the 18 questions or on others about the same entity, by rows of 'idk' (such as: "
+            f"{UNSEEN[0][0]})" in warning for warning in after.warnings] == [True]  # fmt: skip
+
+
 def test_rows_that_cannot_be_asked_are_counted(tmp_path, run, questions):
     with questions.open("a") as file:
         file.write('{"question": "", "answers": ["x"]}\nnot json\n' + json.dumps({"question": "Q?"}) + "\n")

@@ -19,15 +19,18 @@ from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import Manifest, write_manifest
 from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.ask import Answer, Ask
-from llmkit.errors import DataError, UserError
+from llmkit.errors import DataError, RecipeError, UserError
 from llmkit.knowledge import judging
 from llmkit.knowledge.judge import Item
 from llmkit.knowledge.probe import check_identity, read_probe
 from llmkit.knowledge.records import ProbeRow, Verdict
+from llmkit.knowledge.split import entity_key
+from llmkit.plan.make import make
 from llmkit.recipe.knowledge import JudgeSpec
+from llmkit.recipe.load import load
 from llmkit.recipe.parts import ModelSpec, RunSpec
 from llmkit.recipe.stages_knowledge import InterrogateStage
-from llmkit.stages import engines, interrogate
+from llmkit.stages import engines, interrogate, refusals
 from llmkit.stages.asked import Pace, step_keys
 from llmkit.stages.common import Worker
 from llmkit.stages.probed import model_identity
@@ -685,6 +688,57 @@ def test_held_out_questions_of_a_probe_stay_held_out(probe: Probe, asked: Path, 
     assert {row.question for row in rows_of(b)} == held and {row.split for row in rows_of(b)} == {"heldout"}
     c, _ = probe("c", questions=[{"path": str(a.dir.data / "heldout.jsonl")}], heldout=0.0)
     assert {row.split for row in rows_of(c)} == {"train"}, "a plain file says nothing of sides"
+
+
+TWO_PROBES = """\
+run: {name: demo}
+model: {name_or_path: llmkit.tiny:base}
+stages:
+  - {name: probe, kind: interrogate, questions: [{path: asked.jsonl}]}
+  - {name: other, kind: interrogate, questions: [{path: more.jsonl}]}
+  - {name: idk, kind: refusals, probes: [probe, other], balance: false, keep_partial: false}
+evals:
+  - {task: honesty, questions: [{from: other}]}
+"""
+
+
+def test_probes_of_one_recipe_hold_out_the_same_entities_on_disk(
+    probe: Probe, asked: Path, scripted: Scripted, tmp_path: Path
+) -> None:
+    """Both ask about 40 people, in other words and another spelling. With another seed, which the recipe refuses, the
+    questions that one keeps for evaluation would be about people whom the rows of the other train."""
+    recipe, rows = tmp_path / "recipe.yaml", person_rows("known", 20) + person_rows("unseen", 20)
+    spelt = [row["entity"].upper().replace(" ", ", ") for row in rows]
+    more = [row | {"question": f"Home of {who}?", "entity": who} for row, who in zip(rows, spelt, strict=True)]
+    files = {"probe": asked, "other": write_rows(tmp_path / "more.jsonl", more)}
+    recipe.write_text(TWO_PROBES.replace("asked.jsonl", str(asked)).replace("more.jsonl", str(files["other"])))
+    towns = {row["entity"]: row["answers"][0] for row in person_rows("known", 20)}
+    scripted.says = lambda ask, _: next((town for who, town in towns.items() if who in str(ask.prompt)), "Nowhere")
+    planned = {step.name: step.stage_file() for step in make(load([recipe])).steps}
+    with pytest.raises(RecipeError, match=r"'probe' .*give both the same 'seed' and 'heldout'"):
+        load([recipe], ["stages.other.seed=8"])
+
+    def held_out(name: str, seed: int) -> tuple[Worker, set[str]]:
+        stage = planned[name].stage
+        assert isinstance(stage, InterrogateStage)
+        worker, _ = probe(name, questions=[{"path": str(files[name])}], seed=seed, heldout=stage.heldout)
+        return worker, {entity_key(row["entity"]) for row in lines(worker, "heldout.jsonl")}
+
+    first, held = held_out("probe", planned["probe"].seed)
+    _, elsewhere = held_out("other", planned["other"].seed + 1)
+    second, again = held_out("other", planned["other"].seed)
+    assert 0 < len(held) < 40 and held == again != elsewhere
+    file = planned["idk"].model_copy(
+        update={
+            "stage_dir": str(tmp_path / "idk"),
+            "input_model": BASE,
+            "data_stages": {"probe": str(first.dir.path), "other": str(second.dir.path)},
+        }
+    )
+    file.dir.path.mkdir()
+    refusals.run(Worker(file))
+    trained = {entity_key(row["entity"]) for row in lines(Worker(file), "questions.jsonl")}
+    assert len(trained) > 10 and not trained & held
 
 
 def test_a_probe_of_another_model_or_template_is_refused_by_name(probe: Probe, asked: Path) -> None:

@@ -179,6 +179,31 @@ def test_refusals_only_is_a_control(tmp_path: Path) -> None:
     assert not any("wording" in warning for warning in result.manifest.warnings)
 
 
+FACTS = ["Where lives {}?", "What makes {}?", "When came {}?", "Who taught {}?", "What wrote {}?", "Is {}?"]
+
+
+def lopsided(result: Made) -> list[str]:
+    return [warning for warning in result.manifest.warnings if "the shorter list" in warning]
+
+
+@pytest.mark.parametrize(("few", "many"), [(known, unknown), (unknown, known)])
+def test_few_entities_against_many_are_told_by_name(tmp_path: Path, few: Any, many: Any) -> None:
+    """As many rows on both sides, and six questions about each of the few."""
+    fewer, more = few.__name__, many.__name__
+    asked = [item for fact in FACTS for item in people(few, 10, question=fact)]
+    (warning,) = lopsided(made(tmp_path, [*asked, *people(many, 60, first=10)], balance=False))
+    assert warning.startswith(f"the {more} side is about 60 entities and the {fewer} side about 10: ")
+    assert f"take everything else for {more}; probe more entities that are {fewer}, or" in warning
+    enough = [item for fact in FACTS[:5] for item in people(few, 10, question=fact)]
+    result = made(tmp_path, [*enough, *people(many, 50, first=10)], balance=False)
+    assert not lopsided(result), "five times as many"
+    assert {result.metrics["entities_answered"], result.metrics["entities_refused"]} == {10, 50}
+
+
+def test_a_control_without_known_rows_is_not_called_lopsided(tmp_path: Path) -> None:
+    assert not lopsided(made(tmp_path, two_sides(), known_ratio=0))
+
+
 def test_random_relabelling_keeps_questions_and_counts(tmp_path: Path) -> None:
     rows = two_sides(100)
     plain, shuffled = made(tmp_path, rows), made(tmp_path, rows, relabel="random")
