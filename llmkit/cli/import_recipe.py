@@ -41,4 +41,6 @@ def _print(imported: Imported) -> None:
             table.add_row(*(escape(visible(text)) for text in (entry.key, entry.fate, said(entry))))
     for entry in imported.added:
         table.add_row("", "its default", escape(visible(f"{entry.to}: {entry.key}")))
+    for entry in imported.notes:
+        table.add_row("", "to check", escape(visible(said(entry))))
     console().print(table)

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from llmkit.artifacts.shipped import shipped
 from llmkit.errors import Problem, RecipeError
 from llmkit.importing import axolotl, llamafactory, trl
 from llmkit.importing.draft import Draft, Entry, Options
@@ -24,6 +25,10 @@ CONVERTERS: dict[str, Callable[[Draft, str], None]] = {
     "llamafactory": llamafactory.convert,
 }
 _OPEN_R1 = {"benchmarks", "callbacks", "system_prompt", "dataset_prompt_column", "code_language", "num_processes"}
+_RENDERED = ("sft", "dpo", "reward")
+"""Kinds that refuse conversations without a chat template; practice asks a model without one in plain text."""
+_TEMPLATES = ("chat_template", "chat_template_jinja", "chat_template_path", "template")
+"""Keys by which the programs name a template."""
 _LLAMAFACTORY = {"finetuning_type", "template", "cutoff_len", "dataset_dir", "lora_rank", "pref_beta", "plot_loss"}
 
 
@@ -37,6 +42,8 @@ class Imported:
     added: list[Entry]
     files: dict[str, str]
     """Files beside the recipe: name -> text."""
+    notes: list[Entry]
+    """Places of the recipe that a person should look at before it runs, and why."""
 
 
 def convert(path: Path, options: Options, system: str | None = None) -> Imported:
@@ -51,7 +58,18 @@ def convert(path: Path, options: Options, system: str | None = None) -> Imported
     recipe = {"run": draft.run, "model": draft.model, "stages": [_ordered(stage)]}
     order = {loc: index for index, loc in enumerate(foreign.lines)}
     entries = sorted(draft.entries, key=lambda entry: _line(order, entry.key))
-    return Imported(system, recipe, entries, draft.added, draft.files)
+    return Imported(system, recipe, entries, draft.added, draft.files, _notes(draft))
+
+
+def _notes(draft: Draft) -> list[Entry]:
+    """Conversations need a template. Which models are base models, and have none, their names do not tell."""
+    chats = any(source.get("format") != "text" for source in draft.stage["data"])
+    named = "chat_template" in draft.model or any(draft.get(key) is not None for key in _TEMPLATES)
+    if draft.kind not in _RENDERED or not chats or named:
+        return []
+    have = ", ".join(sorted(path.stem for path in shipped("chat_templates").glob("*.jinja")))
+    why = f"not set: {draft.model['name_or_path']} may have no chat template of its own, as base models have none"
+    return [Entry("", "listed", "model.chat_template", f"{why}; if so, name one of {have}, or a .jinja file")]
 
 
 def _ordered(stage: dict[str, Any]) -> dict[str, Any]:

@@ -90,6 +90,9 @@ def _comments(imported: Imported, source: Path) -> Iterator[str]:
     if imported.added:
         yield from ["#", "# not in that file, but so by its program's defaults:"]
         yield from _wrapped("  ", ", ".join(f"{_line(entry.to)}: {_line(entry.key)}" for entry in imported.added))
+    yield from ["#", "# to check before it runs:"] if imported.notes else []
+    for entry in imported.notes:
+        yield from _wrapped("  ", said(entry))
 
 
 def said(entry: Entry) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from llmkit.cli.import_recipe import import_recipe
 from llmkit.errors import RecipeError
 from llmkit.importing.convert import Imported, convert
 from llmkit.importing.draft import Options
@@ -333,6 +334,47 @@ def test_what_yaml_1_1_reads_as_booleans_and_text(tmp_path: Path) -> None:
     text = to_yaml(made, Path("x.yaml"))
     assert "learning_rate: 2.0e-5\n" in text and "save_strategy: 'no'\n" in text
     assert yaml.safe_load(text)["stages"][0]["trainer"]["learning_rate"] == 2e-5
+
+
+ALPACA, TEXT = "{path: c/d, type: alpaca}", "{path: c/d, type: completion}"
+
+
+@pytest.mark.parametrize(
+    ("text", "noted"),
+    [
+        (f"base_model: a/b\ndatasets: [{ALPACA}]\n", True),
+        (f"base_model: a/b\ndatasets: [{TEXT}, {ALPACA}]\n", True),
+        (f"base_model: a/b\ndatasets: [{TEXT}]\n", False),
+        (f"base_model: a/b\ndatasets: [{ALPACA}]\nchat_template: chatml\n", False),
+        (f"base_model: a/b\ndatasets: [{ALPACA}]\nchat_template: llama3\n", False),
+        (f"base_model: a/b\ndatasets: [{ALPACA}]\nchat_template:\n", True),
+        (f"{BASE}packing: true\n", True),
+        (f"{BASE}packing: true\nchat_template_path: x.jinja\n", False),
+        (f"{BASE}precompute_ref_log_probs: true\n", True),
+        (f"{BASE}reward_funcs: accuracy_reward\n", False),
+        ("model_name_or_path: a/b\nstage: rm\nfinetuning_type: full\ndataset: c/d\n", True),
+        ("model_name_or_path: a/b\nstage: sft\nfinetuning_type: full\ndataset: c/d\ntemplate: llama3\n", False),
+        ("model_name_or_path: a/b\nstage: pt\nfinetuning_type: full\ndataset: c/d\n", False),
+    ],
+)
+def test_conversations_without_a_template_are_noted(tmp_path: Path, text: str, noted: bool) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    made = convert(tmp_path / "run.yaml", Options())
+    assert [entry.to for entry in made.notes] == (["model.chat_template"] if noted else [])
+
+
+def test_a_note_stands_in_the_account_with_the_templates_to_choose_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "recipe.yaml"
+    monkeypatch.setenv("COLUMNS", "200")
+    import_recipe(str(FOREIGN / "axolotl/lora-1b.yaml"), None, str(target), Options())
+    told, _, rest = target.read_text().partition("# to check before it runs:\n")
+    for text in (rest, capsys.readouterr().out):
+        words = " ".join(re.sub(r"[#\u2502]", " ", text).split())
+        assert "model.chat_template (not set: NousResearch/Llama-3.2-1B may have no chat template of its own" in words
+        assert "chatml, chatml_search, chatml_sep, chatml_think, chatml_tools" in words
+    assert "chatml" not in told
 
 
 def test_a_hostile_key_stays_in_its_comment(tmp_path: Path) -> None:

@@ -10,13 +10,22 @@ from transformers import PreTrainedTokenizerBase
 
 from llmkit.chat.template import expand, load_template, with_stop_token
 from llmkit.data.formats import convert
-from llmkit.errors import TemplateError
+from llmkit.errors import TemplateError, UserError
+from llmkit.importing.draft import Options
 from llmkit.importing.template import UNMARKED, marked
 from llmkit.modeling.load import load_tokenizer
 
 ZEPHYR = FOREIGN / "alignment-handbook/zephyr-7b-beta-sft-config_full.yaml"
 DPO = FOREIGN / "alignment-handbook/pref_align_scan-dpo-config_zephyr.yaml"
 CHATML = "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+SMALLEST = {
+    "axolotl/lora-1b": 2e-4,
+    "axolotl/qlora-fsdp-70b": 1e-5,
+    "llamafactory/llama3_lora_dpo": 5e-6,
+    "open-r1/Qwen2.5-1.5B-Instruct-sft": 1e-5,
+    "trl/mixture-sft": 2e-5,
+}
+"""Recipe of another system -> its learning rate."""
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +38,21 @@ def test_an_imported_recipe_trains(path: Path, tmp_path: Path) -> None:
     manifest = run_trial(tmp_path, path)
     assert manifest.settings["trainer"]["learning_rate"] in (2e-5, 5e-7)
     assert manifest.stop_token == ("<|endoftext|>" if path == ZEPHYR else "<|im_end|>")
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_recipe_of_each_other_system_trains(name: str, tmp_path: Path) -> None:
+    """All of them: tests/slow/test_import_trials.py."""
+    manifest = run_trial(tmp_path, FOREIGN / f"{name}.yaml", Options(num_processes=2 if "fsdp" in name else None))
+    trainer, peft = manifest.settings["trainer"], manifest.settings["peft"]
+    assert (trainer["max_steps"], trainer["learning_rate"]) == (2, SMALLEST[name])
+    assert (peft or {}).get("quantization") == ("nf4" if "qlora" in name else None)
+
+
+@pytest.mark.parametrize("name", ["axolotl/lora-1b", "llamafactory/llama3_lora_dpo", "llamafactory/llama3_lora_reward"])
+def test_conversations_need_the_template_that_the_account_asks_for(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"it has no chat template; set model\.chat_template"):
+        run_trial(tmp_path, FOREIGN / f"{name}.yaml", template=None)
 
 
 def test_marks_are_put_in_where_they_are_proved(tokenizer: PreTrainedTokenizerBase) -> None:
