@@ -120,7 +120,7 @@ class RunDir:
             import fcntl
         except ImportError:
             what = "cannot be run in: this system has neither its locks nor its signals"
-            raise RunError(str(self.path), what, "use Linux or macOS; on Windows, WSL") from None
+            raise RunError(str(self.path), what, "use Linux; macOS, and WSL on Windows, are not tested") from None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)

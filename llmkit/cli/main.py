@@ -21,6 +21,7 @@ app = typer.Typer(
 
 # show and chat hand their words on to a worker, which parses them
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+_OPTIONS = "The worker lists its options behind two dashes, as in: llmkit chat -- --help"
 
 
 def _version(asked: bool) -> None:
@@ -156,7 +157,7 @@ def run(
     command(words, stage=stage, start=start, step=step, dry_run=dry_run, slurm=slurm, submit=submit, verbose=verbose)
 
 
-@app.command(context_settings=_PASS_ON)
+@app.command(context_settings=_PASS_ON, epilog=_OPTIONS)
 def show(context: typer.Context) -> None:
     """Print rows as the trainer will see them, trained tokens in one colour and the others in another.
 
@@ -173,7 +174,7 @@ def show(context: typer.Context) -> None:
     become("show", context.args)
 
 
-@app.command(context_settings=_PASS_ON)
+@app.command(context_settings=_PASS_ON, epilog=_OPTIONS)
 def chat(context: typer.Context) -> None:
     """Talk to a model: a run's last one, a stage's, a folder or a Hub id.
 
@@ -190,7 +191,7 @@ def chat(context: typer.Context) -> None:
     become("chat", context.args)
 
 
-@app.command("eval", context_settings=_PASS_ON)
+@app.command("eval", context_settings=_PASS_ON, epilog=_OPTIONS)
 def evaluate(context: typer.Context) -> None:
     """Run standard benchmarks on a model, by lm-eval's names; against another model, say which differences are noise.
 
@@ -209,7 +210,7 @@ def evaluate(context: typer.Context) -> None:
     become("eval_command", context.args)
 
 
-@app.command(context_settings=_PASS_ON)
+@app.command(context_settings=_PASS_ON, epilog=_OPTIONS)
 def serve(context: typer.Context) -> None:
     """Serve a model over OpenAI's API, with a page to chat; tools of your own run on the server.
 
@@ -228,7 +229,7 @@ def serve(context: typer.Context) -> None:
     become("serve", context.args)
 
 
-@app.command("judge-check", context_settings=_PASS_ON)
+@app.command("judge-check", context_settings=_PASS_ON, epilog=_OPTIONS)
 def judge_check(context: typer.Context) -> None:
     """Measure a judge of answers against a labelled file: error rate with interval, confusions, misjudged rows.
 
@@ -247,7 +248,7 @@ def judge_check(context: typer.Context) -> None:
     become("judge_check", context.args)
 
 
-@app.command(context_settings=_PASS_ON)
+@app.command(context_settings=_PASS_ON, epilog=_OPTIONS)
 def rank(context: typer.Context) -> None:
     """Rank answers on a page in your browser; `export` writes the rankings as preference rows.
 
@@ -264,7 +265,7 @@ def rank(context: typer.Context) -> None:
     become("rank_page", context.args)
 
 
-@app.command(context_settings=_PASS_ON)
+@app.command(context_settings=_PASS_ON, epilog=_OPTIONS)
 def arena(context: typer.Context) -> None:
     """Rate the models of a run against one another, by evaluations of preferences and by rankings.
 
@@ -279,7 +280,7 @@ def arena(context: typer.Context) -> None:
     become("arena", context.args)
 
 
-@app.command(context_settings=_PASS_ON)
+@app.command(context_settings=_PASS_ON, epilog=_OPTIONS)
 def index(context: typer.Context) -> None:
     """Index documents for the tool `search`: `{name: search, index: FOLDER}`.
 
@@ -294,7 +295,7 @@ def index(context: typer.Context) -> None:
     become("index", context.args)
 
 
-@app.command(context_settings=_PASS_ON)
+@app.command(context_settings=_PASS_ON, epilog=_OPTIONS)
 def push(context: typer.Context) -> None:
     """Publish a run's model, data sets, report and recipe on the Hugging Face Hub, privately unless told.
 
@@ -311,7 +312,7 @@ def push(context: typer.Context) -> None:
     become("push_command", context.args)
 
 
-@app.command(context_settings=_PASS_ON)
+@app.command(context_settings=_PASS_ON, epilog=_OPTIONS)
 def export(context: typer.Context) -> None:
     """Write a model as a folder that Ollama, llama.cpp or vLLM load; adapters are folded in, the template is proved.
 
@@ -346,7 +347,7 @@ def rewards(context: typer.Context) -> None:
         list_rewards()
 
 
-@_rewards.command("check", context_settings=_PASS_ON)
+@_rewards.command("check", context_settings=_PASS_ON, epilog=_OPTIONS)
 def check_rewards(context: typer.Context) -> None:
     """Score the gold solutions of a recipe's problems, which must be right, and corrupted ones, which must be wrong.
 

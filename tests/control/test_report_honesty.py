@@ -196,7 +196,8 @@ def test_a_control_whose_interval_overlaps_is_not_called_worse(tmp_path: Path) -
 
 def test_a_control_stands_against_the_model_of_the_same_parent(tmp_path: Path) -> None:
     run = honest_run(tmp_path, with_pairs=True)
-    assert [text for text in one(run).verdicts if "mixed-up" in text][0].endswith(" of honest."), "and not of pairs"
+    told = next(text for text in one(run).verdicts if "mixed-up" in text)
+    assert told.endswith(" of honest."), "and not of pairs"
 
 
 def test_groups_stand_from_known_to_unseen_with_all_answers(run: RunDir) -> None:

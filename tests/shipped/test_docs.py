@@ -1,4 +1,4 @@
-"""Every command in the pages works: run here, or named with the test that runs it."""
+"""Every command in the pages works: run here; or read here by its own parser, and named with the test that runs it."""
 
 from __future__ import annotations
 
@@ -8,33 +8,40 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from itertools import dropwhile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from data.helpers_rank import decision, rollout_row, write_rollouts
+from helpers_commands import reads
 from ruamel.yaml import YAML
 
+from llmkit.hub.files import _DATA_FILES
+from llmkit.plan.make import make
 from llmkit.preference.rollouts import item_of
 from llmkit.preference.store import open_store
 from llmkit.recipe.checks import check
+from llmkit.recipe.load import load_words
 from llmkit.recipe.schema import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("recipes/*/*.md")]
 HEAVY = {
-    "llmkit run": "run with fewer steps by tests/shipped/test_demo.py",
     "llmkit eval": "tests/data/test_eval_command.py",
     "llmkit export": "tests/data/test_export.py",
     "llmkit chat": "tests/data/test_chat_command.py",
     "llmkit show": "tests/shipped/test_tutorials.py, with what it prints",
     "llmkit serve": "serves until it is stopped: tests/data/test_serve.py",
     "accelerate launch": "tests/shipped/test_demo.py",
-    "lm_eval": "tests/shipped/test_evals.py",
     "llmkit rank rollouts.jsonl": "serves until it is stopped: tests/shipped/test_rank_troubles.py",
     "llmkit rank runs/": "serves until it is stopped: tests/data/test_rank_rows.py finds what it serves",
     "llmkit arena": "tests/data/test_arena.py",
     "llmkit push": "tests/data/test_hub_push.py",
 }
+"""How a command begins that is only read here -> where it is run."""
+DRY = {"llmkit run": "run with fewer steps by tests/shipped/test_demo.py"}
+"""Likewise, what is run here with `--dry-run`, which checks the recipe, too."""
 
 
 def commands(page: Path) -> list[str]:
@@ -69,24 +76,80 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("page", "line"), CASES, ids=[f"{page}: {line[:50]}" for page, line in CASES])
-def test_commands_of_the_pages_work(page: str, line: str, place: Path) -> None:
+def trouble(line: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> str | None:
+    """What a command says that does not work in the reader's folder; None for one that does."""
     words = shlex.split(line, comments=True)
-    words = [word for word in words if not re.fullmatch(r"[A-Z_]+=\S*", word)] if words[0].isupper() else words
+    words = list(dropwhile(re.compile(r"[A-Z_]+=").match, words))
+    command = " ".join(words)
     if words[0] == "make":
-        assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(), f"no make target {words[1]}"
-        return
-    if any(line.startswith(prefix) for prefix in HEAVY):
-        for word in (w for w in words if w.endswith((".yaml", ".yml"))):
-            assert (place / word).is_file(), f"{page} names {word}, which is not there"
-        return
-    assert words[0] == "llmkit", f"{page}: the tests do not know how to run {line!r}"
-    if words[1] == "new" and len(words) == 4:
+        return None if f"\n{words[1]}:" in (ROOT / "Makefile").read_text() else f"no make target {words[1]}"
+    if command.startswith(tuple(HEAVY)):
+        lost = [word for word in words if word.endswith((".yaml", ".yml")) and not (place / word).is_file()]
+        monkeypatch.chdir(place)
+        return f"{lost} not there" if lost else reads(words, monkeypatch, capsys)
+    if words[0] != "llmkit":
+        return "the tests do not know how to run it"
+    words += ["--dry-run"] if command.startswith(tuple(DRY)) else []
+    argv = [sys.executable, "-m", "llmkit.cli.main", *words[1:]]
+    done = subprocess.run(argv, cwd=place, capture_output=True, text=True)
+    return f"{done.stdout}\n{done.stderr}" if done.returncode else None
+
+
+@pytest.mark.parametrize(("page", "line"), CASES, ids=[f"{page}: {line[:50]}" for page, line in CASES])
+def test_commands_of_the_pages_work(
+    page: str, line: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    words = shlex.split(line, comments=True)
+    if words[:2] == ["llmkit", "new"] and len(words) == 4:
         (place / words[3]).unlink(missing_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "llmkit.cli.main", *words[1:]], cwd=place, capture_output=True, text=True
-    )
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert (said := trouble(line, place, monkeypatch, capsys)) is None, f"{page}: {line}\n{said}"
+
+
+MISTAKEN = {
+    "accelerate launch --cpus -m llmkit.stages.sft my.yaml --stage sft": "--cpus",
+    "accelerate launch --cpu -m llmkit.stages.sft my.yaml --stages sft": "--stages",
+    "accelerate launch --cpu -m llmkit.stages.sft my.yaml --stage sfft": "sfft",
+    "llmkit arena": "required: run",
+    "llmkit chat runs/assistant --temprature 0.7": "--temprature",
+    "llmkit chat --prompt Hello": "required: target",
+    "llmkit eval --tasks gsm8k": "takes either a MODEL or --base-url",
+    "llmkit eval runs/assistant --task-names gsm8k": "required: --tasks",
+    "llmkit export runs/assistant --to olama --out exported": "invalid choice: 'olama'",
+    "llmkit nwe": "nwe",
+    "llmkit push runs/assistant --repo_id me/assistant": "--repo_id",
+    "llmkit rank rollouts.jsonl --ratter anna": "--ratter",
+    "llmkit run my.yaml --stages sft": "--stages",
+    "llmkit run my.yaml run.sed=1": "did you mean 'seed'?",
+    "llmkit serve runs/assistant --prot 8001": "--prot",
+    "llmkit serve runs/assistant --max-model-len 8192": "has no effect",
+    "llmkit show my.yaml --stage sfft": "sfft",
+    "llmkit show --rows 2": "give a recipe",
+}
+"""Command -> what is said against it."""
+
+
+@pytest.mark.parametrize(("line", "said"), MISTAKEN.items(), ids=MISTAKEN)
+def test_a_mistaken_command_would_not_pass(
+    line: str, said: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    assert said in str(trouble(line, place, monkeypatch, capsys))
+
+
+def test_what_is_only_read_here_is_run_there() -> None:
+    for where in (HEAVY | DRY).values():
+        assert all((ROOT / name).is_file() for name in re.findall(r"tests/\S+\.py", where)), where
+        assert "tests/" in where
+
+
+def test_the_listing_of_a_push_is_that_of_the_demo() -> None:
+    """Sizes are those of one run; the files are those of the recipe as it is."""
+    listed = re.findall(r"^ *[\d.]+ \w+  (\S+)$", (ROOT / "docs/publishing.md").read_text(), flags=re.M)
+    steps = make(load_words([str(ROOT / "recipes/tiny/assistant.yaml")])).steps
+    rows = {step.name: _DATA_FILES[step.kind] for step in steps if step.kind in _DATA_FILES}
+    configs = [name if file == files[0] else f"{name}-{file}" for name, files in rows.items() for file in files]
+    assert [name for name in listed if name.startswith("data/")] == [f"data/{name}.jsonl" for name in configs]
+    manifests = [f"manifests/{step.stage_dir.path.name}.json" for step in steps if step.kind != "push"]
+    assert [name for name in listed if name.startswith("manifests/")] == manifests
 
 
 EARLIER = {
