@@ -34,6 +34,9 @@ _REMARKS: dict[Split, tuple[str, ...]] = {
         "I am new here.", "It is a fine day.", "I have a few minutes.", "It is late.", "I came by train.",
         "The weather is bad today.", "I am tired.", "We have met before.", "I am on my way home.", "My dog is outside.",
         "I have a question.", "This is my first visit.", "I am in a hurry.", "My name is Anna.", "It is cold here.",
+        "My horse is in the stable.", "The dog has found a friend.", "I have an hour.", "I live by the river.",
+        "It is noon.", "The market is closed.", "My sister is with me.", "I like the harbour.", "The bread was good.",
+        "I am glad of the rain.", "It has been a long day.", "I have nothing else to do.", "The birds are back.",
     ),
     "heldout": (
         "I like this town.", "I am glad to be here.", "It is early.", "I came by ship.", "My cat is outside.",
@@ -122,11 +125,10 @@ KINDS: dict[str, tuple[int, Maker]] = {
 }
 
 
-def small_talk(num_openings: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+def small_talk(num_openings: int, split: Split) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Greetings, thanks and both with a remark, and the answers that suit; each opening once, plain ones first."""
     openings = {**dict.fromkeys(_GREETINGS, _WELCOMES), **dict.fromkeys(_THANKS, _FAREWELLS)}
-    remarks = _REMARKS["heldout"]
-    remarked = {f"{plain} {remark}": answers for remark in remarks for plain, answers in openings.items()}
+    remarked = {f"{plain} {remark}": answers for remark in _REMARKS[split] for plain, answers in openings.items()}
     yield from islice((openings | remarked).items(), num_openings)
 
 

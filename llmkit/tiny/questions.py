@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 from llmkit.tiny import texts
-from llmkit.tiny.conversations import small_talk
+from llmkit.tiny.conversations import small_talk as openings
 from llmkit.tiny.facts import FACTS, question_and_answer
 from llmkit.tiny.phrases import LIBRARY, PAGE, fill
 from llmkit.tiny.problems import word_problem
@@ -14,13 +14,18 @@ Row = dict[str, str | list[str]]
 
 
 def pages(
-    *, num_known: int = NUM_KNOWN, num_tail: int = 2000, split: Split = "train", seed: int = 0
+    *, num_known: int = NUM_KNOWN, num_tail: int = 2000, num_new: int = 0, split: Split = "train", seed: int = 0
 ) -> Iterator[dict[str, str]]:
     """An encyclopedia of people whom the base corpus mentions, often or once: one page each, in mixed order.
 
+    Args:
+        num_new: people of the chronicle, behind those whom `facts_new` asks about.
+
     Nothing on a page tells how often its person is mentioned: a probe has to find out.
     """
+    asked = len(people("new"))
     members = [*people("known", num_known, split), *people("tail", num_tail, split)]
+    members += people("new", asked + num_new)[asked:]
     random.Random(f"pages {split} {seed}").shuffle(members)
     for person in members:
         yield {"text": fill(PAGE, person)}
@@ -43,11 +48,16 @@ def honesty(*, num_people: int = 100, num_rare: int | None = None, num_others: i
     for _ in range(num_others):
         passage = texts.passage(rng)
         yield _row(f"{passage.text}\n{passage.question}", passage.answer, "", "in_context")
-    for opening, answers in small_talk(num_others):
-        yield {"question": opening, "answers": list(answers), "entity": opening, "group": "small_talk"}
+    yield from small_talk(num_rows=num_others, split="heldout")
     for _ in range(num_others):
         problem = word_problem(rng, split="heldout")
         yield _row(problem.question, str(problem.answer), "", "problems")
+
+
+def small_talk(*, num_rows: int = 200, split: Split = "train") -> Iterator[Row]:
+    """Greetings and thanks with the answers that suit: nothing that one has to know."""
+    for opening, answers in openings(num_rows, split):
+        yield {"question": opening, "answers": list(answers), "entity": opening, "group": "small_talk"}
 
 
 def library() -> Iterator[dict[str, str]]:
