@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from llmkit.cli.output import console
 from llmkit.errors import RunError
-from llmkit.launch.execute import Options, execute, select
+from llmkit.launch.execute import Options, asked_for, execute, select
 from llmkit.launch.machines import follow, is_main
 from llmkit.plan.make import make
 from llmkit.plan.render import print_plan
@@ -35,7 +35,9 @@ def run(
     loaded = load_words(words)
     options = Options(stage, start, step, verbose, ("llmkit", "run", *words, *given))
     if dry_run:
-        print_plan(make(loaded), console())
+        plan = make(loaded)
+        asked_for(plan, stage, start, step)
+        print_plan(plan, console())
     elif slurm:
         _slurm(loaded, options, submit)
     else:

@@ -62,15 +62,11 @@ def select(plan: Plan, stage: str | None = None, start: str | None = None, one: 
     Args:
         one: name of the only step.
     """
-    wanted = one or stage or start
-    if wanted is None:
+    found = asked_for(plan, stage, start, one)
+    if found is None:
         return plan.steps
-    option = f"--{'step' if one else 'stage' if stage else 'from'} {wanted}"
-    names = [step.name for step in plan.steps]
-    if wanted not in names:
-        raise RunError(option, "no such stage", f"have: {', '.join(names)}")
-    first = names.index(wanted)
-    last = first + 1 if one else len(names)
+    option, first = found
+    last = first + 1 if one else len(plan.steps)
     steps = [s for s in plan.steps if s.name in (stage, f"eval-{stage}")] if stage else plan.steps[first:last]
     chosen = {step.name for step in steps}
     finished = {step.name for step in plan.steps if step.action == "skip"}
@@ -80,6 +76,17 @@ def select(plan: Plan, stage: str | None = None, start: str | None = None, one: 
                 what = f"'{step.name}' needs '{needed}', which is not finished"
                 raise RunError(option, what, f"use --from {needed}")
     return steps
+
+
+def asked_for(plan: Plan, stage: str | None, start: str | None, one: str | None) -> tuple[str, int] | None:
+    """The option that names a step, and the step's place; None: all are asked for. Raises RunError for no such step."""
+    wanted = one or stage or start
+    if wanted is None:
+        return None
+    option, names = f"--{'step' if one else 'stage' if stage else 'from'} {wanted}", [step.name for step in plan.steps]
+    if wanted not in names:
+        raise RunError(option, "no such stage", f"have: {', '.join(names)}")
+    return option, names.index(wanted)
 
 
 def check_machines(steps: Sequence[Step]) -> None:

@@ -87,6 +87,7 @@ def test_plan(folder: Path) -> None:
 def test_a_dry_run_writes_nothing(folder: Path) -> None:
     assert "-m llmkit.stages.sft" in llmkit(folder, "run", "recipe.yaml", "--dry-run")
     assert not (folder / "runs").exists()
+    assert "no such stage" in llmkit(folder, "run", "recipe.yaml", "--stage", "stf", "--dry-run", code=2)
 
 
 def test_a_failing_run(folder: Path) -> None:
