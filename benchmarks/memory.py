@@ -79,8 +79,6 @@ WAYS = {
     "DDP": way(launch="ddp", **FULL),
     "ZeRO-2": way(launch="zero2", **FULL),
     "ZeRO-3": way(launch="zero3", **FULL),
-    "ZeRO-2, bf16": way(launch="zero2", **BF16),
-    "ZeRO-3, bf16": way(launch="zero3", **BF16),
     "FSDP2": way(launch="fsdp2", **FULL),
     "pretrain": way("pretrain", **FULL),
     "pretrain, bf16": way("pretrain", **BF16),
