@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,8 +20,10 @@ app = typer.Typer(
 )
 
 # show and chat hand their words on to a worker, which parses them
-_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-_OPTIONS = "The worker lists its options behind two dashes, as in: llmkit chat -- --help"
+_PASS_ON: dict[str, Any] = {
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+    "epilog": "The worker lists its options behind two dashes, as in: llmkit chat -- --help",
+}
 
 
 def _version(asked: bool) -> None:
@@ -157,7 +159,7 @@ def run(
     command(words, stage=stage, start=start, step=step, dry_run=dry_run, slurm=slurm, submit=submit, verbose=verbose)
 
 
-@app.command(context_settings=_PASS_ON, epilog=_OPTIONS)
+@app.command(**_PASS_ON)
 def show(context: typer.Context) -> None:
     """Print rows as the trainer will see them, trained tokens in one colour and the others in another.
 
@@ -174,7 +176,7 @@ def show(context: typer.Context) -> None:
     become("show", context.args)
 
 
-@app.command(context_settings=_PASS_ON, epilog=_OPTIONS)
+@app.command(**_PASS_ON)
 def chat(context: typer.Context) -> None:
     """Talk to a model: a run's last one, a stage's, a folder or a Hub id.
 
@@ -191,7 +193,7 @@ def chat(context: typer.Context) -> None:
     become("chat", context.args)
 
 
-@app.command("eval", context_settings=_PASS_ON, epilog=_OPTIONS)
+@app.command("eval", **_PASS_ON)
 def evaluate(context: typer.Context) -> None:
     """Run standard benchmarks on a model, by lm-eval's names; against another model, say which differences are noise.
 
@@ -210,7 +212,7 @@ def evaluate(context: typer.Context) -> None:
     become("eval_command", context.args)
 
 
-@app.command(context_settings=_PASS_ON, epilog=_OPTIONS)
+@app.command(**_PASS_ON)
 def serve(context: typer.Context) -> None:
     """Serve a model over OpenAI's API, with a page to chat; tools of your own run on the server.
 
@@ -229,7 +231,7 @@ def serve(context: typer.Context) -> None:
     become("serve", context.args)
 
 
-@app.command("judge-check", context_settings=_PASS_ON, epilog=_OPTIONS)
+@app.command("judge-check", **_PASS_ON)
 def judge_check(context: typer.Context) -> None:
     """Measure a judge of answers against a labelled file: error rate with interval, confusions, misjudged rows.
 
@@ -248,7 +250,7 @@ def judge_check(context: typer.Context) -> None:
     become("judge_check", context.args)
 
 
-@app.command(context_settings=_PASS_ON, epilog=_OPTIONS)
+@app.command(**_PASS_ON)
 def rank(context: typer.Context) -> None:
     """Rank answers on a page in your browser; `export` writes the rankings as preference rows.
 
@@ -265,7 +267,7 @@ def rank(context: typer.Context) -> None:
     become("rank_page", context.args)
 
 
-@app.command(context_settings=_PASS_ON, epilog=_OPTIONS)
+@app.command(**_PASS_ON)
 def arena(context: typer.Context) -> None:
     """Rate the models of a run against one another, by evaluations of preferences and by rankings.
 
@@ -280,7 +282,7 @@ def arena(context: typer.Context) -> None:
     become("arena", context.args)
 
 
-@app.command(context_settings=_PASS_ON, epilog=_OPTIONS)
+@app.command(**_PASS_ON)
 def index(context: typer.Context) -> None:
     """Index documents for the tool `search`: `{name: search, index: FOLDER}`.
 
@@ -295,7 +297,7 @@ def index(context: typer.Context) -> None:
     become("index", context.args)
 
 
-@app.command(context_settings=_PASS_ON, epilog=_OPTIONS)
+@app.command(**_PASS_ON)
 def push(context: typer.Context) -> None:
     """Publish a run's model, data sets, report and recipe on the Hugging Face Hub, privately unless told.
 
@@ -312,7 +314,7 @@ def push(context: typer.Context) -> None:
     become("push_command", context.args)
 
 
-@app.command(context_settings=_PASS_ON, epilog=_OPTIONS)
+@app.command(**_PASS_ON)
 def export(context: typer.Context) -> None:
     """Write a model as a folder that Ollama, llama.cpp or vLLM load; adapters are folded in, the template is proved.
 
@@ -347,7 +349,7 @@ def rewards(context: typer.Context) -> None:
         list_rewards()
 
 
-@_rewards.command("check", context_settings=_PASS_ON, epilog=_OPTIONS)
+@_rewards.command("check", **_PASS_ON)
 def check_rewards(context: typer.Context) -> None:
     """Score the gold solutions of a recipe's problems, which must be right, and corrupted ones, which must be wrong.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from data.fake_openai import FakeOpenAI, refused
+from helpers_tasks import PICK
 from lm_eval.api.instance import Instance
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -26,16 +27,6 @@ doc_to_text: "{{question}}"
 doc_to_target: "{{answer}}"
 generation_kwargs: {until: ["\\n"], max_gen_toks: 6, do_sample: false}
 metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
-"""
-PICK = """
-task: pick
-dataset_path: me/on-the-hub
-output_type: multiple_choice
-test_split: test
-doc_to_text: "{{question}}"
-doc_to_choice: ["yes", "no"]
-doc_to_target: 1
-metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
 """
 
 

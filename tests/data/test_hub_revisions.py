@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers_script import chat_model
+from helpers_tasks import PICK
 from loopback_hub import LoopbackHub
 from safetensors.torch import load as read_tensors
 from safetensors.torch import load_file, save
@@ -19,17 +20,6 @@ from llmkit.modeling.load import load_model
 from llmkit.stages import chat, eval_command, export, judge_check, serve, show
 from llmkit.stages.named import model_of, named
 from llmkit.stages.serve_vllm import vllm_argv
-
-EVAL = """
-task: pick
-dataset_path: me/on-the-hub
-output_type: multiple_choice
-test_split: test
-doc_to_text: "{{question}}"
-doc_to_choice: ["yes", "no"]
-doc_to_target: 1
-metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
-"""
 
 
 @pytest.fixture
@@ -123,7 +113,7 @@ def test_eval_sets_two_revisions_against_each_other(
 ):
     """Answers are kept by weights: what is asked anew has other ones."""
     (tmp_path / "data").mkdir()
-    (tmp_path / "pick.yaml").write_text(EVAL)
+    (tmp_path / "pick.yaml").write_text(PICK)
     (tmp_path / "data/test.jsonl").write_text("".join(json.dumps({"question": f"{i}?"}) + "\n" for i in range(3)))
     words = ["--tasks", "pick", "--include-path", str(tmp_path), "--data", f"pick={tmp_path / 'data'}", "--json"]
     words += ["--cache", str(tmp_path / "cache")]
@@ -175,7 +165,7 @@ def test_the_other_side_of_a_comparison(
     published: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     (tmp_path / "data").mkdir()
-    (tmp_path / "pick.yaml").write_text(EVAL)
+    (tmp_path / "pick.yaml").write_text(PICK)
     (tmp_path / "data/test.jsonl").write_text('{"question": "0?"}\n')
     words = ["--tasks", "pick", "--include-path", str(tmp_path), "--data", f"pick={tmp_path / 'data'}", "--no-cache"]
     assert eval_command.main(["me/model@run-1", "--against", "me/model@run-9", *words]) == 2
