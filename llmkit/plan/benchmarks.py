@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from llmkit.artifacts.shipped import shipped
-from llmkit.recipe.schema import EvalSpec, EvaluateStage, Recipe
+from llmkit.recipe.schema import OWN_TASKS, EvalSpec, EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
-from llmkit.recipe.task_files import needs
+from llmkit.recipe.task_files import is_known, named, needs
 
 Found = tuple[Loc, str, str]
 
@@ -37,6 +38,11 @@ def _problems(spec: EvalSpec) -> Iterator[Found]:
         if folder is not None and not Path(folder).expanduser().is_dir():
             yield (key,), f"no such folder: '{folder}'", here
     if _is_own(spec):
+        return
+    if not is_known(spec.task):
+        near = difflib.get_close_matches(spec.task, [*OWN_TASKS, *named()], n=3, cutoff=0.6)
+        cure = f"did you mean {' or '.join(near)}?" if near else "of a task of yours, name the folder as 'include_path'"
+        yield ("task",), f"no task '{spec.task}', here or in lm-eval", cure
         return
     wanted = needs(spec.task)
     if wanted.missing:

@@ -6,7 +6,6 @@ answers of several models in order (a `rollout` stage with `models`), by people,
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import combinations
@@ -24,7 +23,7 @@ from llmkit.preference.rankings import standing
 from llmkit.preference.rollouts import FILE as ROLLOUTS
 from llmkit.preference.rollouts import read_rollouts
 from llmkit.preference.store import read_events
-from llmkit.stages.command import as_command
+from llmkit.stages.command import as_command, parser_of
 
 FILE = "arena.json"
 GOLD = "gold"
@@ -33,7 +32,7 @@ GOLD = "gold"
 @as_command
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
-    parser = argparse.ArgumentParser(prog="llmkit arena", description="Rate the models of a run against one another.")
+    parser = parser_of("llmkit arena", "Rate the models of a run against one another.")
     parser.add_argument("run", help="run folder")
     parser.add_argument("--by", help="evaluation 'preference' or 'rank' stage whose comparisons count (default: all)")
     parser.add_argument("--json", action="store_true", help="for machines")

@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from llmkit.errors import UserError
 from llmkit.generation.conversation import Conversation, Settings
 from llmkit.modeling.load import load_model, load_tokenizer, stored_dtype
-from llmkit.stages.command import as_command
+from llmkit.stages.command import as_command, parser_of
 from llmkit.stages.named import TARGET, model_of
 from llmkit.stages.saying import check_tools, say
 from llmkit.stages.screen import Screen
@@ -77,7 +77,7 @@ class Desk:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llmkit chat", description="Talk to a model in the terminal.")
+    parser = parser_of("llmkit chat", "Talk to a model in the terminal.")
     parser.add_argument("target", help=TARGET)
     parser.add_argument("--stage", help="with a run folder: the stage whose model it is")
     parser.add_argument("--system", metavar="TEXT", help="system prompt")

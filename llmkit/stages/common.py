@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import json
 import os
@@ -33,6 +32,7 @@ from llmkit.errors import LlmkitError, RunError, UserError
 from llmkit.plan.make import make
 from llmkit.recipe.load import load_words
 from llmkit.stages import started
+from llmkit.stages.command import parser_of
 
 PACKAGES = ("llmkit", "torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers")
 
@@ -142,7 +142,7 @@ def main(kind: str, run: Callable[[Worker], Manifest]) -> None:
 
 
 def _stage_file(kind: str, argv: list[str]) -> StageFile:
-    parser = argparse.ArgumentParser(prog=f"python -m llmkit.stages.{kind}", description=main.__doc__)
+    parser = parser_of(f"python -m llmkit.stages.{kind}", main.__doc__)
     parser.add_argument("files", nargs="+", help="stage.json, or a recipe with overlays and key=value words")
     parser.add_argument("--stage", help="with a recipe: which stage")
     args = parser.parse_args(argv)

@@ -35,7 +35,7 @@ from llmkit.evaluate.versus import differences
 from llmkit.generation.remote import OpenAIEngine
 from llmkit.modeling.load import load_model, load_tokenizer, stored_dtype
 from llmkit.recipe.schema import EvalSpec
-from llmkit.stages.command import as_command
+from llmkit.stages.command import as_command, parser_of
 from llmkit.stages.eval_table import print_differences, print_results
 from llmkit.stages.named import TARGET, model_of
 
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llmkit eval", description="Run lm-eval tasks on a model, or on two.")
+    parser = parser_of("llmkit eval", "Run lm-eval tasks on a model, or on two.")
     add: Callable[..., Any] = parser.add_argument
     add("target", nargs="?", metavar="MODEL", help=TARGET)
     add("--stage", help="with a run folder: the stage whose model it is")

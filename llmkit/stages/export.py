@@ -5,7 +5,6 @@ Adapters are folded in first. The chat template that goes out is proved equal to
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from llmkit.export.ollama import modelfile
 from llmkit.export.template import plain_jinja, proof_conversations, render, turns_of
 from llmkit.modeling.load import load_model, load_tokenizer, stored_dtype
 from llmkit.modeling.tokens import stop_token_ids
-from llmkit.stages.command import as_command
+from llmkit.stages.command import as_command, parser_of
 from llmkit.stages.named import TARGET, Named, model_of
 
 GGUF = "model.gguf"
@@ -33,7 +32,7 @@ USES = {
 @as_command
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
-    parser = argparse.ArgumentParser(prog="llmkit export", description="Write a model for another program.")
+    parser = parser_of("llmkit export", "Write a model for another program.")
     parser.add_argument("target", help=TARGET)
     parser.add_argument("--stage", help="with a run folder: the stage whose model it is")
     parser.add_argument("--to", required=True, choices=sorted(USES), help="the program")

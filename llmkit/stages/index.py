@@ -13,7 +13,7 @@ from typing import Any
 
 from llmkit.data.sources import read_local
 from llmkit.errors import DataError
-from llmkit.stages.command import as_command
+from llmkit.stages.command import as_command, parser_of
 from llmkit.tools.index import Document, build_index
 
 _TITLES = ("# ", "= ")
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llmkit index", description="Index documents for the search tool.")
+    parser = parser_of("llmkit index", "Index documents for the search tool.")
     kinds = "jsonl, json, csv or parquet with a column of text; txt and md, cut at top headings; globs; .gz"
     parser.add_argument("documents", nargs="+", metavar="DOCS", help=kinds)
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the index goes")

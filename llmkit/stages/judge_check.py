@@ -22,7 +22,7 @@ from llmkit.knowledge.judge import PROMPT, Judge, open_judge
 from llmkit.knowledge.records import Verdict
 from llmkit.recipe.knowledge import JudgeSpec
 from llmkit.recipe.unread import unread_by_engine
-from llmkit.stages.command import as_command
+from llmkit.stages.command import as_command, parser_of
 from llmkit.stages.labelled import LABELS, Result, check, read_labelled
 
 SHOWN = 40
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llmkit judge-check", description="Measure a judge against labelled answers.")
+    parser = parser_of("llmkit judge-check", "Measure a judge against labelled answers.")
     labelled = shipped("evals") / "judge" / "labelled.jsonl"
     rows = "rows with question, answers, answer, verdict, perhaps document (default: the slice that llmkit ships)"
     parser.add_argument("file", nargs="?", default=str(labelled), help=rows)

@@ -23,7 +23,7 @@ from llmkit.hub.subject import located, subject_in
 from llmkit.plan.render import size
 from llmkit.recipe.hub import HubSpec, PushStage
 from llmkit.recipe.source import read_yaml
-from llmkit.stages.command import as_command
+from llmkit.stages.command import as_command, parser_of
 from llmkit.visible import visible
 
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llmkit push", description="Publish a model on the Hugging Face Hub.")
+    parser = parser_of("llmkit push", "Publish a model on the Hugging Face Hub.")
     parser.add_argument("target", help="run folder (what its recipe pushes, else its last model) or stage folder")
     parser.add_argument("--stage", help="with a run folder: the stage whose model it is, or that pushes it")
     parser.add_argument("--repo-id", help="owner/name; default: 'hub.repo_id' of the recipe's 'push' stage, or its own")

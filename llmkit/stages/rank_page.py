@@ -20,7 +20,7 @@ from llmkit.preference.rankings import clean_name, standing
 from llmkit.preference.rollouts import find_rollouts, read_rollouts
 from llmkit.preference.session import Session
 from llmkit.preference.store import FILE, open_store, read_events
-from llmkit.stages.command import as_command
+from llmkit.stages.command import as_command, parser_of
 
 
 @as_command
@@ -34,9 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="llmkit rank", description="Rank completions on a page in your browser. Every decision is saved at once."
-    )
+    parser = parser_of("llmkit rank", "Rank completions on a page in your browser. Every decision is saved at once.")
     parser.add_argument("path", help="rollouts.jsonl, or a folder that holds one")
     parser.add_argument("--rater", help="who ranks (default: your name on this machine; can be changed on the page)")
     parser.add_argument("--port", type=int, metavar="N", help="0: any that is free (default: the last one)")
@@ -48,9 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="llmkit rank export", description="Write rankings as preference rows: prompt, chosen, rejected."
-    )
+    parser = parser_of("llmkit rank export", "Write rankings as preference rows: prompt, chosen, rejected.")
     parser.add_argument("path", help="rollouts.jsonl, or a folder that holds one")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="preferences.jsonl to write")
     parser.add_argument("--rankings", type=Path, help=f"file of decisions (default: {FILE} beside the rollouts)")

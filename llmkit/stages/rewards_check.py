@@ -7,7 +7,6 @@ The gold solution of every problem must score 1 by every reward on correctness, 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from llmkit.plan.step import Step
 from llmkit.recipe.load import load_words
 from llmkit.recipe.stages import BestOfNStage, PracticeStage
 from llmkit.rewards.check import Report, check
-from llmkit.stages.command import as_command
+from llmkit.stages.command import as_command, parser_of
 from llmkit.stages.problems import problems_of
 from llmkit.stages.scoring import Scorer
 
@@ -38,7 +37,7 @@ SHOWN = 5
 @as_command
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 2 where a reward fails, and for what the user can mend."""
-    parser = argparse.ArgumentParser(prog="llmkit rewards check", description="Score gold and corrupted solutions.")
+    parser = parser_of("llmkit rewards check", "Score gold and corrupted solutions.")
     parser.add_argument("words", nargs="+", help="recipe, overlays and key=value words")
     parser.add_argument("--stage", help="one stage that practises (default: all)")
     parser.add_argument("--json", action="store_true", help="for machines")

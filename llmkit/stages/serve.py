@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from llmkit.errors import UserError
 from llmkit.stages.chat import load
-from llmkit.stages.command import as_command
+from llmkit.stages.command import as_command, parser_of
 from llmkit.stages.hosting import Limits, ModelHost
 from llmkit.stages.named import TARGET, named
 from llmkit.stages.tool_words import add_tool_options, tools_of
@@ -63,9 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="llmkit serve", description="Serve a model over OpenAI's API, with a page to chat. Ends with Ctrl-C."
-    )
+    parser = parser_of("llmkit serve", "Serve a model over OpenAI's API, with a page to chat. Ends with Ctrl-C.")
     parser.add_argument("target", help=TARGET)
     parser.add_argument("--stage", help="with a run folder: the stage whose model it is")
     parser.add_argument("--host", default="127.0.0.1", help=f"default: this machine alone; others need {KEY}")

@@ -6,7 +6,6 @@ python -m llmkit.stages.show --tokens "text" --model MODEL
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from llmkit.plan.make import make
 from llmkit.plan.step import Step
 from llmkit.recipe.load import load_words
 from llmkit.recipe.stages import BestOfNStage, PracticeStage, TrainStage
-from llmkit.stages.command import as_command
+from llmkit.stages.command import as_command, parser_of
 from llmkit.stages.monitors import watched
 from llmkit.stages.named import named
 from llmkit.stages.problems import problems_of
@@ -42,7 +41,7 @@ SAMPLE = 1000
 @as_command
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
-    parser = argparse.ArgumentParser(prog="llmkit show", description="Rows as the trainer sees them, text as tokens.")
+    parser = parser_of("llmkit show", "Rows as the trainer sees them, text as tokens.")
     parser.add_argument("--recipe", nargs="+", default=[], help="recipe, overlays and key=value words")
     parser.add_argument("words", nargs="*", help="more overlays and key=value words")
     parser.add_argument("--stage", help="a training stage; default: the only one")

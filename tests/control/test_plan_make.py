@@ -231,6 +231,8 @@ def test_problems(recipe: Path, words: list[str], expected: str) -> None:
     ("spec", "expected"),
     [
         ({"task": "ifeval"}, "evals.0: 'ifeval' needs packages that are not installed: langdetect; pip install langdetect"),
+        ({"task": "gsm9k"}, "evals.0.task: no task 'gsm9k', here or in lm-eval; did you mean gsm8k?"),
+        ({"task": "honsty"}, "evals.0.task: no task 'honsty', here or in lm-eval; did you mean honesty?"),
         ({"task": "humaneval"}, "evals.0: 'humaneval' runs programs that the model wrote; say 'allow_code_execution: true'"),
         ({"task": "gsm8k", "data": "nowhere"}, "evals.0.data: no such folder: 'nowhere'"),
         ({"task": "mine", "include_path": "nowhere"}, "evals.0.include_path: no such folder: 'nowhere'"),

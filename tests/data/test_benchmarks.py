@@ -11,7 +11,7 @@ from llmkit.errors import DataError
 from llmkit.evaluate import packages
 from llmkit.evaluate.harness import prepare_tasks, run_on
 from llmkit.recipe.schema import EvalSpec
-from llmkit.recipe.task_files import needs
+from llmkit.recipe.task_files import is_known, needs
 
 SUMS = [{"question": f"What is {n} + 1?", "answer": f"It is {n + 1}.\n#### {n + 1}"} for n in (1, 2)]
 SCIENCE = [
@@ -171,3 +171,11 @@ def test_what_tasks_need_is_read_from_their_files():
     assert "rouge_score" in needs("truthfulqa_mc2").packages, "through an included file's functions"
     assert needs("humaneval").runs_code and not needs("gsm8k").runs_code
     assert not needs("gsm8k").packages | needs("mmlu").packages | needs("nothing_of_this_name").packages
+
+
+def test_names_that_lm_eval_may_have() -> None:
+    # A task, a group, a tag in a file of tasks, a tag in a template, a tag in a file without an ending.
+    for task in ("gsm8k", "mmlu", "truthfulqa", "bertaqa", "truthfulqa_multi", "ntrex_tasks", "gpqa_main_zeroshot"):
+        assert is_known(task), task
+    for task in ("gsm9k", "MMLU", "arc-challenge"):
+        assert not is_known(task), task

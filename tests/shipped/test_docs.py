@@ -95,6 +95,11 @@ def trouble(line: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
     return f"{done.stdout}\n{done.stderr}" if done.returncode else None
 
 
+@pytest.mark.parametrize("words", ["chat runs/x --sys hello", "push runs/x --dry", "serve runs/x --por 80"])
+def test_options_must_be_written_out(words: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    assert f"unrecognized arguments: {words.split()[2]}" in str(reads(["llmkit", *words.split()], monkeypatch, capsys))
+
+
 @pytest.mark.parametrize(("page", "line"), CASES, ids=[f"{page}: {line[:50]}" for page, line in CASES])
 def test_commands_of_the_pages_work(
     page: str, line: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
