@@ -64,6 +64,13 @@ def practice(kind: str, **options: Any) -> Any:
     return {**stage, "global_batch_size": 8, "trainer": {**PRACTISED, **options}}, dtype
 
 
+def asked(kind: str, **settings: Any) -> Any:
+    """A stage that asks the model, 32 answers at a time."""
+    stage, dtype = way(kind)
+    shared = {"kind": kind, "batch_size": 32, "launch": stage["launch"]}
+    return {**shared, **settings}, dtype
+
+
 LORA, QLORA = {"r": 16, "merge": False}, {"r": 16, "quantization": "nf4", "merge": False}
 WAYS = {
     "full": way(**FULL),
@@ -90,6 +97,10 @@ WAYS = {
     "grpo, checkpointing": practice("grpo"),
     "rloo": practice("rloo", **FULL),
     "rlhf": practice("rlhf", **FULL),
+    "interrogate": asked("interrogate", ask={"num_samples": 4, "max_new_tokens": 128}),
+    "rollout": asked("rollout", num_completions=4, max_new_tokens=128),
+    "best_of_n": asked("best_of_n", num_samples=4, max_new_tokens=128, rewards=["random"]),
+    "evaluate": asked("evaluate", evals=[{"task": "problems", "num_samples": 7, "max_new_tokens": 128}]),
 }
 
 
@@ -122,19 +133,26 @@ def rows(kind: str) -> list[dict[str, Any]]:
             }
             for seed in range(40)
         ]
+    if kind == "interrogate":
+        return [{"question": digits(56, seed), "answers": ["7"]} for seed in range(64)]
     return [{"prompt": digits(240, seed), "answer": "7"} for seed in range(60)]
 
 
 def recipe(folder: Path, model: Path, stage: dict[str, Any], dtype: str) -> dict[str, Any]:
     kind = stage["kind"]
-    plain = kind in ("grpo", "rloo", "rlhf")  # its model has never seen the tokens of a template
+    plain = kind not in ("pretrain", "sft", "dpo", "reward")  # its model has never seen the tokens of a template
     path = folder / f"{kind}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows(kind)))
-    stages = [{**stage, "data": [{"path": str(path)}]}]
+    source = [{"path": str(path)}]
+    stages = [{**stage, "data": source}]
     if kind == "reward":
         stages[0] |= {"heldout_fraction": 0.0}
     if kind in ("grpo", "rloo"):
         stages[0] |= {"rewards": ["random"]}
+    if kind == "interrogate":
+        stages = [{**stage, "questions": source}]
+    if kind == "evaluate":
+        stages = [{**stage, "evals": [{**spec, "problems": source} for spec in stage["evals"]]}]
     if kind == "rlhf":
         ranked, _ = WAYS["reward"]
         (folder / "reward.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows("reward")))
@@ -190,7 +208,8 @@ def measure_budget(budget: str, models: dict[str, Path]) -> Iterator[dict[str, A
 def measure(name: str, models: dict[str, Path], around: dict[str, Any]) -> dict[str, Any]:
     """Estimated and measured MiB of one way, large less small. Args: around: what the small model took before."""
     stage, dtype = WAYS[name]
-    alike = json.dumps([stage["kind"], stage["launch"], stage["peft"], stage["trainer"]["bf16"], dtype])
+    trainer = stage.get("trainer", {})
+    alike = json.dumps([stage["kind"], stage["launch"], stage.get("peft"), trainer.get("bf16"), dtype])
     if alike not in around:
         around[alike] = peak(name, models["small"])
     peaks, plans = zip(peak(name, models["large"]), around[alike], strict=True)
