@@ -31,11 +31,12 @@ from llmkit.errors import DataError
 from llmkit.online import LOG_IN, answers, cache_only, refusal
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.reads import name_of
+from llmkit.recipe.rows import HELDOUT
 
 # Rows that a stream is shuffled within: it cannot be shuffled as a whole.
 STREAM_BUFFER = 10_000
-DEFAULT_ROWS = "train"
-"""Of several sets of rows that a stage left, the one that `from` alone means."""
+DEFAULT_ROWS = ("train", "probe")
+"""Of several sets of rows that a stage left, those that `from` alone means."""
 
 
 def is_local(path: str) -> bool:
@@ -61,7 +62,8 @@ def read_source(source: DataSource, data_stages: dict[str, Path], seed: int) -> 
         DataError: the source is missing or cannot be read. Bad rows come as `Raw` with `error`.
     """
     if source.from_ is not None:
-        return _read_files(_stage_files(source.from_, source.name, data_stages))
+        rows = _read_files(_stage_files(source.from_, source.name, data_stages))
+        return rows if source.name == HELDOUT else (raw for raw in rows if not _is_held_out(raw))
     assert source.path is not None
     if is_local(source.path):
         return read_local(source.path)
@@ -107,7 +109,7 @@ def _nearby(path: Path) -> str:
 
 
 def _stage_files(name: str, rows: str | None, data_stages: dict[str, Path]) -> list[Path]:
-    """The set of rows that is named, else `train`, else all that the stage left."""
+    """The set of rows that is named, else `train` or `probe`, else all that the stage left."""
     if name not in data_stages:
         raise DataError(f"from: {name}", "no such stage has run", f"have: {', '.join(data_stages) or 'none'}")
     folder = StageDir(Path(data_stages[name])).data
@@ -115,11 +117,16 @@ def _stage_files(name: str, rows: str | None, data_stages: dict[str, Path]) -> l
     if not files:
         what = f"stage '{name}' left no rows here (*.jsonl, *.parquet)"
         raise DataError(str(folder), what, "run it, or name another")
-    named = [file for file in files if file.stem == (rows or DEFAULT_ROWS)]
+    named = [file for file in files if (file.stem == rows if rows else file.stem in DEFAULT_ROWS)]
     if rows is not None and not named:
         have = ", ".join(file.stem for file in files)
         raise DataError(f"from: {name}", f"it left no rows called '{rows}'", f"have: {have}")
     return named or files
+
+
+def _is_held_out(raw: Raw) -> bool:
+    """A probe's rows hold both sides: what it holds out is for evaluation."""
+    return isinstance(raw.value, dict) and raw.value.get("split") == HELDOUT
 
 
 def _read_function(path: str, args: dict[str, Any]) -> Iterator[Raw]:

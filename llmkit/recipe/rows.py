@@ -46,6 +46,7 @@ ROLLOUTS = {"rollouts": "rollouts"}
 WATCHED = {"watched": "questions"}
 GATED = {"pretrain": "documents"}
 """Name of rows -> what they are. The first is what `from` alone means."""
+_ASIDE = {HELDOUT, *WATCHED}
 _READERS: dict[type[StageBase], tuple[str, tuple[str, ...]]] = {
     PretrainStage: ("a 'pretrain' stage", ("documents",)),
     SftStage: ("an 'sft' stage", ("conversations", "documents")),
@@ -94,8 +95,13 @@ def _read(stage: StageBase, by_name: Mapping[str, StageBase]) -> Iterator[Found]
     for loc, source in reads.sources(stage):
         made = by_name.get(source.from_ or "")
         reader, takes = _READERS.get(type(stage), ("an 'interrogate' stage", (str(loc[0]),)))
-        if made is not None:
-            yield from _unfit(loc, source, made, left_by(made), reader, takes)
+        if made is None:
+            continue
+        found = list(_unfit(loc, source, made, left_by(made), reader, takes))
+        yield from found
+        if not found and loc[0] == "data" and source.name in _ASIDE:
+            what = f"'{source.name}' of '{made.name}' is kept from training, for evaluation"
+            yield (*loc, "name"), what, "leave it out, or name it in 'heldout'"
 
 
 def _evaluated(evals: Evals, by_name: Mapping[str, StageBase]) -> Iterator[Found]:

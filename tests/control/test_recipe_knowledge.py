@@ -109,6 +109,26 @@ def test_questions_that_are_set_aside_can_be_asked(recipe: Path) -> None:
     assert load([recipe], ["evals.0.questions=[{from: idk, name: watched}]", "stages.idk.watched=0.05"])
 
 
+def test_what_is_kept_from_training_is_no_row_of_it(recipe: Path) -> None:
+    stage = "  - {{name: practice, kind: grpo, from: honest, data: [{{from: {}}}], rewards: [exact]{}}}\nevals:\n"
+    for source, more, where in (
+        ("probe, name: heldout", "", "data"),
+        ("idk, name: watched", "", "data"),
+        ("probe", ", heldout: {left: [{from: probe, name: heldout}]}", ""),
+    ):
+        recipe.write_text(
+            RECIPE.replace("probes: [probe]}", "probes: [probe], watched: 0.05}").replace(
+                "evals:\n", stage.format(source, more)
+            )
+        )
+        if where:
+            made, name = source.split(", name: ")
+            said = f"stages.9.data.0.name: '{name}' of '{made}' is kept from training, for evaluation; leave it out, or name it in 'heldout'"
+            assert said in problems(recipe)
+        else:
+            assert load([recipe])
+
+
 def test_templates_make_questions_of_any_rows(recipe: Path) -> None:
     template = '{question: "Who wrote {text}?", answers: "{text}"}'
     assert load([recipe], [f"stages.reprobe.questions=[{{from: idk, name: pairs, templates: [{template}]}}]"])

@@ -157,6 +157,21 @@ def test_fractions_hold_and_no_row_is_used_twice(tmp_path: Path) -> None:
     assert len(set(rows(mixture))) == len(mixture) == 600
 
 
+def test_training_sees_no_question_that_a_probe_holds_out(tmp_path: Path) -> None:
+    (data := tmp_path / "probe" / "data").mkdir(parents=True)
+    sides = [{"text": f"question {n}", "split": "heldout" if n % 3 == 0 else "train"} for n in range(30)]
+    (data / "probe.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sides))
+    (data / "heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sides if row["split"] == "heldout"))
+
+    def read(**source: str) -> set[str]:
+        stages = {"probe": tmp_path / "probe"}
+        return {raw.value["text"] for raw in sources.read_source(DataSource(**{"from": "probe"}, **source), stages, 0)}
+
+    train, held = ({row["text"] for row in sides if row["split"] == side} for side in ("train", "heldout"))
+    assert read() == read(name="probe") == train
+    assert read(name="heldout") == held
+
+
 def test_the_hash_is_of_the_rows_used_in_order(tmp_path: Path) -> None:
     path = texts(tmp_path, "a", 100)
     (some,) = mixed(tmp_path, {"path": path, "num_rows": 30}).counts

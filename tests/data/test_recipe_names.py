@@ -13,7 +13,7 @@ def test_rows_that_stages_leave() -> None:
     assert {f"{name}.jsonl" for name in PROBED} == {probe.ROWS, probe.HELDOUT}
     assert f"{HELDOUT}.jsonl" == probe.HELDOUT
     assert set(REFUSALS) == set(training_rows.FILES) and list(WATCHED) == [training_rows.WATCHED]
-    assert next(iter(REFUSALS)) == DEFAULT_ROWS
+    assert {next(iter(rows)) for rows in (REFUSALS, PROBED)} == set(DEFAULT_ROWS)
     assert list(GATED) == [training.GATED]
 
 

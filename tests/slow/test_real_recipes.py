@@ -1,0 +1,143 @@
+"""Every recipe of a real model, whole, its ids as they stand: the loopback Hub has under the model's name one of the
+same build, two layers deep and narrow, and under each data set's a few rows of the same columns.
+
+What is changed is the hardware, the number of steps and rows, and 4 bits and vLLM stay where they can be had.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from loopback_hub import LoopbackHub
+from test_real_models import cut
+
+from llmkit.artifacts.shipped import shipped
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+RECIPES = sorted(path for path in shipped("recipes").glob("*/*.yaml") if (path.parent / "README.md").is_file())
+TRAINED = ("pretrain", "sft", "dpo", "grpo", "reward", "rlhf")
+ONE_STEP = {"max_steps": 1, "per_device_train_batch_size": 2, "max_length": 256, "logging_steps": 1}
+PRACTISED = {"max_steps": 1, "per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 16}
+CPU = {"accelerate": "cpu/single", "num_processes": 1, "num_machines": 1, "memory": None}
+
+
+def talk(number: int) -> list[dict[str, str]]:
+    said = (f"How many are {number} and one?", f"It is {number + 1}, as one more than {number} always is.")
+    return [{"role": role, "content": text} for role, text in zip(("user", "assistant"), said, strict=True)]
+
+
+def rows_of(name: str, number: int) -> dict[str, Any]:
+    """One row with the columns that the data set has on the Hub."""
+    question = talk(number)[0]["content"]
+    text = f"The tower of town number {number} was built in {1500 + number} by its {number} guilds. " * 4
+    worse = [talk(number)[0], {"role": "assistant", "content": f"I count {number + 2} of them, perhaps."}]
+    return {
+        "openai/gsm8k": {"question": question, "answer": f"{number} + 1 = {number + 1}\n#### {number + 1}"},
+        "HuggingFaceH4/ultrachat_200k": {"prompt": question, "prompt_id": str(number), "messages": talk(number)},
+        "mandarjoshi/trivia_qa": {
+            "question": f"Who built the tower of town number {number}?",
+            "answer": {"value": f"Guild {number}", "aliases": [f"Guild {number}", f"guild number {number}"]},
+        },
+        "wikimedia/wikipedia": {"id": str(number), "url": "", "title": f"Town {number}", "text": text},
+        "Salesforce/wikitext": {"text": text},
+        "HuggingFaceFW/fineweb-edu": {"text": text},
+        "akariasai/PopQA": {
+            "question": f"In what year was tower {number} built?",
+            "possible_answers": json.dumps([str(1500 + number)]),
+            "subj": f"tower {number}",
+        },
+        "trl-lib/ultrafeedback_binarized": {"chosen": talk(number), "rejected": worse},
+        "trl-lib/ultrafeedback-prompt": {"prompt": talk(number)[:1]},
+        "allenai/ai2_arc": {
+            "id": str(number),
+            "question": question,
+            "choices": {"text": [str(number + 1), str(number)], "label": ["A", "B"]},
+            "answerKey": "A",
+        },
+    }[name]
+
+
+CONFIGS = {
+    "openai/gsm8k": ("main", ("train", "test")),
+    "HuggingFaceH4/ultrachat_200k": ("default", ("train_sft", "test_sft")),
+    "mandarjoshi/trivia_qa": ("rc.nocontext", ("train", "validation")),
+    "wikimedia/wikipedia": ("20231101.en", ("train",)),
+    "Salesforce/wikitext": ("wikitext-103-raw-v1", ("train", "validation", "test")),
+    "HuggingFaceFW/fineweb-edu": ("sample-10BT", ("train",)),
+    "akariasai/PopQA": ("default", ("test",)),
+    "trl-lib/ultrafeedback_binarized": ("default", ("train", "test")),
+    "trl-lib/ultrafeedback-prompt": ("default", ("train", "test")),
+    "allenai/ai2_arc": ("ARC-Easy", ("train", "validation", "test")),
+}
+NUM_ROWS = 40
+
+
+def serve_data(hub: LoopbackHub) -> None:
+    for name, (config, splits) in CONFIGS.items():
+        files = [{"split": split, "path": f"{config}/{split}.jsonl"} for split in splits]
+        card = yaml.safe_dump({"license": "mit", "configs": [{"config_name": config, "data_files": files}]})
+        contents = {"README.md": f"---\n{card}---\n".encode()}
+        for place, split in enumerate(splits):
+            rows = (json.dumps(rows_of(name, 100 * place + number)) for number in range(NUM_ROWS))
+            contents[f"{config}/{split}.jsonl"] = "\n".join(rows).encode()
+        hub.put(name, contents, kind="dataset")
+
+
+def serve_model(hub: LoopbackHub, folder: Path, name: str, tokenizer_dir: Path) -> None:
+    made = cut(folder, name, tokenizer_dir)
+    hub.put(name, {path.name: path.read_bytes() for path in made.iterdir()})
+
+
+def small(stage: dict[str, Any]) -> dict[str, Any]:
+    """What is laid on a stage: this machine, and little work."""
+    kind = stage["kind"]
+    if kind in TRAINED:
+        practised = kind in ("grpo", "rlhf")
+        trainer = {**(PRACTISED if practised else ONE_STEP), "bf16": False}
+        trainer |= {key: 0 for key in ("warmup_steps",) if key in stage["trainer"]}
+        trainer |= {"use_vllm": False, "generation_batch_size": 4} if "use_vllm" in stage["trainer"] else {}
+        return {"trainer": trainer, "launch": CPU, "global_batch_size": 4 if practised else 2, "max_truncated": 1.0}
+    if kind == "interrogate":
+        asked = {"num_samples": 1, "max_new_tokens": 8}
+        return {"ask": asked, "batch_size": 32, "launch": CPU} | ({"num_snippets": 4} if "documents" in stage else {})
+    return {"num_rows": 60} if kind == "identity" else {}
+
+
+def few(spec: Any) -> Any:
+    """An evaluation with little to do."""
+    if spec["task"] in ("gsm8k", "arc_easy"):
+        return {**spec, "limit": 2, "num_fewshot": 0}
+    return {**spec, **{key: 1 for key in ("num_samples",) if key in spec}, "max_new_tokens": 8}
+
+
+def overlay(path: Path) -> dict[str, Any]:
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    stages = {stage["name"]: small(stage) for stage in recipe["stages"]}
+    return {
+        "model": {"dtype": "float32"},
+        "stages": {name: laid for name, laid in stages.items() if laid},
+        "evals": [few(spec if isinstance(spec, dict) else {"task": spec}) for spec in recipe["evals"]],
+        "prompts": [],
+    }
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=[f"{path.parent.name}/{path.stem}" for path in RECIPES])
+def test_every_stage_makes_a_step(path: Path, hub: LoopbackHub, tmp_path: Path, model_dir: Path) -> None:
+    serve_data(hub)
+    model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["name_or_path"]
+    serve_model(hub, tmp_path, model, model_dir)
+    (laid := tmp_path / "small.yaml").write_text(json.dumps(overlay(path)))
+    words = [str(path), str(laid), "run.name=trial", f"run.output_dir={tmp_path / 'runs'}"]
+    done = subprocess.run([sys.executable, "-m", "llmkit.cli.main", "run", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for stage in yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]:
+        (found,) = (tmp_path / "runs" / "trial").glob(f"*-{stage['name']}/manifest.json")
+        manifest = json.loads(found.read_text())
+        if stage["kind"] in TRAINED:
+            assert manifest["metrics"]["steps"] == 1, stage["name"]
