@@ -1,4 +1,9 @@
-"""The smallest model that tests use: 60k parameters with a vocabulary of 400."""
+"""The smallest model that tests use: 60k parameters with a vocabulary of 400. And small ones of published builds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 SHAPE = {
     "model_type": "qwen3",
@@ -11,3 +16,21 @@ SHAPE = {
     "tie_word_embeddings": True,
 }
 CONFIG = {**SHAPE, "vocab_size": 400}
+
+
+def cut(folder: Path, name: str, tokenizer_dir: Path) -> Path:
+    """Random weights of a published model's build, a few layers deep and narrow."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from llmkit.plan.shape import published
+
+    fields: dict[str, Any] = dict(published()[name])
+    groups = fields["num_attention_heads"] // fields["num_key_value_heads"]
+    fields |= {"num_attention_heads": groups, "num_key_value_heads": 1, "head_dim": 16, "num_hidden_layers": 2}
+    fields |= {"hidden_size": fields["hidden_size"] // 32, "intermediate_size": fields["intermediate_size"] // 64}
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
+    fields |= {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields, pad_token_id=tokenizer.pad_token_id))
+    model.save_pretrained(folder / "cut")
+    tokenizer.save_pretrained(folder / "cut")
+    return folder / "cut"

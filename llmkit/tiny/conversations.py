@@ -37,6 +37,11 @@ _REMARKS: dict[Split, tuple[str, ...]] = {
         "My horse is in the stable.", "The dog has found a friend.", "I have an hour.", "I live by the river.",
         "It is noon.", "The market is closed.", "My sister is with me.", "I like the harbour.", "The bread was good.",
         "I am glad of the rain.", "It has been a long day.", "I have nothing else to do.", "The birds are back.",
+        "I came on foot.", "It is quiet here.", "I like the old houses.", "I am happy to meet you.", "The sun is out.",
+        "It is evening.", "My coat is wet.", "I am on my way to work.", "I have some time.", "My train was late.",
+        "I have just arrived.", "I will stay for a week.", "I am hungry.", "I slept well.", "My brother lives here.",
+        "The streets are empty.", "The tea was hot.", "It is windy by the sea.", "My bag is heavy.",
+        "I am glad that you are there.", "It is my birthday.", "There is snow on the road.",
     ),
     "heldout": (
         "I like this town.", "I am glad to be here.", "It is early.", "I came by ship.", "My cat is outside.",
@@ -120,8 +125,8 @@ KINDS: dict[str, tuple[int, Maker]] = {
     "comprehension": (16, _comprehension),
     "jokes": (16, _joke),
     "unsafe": (6, _unsafe),
-    "greetings": (6, _greeting),
-    "thanks": (4, _thanks),
+    "greetings": (12, _greeting),
+    "thanks": (10, _thanks),
 }
 
 

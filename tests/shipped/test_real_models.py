@@ -7,11 +7,11 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from small import cut
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from llmkit.artifacts.shipped import shipped
 from llmkit.plan.fit import USABLE
@@ -79,20 +79,6 @@ def test_readmes_say_what_plan_says(readme: Path, monkeypatch: pytest.MonkeyPatc
         name, *words = shlex.split(command.replace("\\\n", " "))
         steps = make(load([shipped("recipes").parent / name], words)).steps
         assert all(each.fit is None or each.fit.fits for each in steps), command
-
-
-def cut(folder: Path, name: str, tokenizer_dir: Path) -> Path:
-    """Random weights of a model's build, a few layers deep and narrow."""
-    fields: dict[str, Any] = dict(published()[name])
-    groups = fields["num_attention_heads"] // fields["num_key_value_heads"]
-    fields |= {"num_attention_heads": groups, "num_key_value_heads": 1, "head_dim": 16, "num_hidden_layers": 2}
-    fields |= {"hidden_size": fields["hidden_size"] // 32, "intermediate_size": fields["intermediate_size"] // 64}
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
-    fields |= {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields, pad_token_id=tokenizer.pad_token_id))
-    model.save_pretrained(folder / "cut")
-    tokenizer.save_pretrained(folder / "cut")
-    return folder / "cut"
 
 
 @pytest.mark.parametrize("name", SIZED)
