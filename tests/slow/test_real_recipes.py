@@ -7,6 +7,7 @@ What is changed is the hardware, the number of steps and rows, and 4 bits and vL
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from fake_openai import FakeOpenAI
 from loopback_hub import LoopbackHub
 from small import cut
 
@@ -22,7 +24,7 @@ from llmkit.artifacts.shipped import shipped
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 RECIPES = sorted(path for path in shipped("recipes").glob("*/*.yaml") if (path.parent / "README.md").is_file())
 TRAINED = ("pretrain", "sft", "dpo", "grpo", "reward", "rlhf")
-ONE_STEP = {"max_steps": 1, "per_device_train_batch_size": 2, "max_length": 256, "logging_steps": 1}
+ONE_STEP = {"max_steps": 1, "per_device_train_batch_size": 2, "max_length": 2048, "logging_steps": 1}
 PRACTISED = {"max_steps": 1, "per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 16}
 CPU = {"accelerate": "cpu/single", "num_processes": 1, "num_machines": 1, "memory": None}
 
@@ -30,6 +32,15 @@ CPU = {"accelerate": "cpu/single", "num_processes": 1, "num_machines": 1, "memor
 def talk(number: int) -> list[dict[str, str]]:
     said = (f"How many are {number} and one?", f"It is {number + 1}, as one more than {number} always is.")
     return [{"role": role, "content": text} for role, text in zip(("user", "assistant"), said, strict=True)]
+
+
+def says(body: dict[str, Any]) -> str:
+    """A judge for whom a random model knows every second thing, and a writer."""
+    asked = body["messages"][-1]["content"]
+    if "Grade" in asked:
+        return "correct" if int(re.findall(r"number (\d+)", asked)[-1]) % 2 else "wrong"
+    town = re.findall(r"number (\d+)", asked)[-1]
+    return f"Q: How many guilds built the tower of town number {town}?\nA: {town} guilds"
 
 
 def rows_of(name: str, number: int) -> dict[str, Any]:
@@ -64,29 +75,34 @@ def rows_of(name: str, number: int) -> dict[str, Any]:
 
 
 CONFIGS = {
-    "openai/gsm8k": ("main", ("train", "test")),
-    "HuggingFaceH4/ultrachat_200k": ("default", ("train_sft", "test_sft")),
-    "mandarjoshi/trivia_qa": ("rc.nocontext", ("train", "validation")),
-    "wikimedia/wikipedia": ("20231101.en", ("train",)),
-    "Salesforce/wikitext": ("wikitext-103-raw-v1", ("train", "validation", "test")),
-    "HuggingFaceFW/fineweb-edu": ("sample-10BT", ("train",)),
-    "akariasai/PopQA": ("default", ("test",)),
-    "trl-lib/ultrafeedback_binarized": ("default", ("train", "test")),
-    "trl-lib/ultrafeedback-prompt": ("default", ("train", "test")),
-    "allenai/ai2_arc": ("ARC-Easy", ("train", "validation", "test")),
+    "openai/gsm8k": (["main"], ("train", "test")),
+    "HuggingFaceH4/ultrachat_200k": (["default"], ("train_sft", "test_sft")),
+    "mandarjoshi/trivia_qa": (["rc.nocontext"], ("train", "validation")),
+    "wikimedia/wikipedia": (["20231101.en", "20231101.simple"], ("train",)),
+    "Salesforce/wikitext": (["wikitext-103-raw-v1"], ("train", "validation", "test")),
+    "HuggingFaceFW/fineweb-edu": (["sample-10BT"], ("train",)),
+    "akariasai/PopQA": (["default"], ("test",)),
+    "trl-lib/ultrafeedback_binarized": (["default"], ("train", "test")),
+    "trl-lib/ultrafeedback-prompt": (["default"], ("train", "test")),
+    "allenai/ai2_arc": (["ARC-Easy"], ("train", "validation", "test")),
 }
+"""Data set -> its configurations and their splits."""
 NUM_ROWS = 40
 
 
 def serve_data(hub: LoopbackHub) -> None:
-    for name, (config, splits) in CONFIGS.items():
-        files = [{"split": split, "path": f"{config}/{split}.jsonl"} for split in splits]
-        card = yaml.safe_dump({"license": "mit", "configs": [{"config_name": config, "data_files": files}]})
-        contents = {"README.md": f"---\n{card}---\n".encode()}
-        for place, split in enumerate(splits):
-            rows = (json.dumps(rows_of(name, 100 * place + number)) for number in range(NUM_ROWS))
-            contents[f"{config}/{split}.jsonl"] = "\n".join(rows).encode()
-        hub.put(name, contents, kind="dataset")
+    for name, (configs, splits) in CONFIGS.items():
+        rows = {
+            split: "\n".join(json.dumps(rows_of(name, 100 * place + number)) for number in range(NUM_ROWS)).encode()
+            for place, split in enumerate(splits)
+        }
+        files = {
+            config: [{"split": split, "path": f"{config}/{split}.jsonl"} for split in splits] for config in configs
+        }
+        listed = [{"config_name": config, "data_files": files[config]} for config in configs]
+        card = yaml.safe_dump({"license": "mit", "configs": listed})
+        contents = {f"{config}/{split}.jsonl": rows[split] for config in configs for split in splits}
+        hub.put(name, {"README.md": f"---\n{card}---\n".encode(), **contents}, kind="dataset")
 
 
 def serve_model(hub: LoopbackHub, folder: Path, name: str, tokenizer_dir: Path) -> None:
@@ -101,7 +117,7 @@ def fewer(value: Any) -> Any:
     return [fewer(each) for each in value] if isinstance(value, list) else value
 
 
-def small(stage: dict[str, Any]) -> dict[str, Any]:
+def small(stage: dict[str, Any], endpoint: dict[str, Any]) -> dict[str, Any]:
     """What is laid on a stage: this machine, and little work."""
     kind = stage["kind"]
     if kind in TRAINED:
@@ -111,9 +127,10 @@ def small(stage: dict[str, Any]) -> dict[str, Any]:
         trainer |= {"use_vllm": False, "generation_batch_size": 4} if "use_vllm" in stage["trainer"] else {}
         return {"trainer": trainer, "launch": CPU, "global_batch_size": 4 if practised else 2, "max_truncated": 1.0}
     if kind == "interrogate":
-        asked = {"num_samples": 1, "max_new_tokens": 8}
-        return {"ask": asked, "batch_size": 32, "launch": CPU} | ({"num_snippets": 4} if "documents" in stage else {})
-    return {"num_rows": 60} if kind == "identity" else {}
+        asked = {"ask": {"num_samples": 1, "max_new_tokens": 8}, "batch_size": 32, "launch": CPU, "judge": endpoint}
+        return asked | ({"num_snippets": 4, "writer": endpoint} if "documents" in stage else {})
+    # greedily a random model repeats itself, which is never right
+    return {"identity": {"num_rows": 60}, "refusals": {"weakly_known": "answer"}}.get(kind, {})
 
 
 def sources(stage: dict[str, Any]) -> dict[str, Any]:
@@ -131,27 +148,34 @@ def few(spec: Any) -> Any:
     return {**spec, **{key: 1 for key in ("num_samples",) if key in spec}, "max_new_tokens": 8}
 
 
-def overlay(path: Path) -> dict[str, Any]:
+def overlay(path: Path, base_url: str) -> dict[str, Any]:
     recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    endpoint = {"by": "openai", "base_url": base_url, "name_or_path": "a", "api_key_env": "TEST_KEY"}
     return {
         "model": {"dtype": "float32"},
-        "stages": [{"name": stage["name"], **fewer(sources(stage)), **small(stage)} for stage in recipe["stages"]],
+        "stages": [
+            {"name": stage["name"], **fewer(sources(stage)), **small(stage, endpoint)} for stage in recipe["stages"]
+        ],
         "evals": [few(fewer(spec) if isinstance(spec, dict) else {"task": spec}) for spec in recipe["evals"]],
         "prompts": [],
     }
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=[f"{path.parent.name}/{path.stem}" for path in RECIPES])
-def test_every_stage_makes_a_step(path: Path, hub: LoopbackHub, tmp_path: Path, model_dir: Path) -> None:
+def test_every_stage_makes_a_step(
+    path: Path, hub: LoopbackHub, tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "sk-test")
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     serve_data(hub)
-    model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["name_or_path"]
-    serve_model(hub, tmp_path, model, model_dir)
-    (laid := tmp_path / "small.yaml").write_text(json.dumps(overlay(path)))
-    words = [str(path), str(laid), "run.name=trial", f"run.output_dir={tmp_path / 'runs'}"]
-    done = subprocess.run([sys.executable, "-m", "llmkit.cli.main", "run", *words], capture_output=True, text=True)
+    serve_model(hub, tmp_path, recipe["model"]["name_or_path"], model_dir)
+    with FakeOpenAI(says) as endpoint:
+        (laid := tmp_path / "small.yaml").write_text(json.dumps(overlay(path, endpoint.base_url)))
+        words = [str(path), str(laid), "run.name=trial", f"run.output_dir={tmp_path / 'runs'}"]
+        argv = [sys.executable, "-m", "llmkit.cli.main", "run", *words]
+        done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    for stage in yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]:
+    for stage in recipe["stages"]:
         (found,) = (tmp_path / "runs" / "trial").glob(f"[0-9][0-9]-{stage['name']}/manifest.json")
-        manifest = json.loads(found.read_text())
         if stage["kind"] in TRAINED:
-            assert manifest["metrics"]["steps"] == 1, stage["name"]
+            assert json.loads(found.read_text())["metrics"]["steps"] == 1, stage["name"]
