@@ -69,8 +69,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     refuse_idle(args)
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    first = at_endpoint(args, specs) if args.base_url else at_home(args, args.target, args.stage, specs)
-    second = at_home(args, args.against, args.against_stage, specs, "against") if args.against else None
+    first = at_endpoint(args, args.model, specs) if args.base_url else at_home(args, args.target, args.stage, specs)
+    second = None
+    if args.against:
+        second = at_home(args, args.against, args.against_stage, specs, "against")
+    elif args.against_model:
+        second = at_endpoint(args, args.against_model, specs, "against")
     tell(args, [spec.task for spec in specs], first, second)
 
 
@@ -82,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tasks", required=True, metavar="A,B", help="names of lm-eval tasks")
     add("--against", metavar="OTHER", help="a model to compare with, on the same documents")
     add("--against-stage", metavar="STAGE", help="with a run folder as OTHER")
+    add("--against-model", metavar="NAME", help="with --base-url: another model there in place of OTHER")
     add("--limit", type=int, metavar="N", help="first so many documents of each task")
     add("--num-fewshot", type=int, metavar="N", help="worked examples in each prompt")
     add("--raw", action="store_true", help="no chat template")
@@ -106,6 +111,7 @@ def refuse_idle(args: argparse.Namespace) -> None:
     at_home = args.base_url is None
     idle = {
         "--against-stage": (args.against_stage, args.against is None, "without --against"),
+        "--against-model": (args.against_model, at_home, "without --base-url"),
         "--stage": (args.stage, not at_home, "with --base-url"),
         "--concurrency": (args.concurrency, at_home, "without --base-url"),
         "--api-key-env": (args.api_key_env, at_home, "without --base-url"),
@@ -115,6 +121,8 @@ def refuse_idle(args: argparse.Namespace) -> None:
     for name, (value, has_none, beside) in idle.items():
         if value is not None and has_none:
             raise UserError(name, f"has no effect {beside}", "remove it")
+    if args.against is not None and args.against_model is not None:
+        raise UserError("--against-model", "goes not with --against", "give one of them")
     args.concurrency, args.batch_size = args.concurrency or CONCURRENCY, args.batch_size or BATCH_SIZE
     args.api_key_env = args.api_key_env or API_KEY_ENV
 
@@ -159,15 +167,13 @@ def at_home(
     return _measure(args, target, lm, answers, tasks, folder)
 
 
-def at_endpoint(args: argparse.Namespace, specs: list[EvalSpec]) -> Measured:
+def at_endpoint(args: argparse.Namespace, name: str, specs: list[EvalSpec], folder: str = "model") -> Measured:
     """A model that is served. Its answers are kept by address and name, which is all that is known of it."""
-    engine = OpenAIEngine(
-        args.model, base_url=args.base_url, api_key_env=args.api_key_env, concurrency=args.concurrency
-    )
-    answers = _answers(args, sha256_of(["endpoint", args.base_url, args.model]))
-    lm = EndpointModel(engine, args.model, seed=args.seed, answers=answers)
+    engine = OpenAIEngine(name, base_url=args.base_url, api_key_env=args.api_key_env, concurrency=args.concurrency)
+    answers = _answers(args, sha256_of(["endpoint", args.base_url, name]))
+    lm = EndpointModel(engine, name, seed=args.seed, answers=answers)
     tasks = prepare_tasks(specs, use_chat_template=True, seed=args.seed)
-    return _measure(args, args.model, lm, answers, tasks, "model")
+    return _measure(args, name, lm, answers, tasks, folder)
 
 
 def _answers(args: argparse.Namespace, identity: str | None) -> Answers | None:

@@ -3,9 +3,10 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
-from data.fake_openai import FakeOpenAI, refused
+from fake_openai import FakeOpenAI, refused
 from helpers_tasks import PICK
 from lm_eval.api.instance import Instance
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -195,6 +196,19 @@ def test_a_model_behind_an_endpoint(evaluate, tmp_path):
         assert len(server.requests) == 9
 
 
+def test_two_models_behind_one_endpoint(evaluate):
+    def says(body: dict[str, Any]) -> str:
+        last = body["messages"][-1]["content"]
+        return last.upper() if body["model"] == "loud" else last
+
+    with FakeOpenAI(says) as server:
+        words = ("--base-url", server.base_url, "--model", "loud", "--against-model", "quiet", "--num-fewshot", 1)
+        code, told, _ = evaluate(*words, names="shout")
+    assert code == 0 and told["models"] == ["loud", "quiet"]
+    assert [rows[0]["value"] for rows in told["results"]] == [1.0, 0.0]
+    assert told["differences"][0]["delta"] == 1.0
+
+
 def test_an_endpoint_is_not_asked_for_likelihoods(evaluate):
     with FakeOpenAI() as server:
         code, _, err = evaluate("--base-url", server.base_url, "--model", "served")
@@ -220,6 +234,8 @@ SERVED = ("--base-url", "http://localhost:1/v1", "--model", "m")
         (("m", "--data", "shuot=there"), "--data shuot: is no TASK=FOLDER of a task in --tasks"),
         (("m", "--num-fewshot", "-1"), "cannot be less than 0"),
         (("m", "--against-stage", "sft"), "--against-stage: has no effect without --against; remove it"),
+        (("m", "--against-model", "other"), "--against-model: has no effect without --base-url"),
+        ((*SERVED, "--against", "m", "--against-model", "other"), "--against-model: goes not with --against"),
         ((*SERVED, "--stage", "sft"), "--stage: has no effect with --base-url"),
         (("m", "--concurrency", "8"), "--concurrency: has no effect without --base-url"),
         (("m", "--api-key-env", "KEY"), "--api-key-env: has no effect without --base-url"),
