@@ -125,7 +125,10 @@ def small(stage: dict[str, Any], endpoint: dict[str, Any]) -> dict[str, Any]:
         trainer = {**(PRACTISED if practised else ONE_STEP), "bf16": False}
         trainer |= {key: 0 for key in ("warmup_steps",) if key in stage["trainer"]}
         trainer |= {"use_vllm": False, "generation_batch_size": 4} if "use_vllm" in stage["trainer"] else {}
-        return {"trainer": trainer, "launch": CPU, "global_batch_size": 4 if practised else 2, "max_truncated": 1.0}
+        laid = {"trainer": trainer, "launch": CPU, "global_batch_size": 4 if practised else 2, "max_truncated": 1.0}
+        # a random model solves nothing
+        kept = {"sampling": {"filter": {"keep": [0, 1]}}} if "filter" in stage.get("sampling", {}) else {}
+        return laid | kept
     if kind == "interrogate":
         asked = {"ask": {"num_samples": 1, "max_new_tokens": 8}, "batch_size": 32, "launch": CPU, "judge": endpoint}
         return asked | ({"num_snippets": 4, "writer": endpoint} if "documents" in stage else {})
