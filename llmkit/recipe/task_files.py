@@ -63,7 +63,9 @@ def named() -> frozenset[str]:
     root = _root()
     files = root.rglob("*") if root else ()
     texts = (file.read_bytes() for file in files if file.suffix in ("", ".yaml", ".yml") and file.is_file())
-    return frozenset((task or listed).decode() for text in texts for task, listed in _NAME.findall(text))
+    return frozenset(
+        (task or listed).decode(errors="replace") for text in texts for task, listed in _NAME.findall(text)
+    )
 
 
 @cache
