@@ -1,7 +1,7 @@
 """Every recipe of a real model, whole, its ids as they stand: the loopback Hub has under the model's name one of the
 same build, two layers deep and narrow, and under each data set's a few rows of the same columns.
 
-What is changed is the hardware, the number of steps and rows, and 4 bits and vLLM stay where they can be had.
+What is changed is the hardware, the number of steps and of rows, and who judges; vLLM is left out, 4 bits are not.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def small(stage: dict[str, Any], endpoint: dict[str, Any]) -> dict[str, Any]:
         practised = kind in ("grpo", "rlhf")
         trainer = {**(PRACTISED if practised else ONE_STEP), "bf16": False}
         trainer |= {key: 0 for key in ("warmup_steps",) if key in stage["trainer"]}
-        trainer |= {"use_vllm": False, "generation_batch_size": 4} if "use_vllm" in stage["trainer"] else {}
+        trainer |= {"generation_batch_size": 4} if "generation_batch_size" in stage["trainer"] else {}
         laid = {"trainer": trainer, "launch": CPU, "global_batch_size": 4 if practised else 2, "max_truncated": 1.0}
         # a random model solves nothing
         kept = {"sampling": {"filter": {"keep": [0, 1]}}} if "filter" in stage.get("sampling", {}) else {}
@@ -132,8 +132,8 @@ def small(stage: dict[str, Any], endpoint: dict[str, Any]) -> dict[str, Any]:
     if kind == "interrogate":
         asked = {"ask": {"num_samples": 1, "max_new_tokens": 8}, "batch_size": 32, "launch": CPU, "judge": endpoint}
         return asked | ({"num_snippets": 4, "writer": endpoint} if "documents" in stage else {})
-    # greedily a random model repeats itself, which is never right
-    return {"identity": {"num_rows": 60}, "refusals": {"weakly_known": "answer"}}.get(kind, {})
+    # greedily a random model repeats itself, which is never right, nor informative
+    return {"identity": {"num_rows": 60}, "refusals": {"weakly_known": "answer", "refuse": "unknown"}}.get(kind, {})
 
 
 def sources(stage: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +148,8 @@ def few(spec: Any) -> Any:
     """An evaluation with little to do."""
     if spec["task"] in ("gsm8k", "arc_easy"):
         return {**spec, "limit": 2, "num_fewshot": 0}
-    return {**spec, **{key: 1 for key in ("num_samples",) if key in spec}, "max_new_tokens": 8}
+    sampled = {key: value for key, value in (("num_samples", 2), ("best_of_n", [2])) if key in spec}
+    return {**spec, **sampled, "max_new_tokens": 8}
 
 
 def overlay(path: Path, base_url: str) -> dict[str, Any]:
@@ -172,9 +173,10 @@ def test_every_stage_makes_a_step(
     recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     serve_data(hub)
     serve_model(hub, tmp_path, recipe["model"]["name_or_path"], model_dir)
+    (here := tmp_path / path.name).write_text(re.sub(r"(?m)^ +(use_)?vllm.*\n", "", path.read_text(encoding="utf-8")))
     with FakeOpenAI(says) as endpoint:
         (laid := tmp_path / "small.yaml").write_text(json.dumps(overlay(path, endpoint.base_url)))
-        words = [str(path), str(laid), "run.name=trial", f"run.output_dir={tmp_path / 'runs'}"]
+        words = [str(here), str(laid), "run.name=trial", f"run.output_dir={tmp_path / 'runs'}"]
         argv = [sys.executable, "-m", "llmkit.cli.main", "run", *words]
         done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
