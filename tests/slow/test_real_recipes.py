@@ -111,10 +111,15 @@ def serve_model(hub: LoopbackHub, folder: Path, name: str, tokenizer_dir: Path) 
 
 
 def fewer(value: Any) -> Any:
-    """As many rows as there are, where more are asked for."""
-    if isinstance(value, dict):
-        return {key: min(each, NUM_ROWS) if key == "num_rows" else fewer(each) for key, each in value.items()}
-    return [fewer(each) for each in value] if isinstance(value, list) else value
+    """As many rows as there are, where more are asked for; of a part of them, all."""
+    if isinstance(value, list):
+        return [fewer(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: fewer(each) for key, each in value.items()}
+    if "num_rows" in kept:
+        kept["num_rows"] = None if "[" in str(kept.get("split", "")) else min(kept["num_rows"], NUM_ROWS)
+    return kept
 
 
 def small(stage: dict[str, Any], endpoint: dict[str, Any]) -> dict[str, Any]:
