@@ -114,7 +114,7 @@ def test_what_an_interrogation_needs_follows_from_its_settings(
     [
         ([], PROMPT + 16),
         (["stages.look.prompts=[Hi]", "stages.look.max_new_tokens=100"], PROMPT + 100),
-        (["stages.look.evals=[{task: facts, num_fewshot: 2}]"], PROMPT + 2 * EXAMPLE + TASK_ANSWER),
+        (["stages.look.evals=[{task: facts_known, num_fewshot: 2}]"], PROMPT + 2 * EXAMPLE + TASK_ANSWER),
     ],
 )
 def test_an_evaluation_needs_its_longest_answers(recipe: Path, words: list[str], tokens: int) -> None:
@@ -196,7 +196,7 @@ def test_the_shipped_recipes_are_sized(
         (["stages.probe.documents=[{path: a/b}]", "stages.probe.num_snippets=5"], 45, 9),
         (["stages.probe.questions.0.templates=[{question: 'A {a}?', answers: '{a}'}, {question: 'B {a}?', answers: '{a}'}]"], 60, 12),
         (["stages.look.evals.0.questions=[{from: probe, num_rows: 4}, {path: FOLDER/questions.jsonl}]"], 30, 34),
-        (["stages.look.evals=[facts]"], 30, None),
+        (["stages.look.evals=[facts_known]"], 30, None),
     ],
 )  # fmt: skip
 def test_questions_are_counted_where_that_is_cheap(

@@ -32,7 +32,7 @@ def texts() -> list[str]:
 
 @pytest.fixture(scope="module")
 def dialogues() -> list[list[dict[str, str]]]:
-    return [row["messages"] for row in conversations(num_rows=15_000)]
+    return [row["messages"] for row in conversations(num_rows=18_000)]
 
 
 @pytest.mark.parametrize("source", [documents, chronicle, conversations])
