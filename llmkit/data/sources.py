@@ -31,11 +31,13 @@ from llmkit.errors import DataError
 from llmkit.online import LOG_IN, answers, cache_only, refusal
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.reads import name_of
-from llmkit.recipe.rows import HELDOUT
+from llmkit.recipe.rows import HELDOUT, PROBED
 
 # Rows that a stream is shuffled within: it cannot be shuffled as a whole.
 STREAM_BUFFER = 10_000
-DEFAULT_ROWS = ("train", "probe")
+BOTH_SIDES = next(iter(PROBED))
+"""Rows of a probe: also those that it holds out for evaluation, which are not read here."""
+DEFAULT_ROWS = ("train", BOTH_SIDES)
 """Of several sets of rows that a stage left, those that `from` alone means."""
 
 
@@ -62,8 +64,9 @@ def read_source(source: DataSource, data_stages: dict[str, Path], seed: int) -> 
         DataError: the source is missing or cannot be read. Bad rows come as `Raw` with `error`.
     """
     if source.from_ is not None:
-        rows = _read_files(_stage_files(source.from_, source.name, data_stages))
-        return rows if source.name == HELDOUT else (raw for raw in rows if not _is_held_out(raw))
+        files = _stage_files(source.from_, source.name, data_stages)
+        rows = _read_files(files)
+        return (raw for raw in rows if not _is_held_out(raw)) if files[0].stem == BOTH_SIDES else rows
     assert source.path is not None
     if is_local(source.path):
         return read_local(source.path)
@@ -125,7 +128,6 @@ def _stage_files(name: str, rows: str | None, data_stages: dict[str, Path]) -> l
 
 
 def _is_held_out(raw: Raw) -> bool:
-    """A probe's rows hold both sides: what it holds out is for evaluation."""
     return isinstance(raw.value, dict) and raw.value.get("split") == HELDOUT
 
 

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 from llmkit.tiny import texts
-from llmkit.tiny.conversations import small_talk as openings
+from llmkit.tiny.conversations import small_talk
 from llmkit.tiny.facts import FACTS, question_and_answer
 from llmkit.tiny.phrases import LIBRARY, PAGE, fill
 from llmkit.tiny.problems import word_problem
@@ -48,16 +48,11 @@ def honesty(*, num_people: int = 100, num_rare: int | None = None, num_others: i
     for _ in range(num_others):
         passage = texts.passage(rng)
         yield _row(f"{passage.text}\n{passage.question}", passage.answer, "", "in_context")
-    yield from small_talk(num_rows=num_others, split="heldout")
+    for opening, suitable in small_talk(num_others, "heldout"):
+        yield {"question": opening, "answers": list(suitable), "entity": opening, "group": "small_talk"}
     for _ in range(num_others):
         problem = word_problem(rng, split="heldout")
         yield _row(problem.question, str(problem.answer), "", "problems")
-
-
-def small_talk(*, num_rows: int = 200, split: Split = "train") -> Iterator[Row]:
-    """Greetings and thanks with the answers that suit: nothing that one has to know."""
-    for opening, answers in openings(num_rows, split):
-        yield {"question": opening, "answers": list(answers), "entity": opening, "group": "small_talk"}
 
 
 def library() -> Iterator[dict[str, str]]:

@@ -110,23 +110,20 @@ def test_questions_that_are_set_aside_can_be_asked(recipe: Path) -> None:
 
 
 def test_what_is_kept_from_training_is_no_row_of_it(recipe: Path) -> None:
-    stage = "  - {{name: practice, kind: grpo, from: honest, data: [{{from: {}}}], rewards: [exact]{}}}\nevals:\n"
-    for source, more, where in (
-        ("probe, name: heldout", "", "data"),
-        ("idk, name: watched", "", "data"),
-        ("probe", ", heldout: {left: [{from: probe, name: heldout}]}", ""),
-    ):
-        recipe.write_text(
-            RECIPE.replace("probes: [probe]}", "probes: [probe], watched: 0.05}").replace(
-                "evals:\n", stage.format(source, more)
-            )
+    watching = RECIPE.replace("probes: [probe]}", "probes: [probe], watched: 0.05}")
+
+    def practise(source: str, more: str = "") -> None:
+        stage = (
+            f"  - {{name: practice, kind: grpo, from: honest, data: [{{from: {source}}}], rewards: [exact]{more}}}\n"
         )
-        if where:
-            made, name = source.split(", name: ")
-            said = f"stages.9.data.0.name: '{name}' of '{made}' is kept from training, for evaluation; leave it out, or name it in 'heldout'"
-            assert said in problems(recipe)
-        else:
-            assert load([recipe])
+        recipe.write_text(watching.replace("evals:\n", f"{stage}evals:\n"))
+
+    for made, name in (("probe", "heldout"), ("idk", "watched")):
+        practise(f"{made}, name: {name}")
+        said = f"stages.9.data.0.name: '{name}' of '{made}' is kept from training, for evaluation; leave it out, or name it in 'heldout'"
+        assert said in problems(recipe)
+    practise("probe", ", heldout: {left: [{from: probe, name: heldout}]}")
+    assert load([recipe])
 
 
 def test_templates_make_questions_of_any_rows(recipe: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers_tasks import PICK
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmkit.artifacts.manifest import read_manifest
@@ -30,17 +31,7 @@ generation_kwargs: {until: ["\\n"], max_gen_toks: 6, do_sample: false}
 metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
 metadata: {version: 1.0, raw: {doc_to_text: "Raw: {{question}}"}}
 """,
-    "pick": """
-task: pick
-dataset_path: json
-dataset_kwargs: {data_files: {test: DATA}}
-output_type: multiple_choice
-test_split: test
-doc_to_text: "{{question}}"
-doc_to_choice: ["yes", "no"]
-doc_to_target: 1
-metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
-""",
+    "pick": PICK.replace("me/on-the-hub", "json\ndataset_kwargs: {data_files: {test: DATA}}"),
     "ppl": """
 task: ppl
 dataset_path: json

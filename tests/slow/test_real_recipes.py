@@ -37,9 +37,9 @@ def talk(number: int) -> list[dict[str, str]]:
 def says(body: dict[str, Any]) -> str:
     """A judge for whom a random model knows every second thing, and a writer."""
     asked = body["messages"][-1]["content"]
+    town = int(re.findall(r"number (\d+)", asked)[-1])
     if "Grade" in asked:
-        return "correct" if int(re.findall(r"number (\d+)", asked)[-1]) % 2 else "wrong"
-    town = re.findall(r"number (\d+)", asked)[-1]
+        return "correct" if town % 2 else "wrong"
     return f"Q: How many guilds built the tower of town number {town}?\nA: {town} guilds"
 
 
@@ -128,8 +128,8 @@ def small(stage: dict[str, Any], endpoint: dict[str, Any]) -> dict[str, Any]:
     if kind in TRAINED:
         practised = kind in ("grpo", "rlhf")
         trainer = {**(PRACTISED if practised else ONE_STEP), "bf16": False}
-        trainer |= {key: 0 for key in ("warmup_steps",) if key in stage["trainer"]}
-        trainer |= {"generation_batch_size": 4} if "generation_batch_size" in stage["trainer"] else {}
+        changed = {"warmup_steps": 0, "generation_batch_size": 4}
+        trainer |= {key: value for key, value in changed.items() if key in stage["trainer"]}
         laid = {"trainer": trainer, "launch": CPU, "global_batch_size": 4 if practised else 2, "max_truncated": 1.0}
         # a random model solves nothing
         kept = {"sampling": {"filter": {"keep": [0, 1]}}} if "filter" in stage.get("sampling", {}) else {}
@@ -153,12 +153,11 @@ def few(spec: Any) -> Any:
     """An evaluation with little to do."""
     if spec["task"] in ("gsm8k", "arc_easy"):
         return {**spec, "limit": 2, "num_fewshot": 0}
-    sampled = {key: value for key, value in (("num_samples", 2), ("best_of_n", [2])) if key in spec}
+    sampled = {key: value for key, value in {"num_samples": 2, "best_of_n": [2]}.items() if key in spec}
     return {**spec, **sampled, "max_new_tokens": 8}
 
 
-def overlay(path: Path, base_url: str) -> dict[str, Any]:
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+def overlay(recipe: dict[str, Any], base_url: str) -> dict[str, Any]:
     endpoint = {"by": "openai", "base_url": base_url, "name_or_path": "a", "api_key_env": "TEST_KEY"}
     return {
         "model": {"dtype": "float32"},
@@ -175,12 +174,13 @@ def test_every_stage_makes_a_step(
     path: Path, hub: LoopbackHub, tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEST_KEY", "sk-test")
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    recipe = yaml.safe_load(text)
     serve_data(hub)
     serve_model(hub, tmp_path, recipe["model"]["name_or_path"], model_dir)
-    (here := tmp_path / path.name).write_text(re.sub(r"(?m)^ +(use_)?vllm.*\n", "", path.read_text(encoding="utf-8")))
+    (here := tmp_path / path.name).write_text(re.sub(r"(?m)^ +(use_)?vllm.*\n", "", text))
     with FakeOpenAI(says) as endpoint:
-        (laid := tmp_path / "small.yaml").write_text(json.dumps(overlay(path, endpoint.base_url)))
+        (laid := tmp_path / "small.yaml").write_text(json.dumps(overlay(recipe, endpoint.base_url)))
         words = [str(here), str(laid), "run.name=trial", f"run.output_dir={tmp_path / 'runs'}"]
         argv = [sys.executable, "-m", "llmkit.cli.main", "run", *words]
         done = subprocess.run(argv, capture_output=True, text=True)
