@@ -87,7 +87,8 @@ def no_vllm() -> UserError:
 def _of_vllm(made: Any) -> Answer:
     if made.finish_reason not in ("stop", "length"):
         return Answer("", "error", error=f"vLLM ended the answer with '{made.finish_reason}'")
-    return Answer(made.text, made.finish_reason, made.cumulative_logprob, len(made.token_ids))
+    ids = tuple(made.token_ids)
+    return Answer(made.text, made.finish_reason, made.cumulative_logprob, len(ids), ids=ids)
 
 
 class ContinuousEngine(WindowEngine):
@@ -178,7 +179,7 @@ class ContinuousEngine(WindowEngine):
         is_stopped = end is not None or bool(ids and ids[-1] in self._stops)
         ids = ids if end is None else ids[:end]
         logprob = None if request.temperature else math.fsum(output.logprobs[: len(ids)])
-        return Answer(stop.text(ids), "stop" if is_stopped else "length", logprob, len(ids))
+        return Answer(stop.text(ids), "stop" if is_stopped else "length", logprob, len(ids), ids=tuple(ids))
 
 
 def _unsupported_layers(model: PreTrainedModel) -> list[str]:

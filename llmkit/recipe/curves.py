@@ -16,8 +16,9 @@ Found = tuple[Loc, str, str]
 
 GROWTH = 3.0
 """Answers that many times as long, or as short, as in the first steps: length drift."""
-USEFUL, DRIFT = "practice/useful_groups", "length_drift"
-"""`length_drift`: length over that of the first steps."""
+USEFUL, DRIFT, TRADED = "practice/useful_groups", "length_drift", "reward_traded"
+"""`length_drift`: length over that of the first steps. `reward_traded`: while the sum of rewards is above that of the
+first steps, how far the weighted mean of the one that fell most is below its own."""
 RANGES: Mapping[str, Limits] = {
     # Cui et al. 2025 (arXiv 2505.22617): reward is traded for entropy, and is spent when that is near 0
     "entropy": Limits(min=0.005, max=6.0),
@@ -29,6 +30,8 @@ RANGES: Mapping[str, Limits] = {
     "completions/clipped_ratio": Limits(max=0.3),
     "grad_norm": Limits(max=50.0),
     DRIFT: Limits(min=1 / GROWTH, max=GROWTH),
+    # a fifth of what one right answer brings
+    TRADED: Limits(max=0.2),
 }
 _OTHERS = (
     *("loss", "learning_rate", "epoch", "num_tokens", "step_time", "policy_loss", "aux_loss", "entropy_coef"),

@@ -54,12 +54,17 @@ class RewardSpec(Part):
     """Whether a score of 1 means that the problem is solved: this decides which prompts are too easy or too hard, and
     what is reported as accuracy. Default: as the shipped reward says; for your own, no."""
 
+    timeout: Annotated[float, Field(gt=0)] | None = None
+    """Seconds that a function of your own may take for one batch of answers; then the stage ends. Default: 300."""
+
     @model_validator(mode="after")
     def _one_origin(self) -> RewardSpec:
         if (self.name is None) == (self.path is None):
             raise ValueError("give exactly one of 'name' and 'path'")
         if self.path is not None and ":" not in self.path:
             raise ValueError("'path' is package.module:function")
+        if self.path is None and self.timeout is not None:
+            raise ValueError("'timeout' is for a 'path'; llmkit's own rewards limit themselves, some by 'args.timeout'")
         return self
 
     @property

@@ -26,7 +26,7 @@ from fractions import Fraction
 from typing import Any
 
 from llmkit.errors import UserError
-from llmkit.rewards.rows import RowError, Samples
+from llmkit.rewards.rows import RowError, Said, Samples
 
 MARKS = ("answer_is", "hash", "boxed", "tag")
 MAX_CHARS = 2_000
@@ -150,9 +150,19 @@ def canonical(given: str) -> str:
     return str(found.value) if found is not None else fold(given)
 
 
+def said_of(text: str, parse: str, marks: Sequence[str]) -> Said:
+    """The answer that a completion gives behind a mark, or, read leniently, without one."""
+    found = found_in(text, marks)
+    given = found.read(parse)
+    return Said(None if given is None else canonical(given), found.strict is not None)
+
+
 def fold(text: str) -> str:
     """A text without what does not count: case, spaces, quotes, markup, marks at its ends."""
-    return unicodedata.normalize("NFC", _plain(text[:MAX_CHARS])).casefold().strip(_QUOTES)
+    folded = unicodedata.normalize("NFC", _plain(text[:MAX_CHARS])).casefold().rstrip(_QUOTES)
+    bare = folded.lstrip(_QUOTES)
+    is_decimal = bare[:1].isdigit() and folded[: len(folded) - len(bare)].endswith(".")
+    return f".{bare}" if is_decimal else bare
 
 
 def expected_answer(value: Any, row: int, reward: str) -> str:

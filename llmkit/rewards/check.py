@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Literal, Protocol
 
 from llmkit.chat.turn import answer_to
-from llmkit.rewards.guard import OWN_TIMEOUT, score
+from llmkit.rewards.guard import score
 from llmkit.rewards.registry import Named
 from llmkit.rewards.rows import RowError, Samples
 
@@ -53,7 +53,7 @@ class Failure:
 @dataclass
 class Counts:
     """Of one reward: completions that were scored, and those whose score was wrong. `num_skipped`: rows without a right
-    answer that could be tried."""
+    answer that could be tried, or to which the reward does not apply."""
 
     num_gold: int = 0
     num_gold_failed: int = 0
@@ -65,17 +65,23 @@ class Counts:
 
 @dataclass
 class Report:
-    """Counts by label of each reward on correctness, and the first failures."""
+    """Counts by label of each reward on correctness, and the first failures. `without`: labels of those that cannot
+    be tried, since they say of no text that it is right."""
 
     counts: dict[str, Counts]
     failures: list[Failure] = field(default_factory=list)
+    without: list[str] = field(default_factory=list)
+
+    @property
+    def untried(self) -> list[str]:
+        """Labels of the rewards for which no row gave anything to try."""
+        return [label for label, each in self.counts.items() if not each.num_gold + each.num_wrong + each.num_unfit]
 
     @property
     def is_good(self) -> bool:
-        """Whether something was tried and nothing failed."""
-        tried = sum(each.num_gold + each.num_wrong for each in self.counts.values())
+        """Whether every reward that can be tried was, and nothing failed."""
         failed = sum(each.num_gold_failed + each.num_wrong_failed + each.num_unfit for each in self.counts.values())
-        return bool(tried) and not failed
+        return not self.untried and not failed
 
 
 def check(
@@ -84,29 +90,28 @@ def check(
     *,
     batch_size: int = 64,
     max_failures: int = 10,
-    timeout: float | None = OWN_TIMEOUT,
 ) -> Report:
     """Scores the right and a wrong answer of each row; `rows` may be a stream. Rewards that say nothing of correctness,
     or give no samples (`regex`, `instructions`), are left out.
 
     Args:
         max_failures: how many are kept; all are counted.
-        timeout: as in `llmkit.rewards.guard.score`.
 
     Raises:
         UserError, DataError: as `llmkit.rewards.guard.score` does.
     """
     chosen = [reward for reward in rewards if reward.correctness and reward.samples is not None]
-    report = Report({reward.label: Counts() for reward in chosen})
+    without = [reward.label for reward in rewards if reward.correctness and reward.samples is None]
+    report = Report({reward.label: Counts() for reward in chosen}, without=without)
     for batch in _batches(rows, batch_size):
         for reward in chosen:
-            for failure in _failures(reward, batch, report.counts[reward.label], timeout):
+            for failure in _failures(reward, batch, report.counts[reward.label]):
                 if len(report.failures) < max_failures:
                     report.failures.append(failure)
     return report
 
 
-def _failures(reward: Named, rows: Sequence[Problem], counts: Counts, timeout: float | None) -> Iterator[Failure]:
+def _failures(reward: Named, rows: Sequence[Problem], counts: Counts) -> Iterator[Failure]:
     right: list[tuple[Problem, str]] = []
     wrong: list[tuple[Problem, str]] = []
     for row in rows:
@@ -121,13 +126,15 @@ def _failures(reward: Named, rows: Sequence[Problem], counts: Counts, timeout: f
         counts.num_skipped += found.gold is None
         right += [(row, found.gold)] if found.gold is not None else []
         wrong += [(row, found.wrong)] if found.wrong is not None else []
-    counts.num_gold += len(right)
-    counts.num_wrong += len(wrong)
-    for (row, text), value in _scored(reward, right, timeout):
+    for (row, text), value in _scored(reward, right):
+        # None says that it does not apply to the row: that is no trial
+        counts.num_gold += value is not None
+        counts.num_skipped += value is None
         if value is not None and value < RIGHT:
             counts.num_gold_failed += 1
             yield Failure(reward.label, row.place, "gold", text, value)
-    for (row, text), value in _scored(reward, wrong, timeout):
+    for (row, text), value in _scored(reward, wrong):
+        counts.num_wrong += value is not None
         if value is not None and (value >= RIGHT if reward.partial else value > 0):
             counts.num_wrong_failed += 1
             yield Failure(reward.label, row.place, "wrong", text, value)
@@ -138,9 +145,7 @@ def _samples(reward: Named, row: Problem) -> Samples:
     return reward.samples(row.columns)
 
 
-def _scored(
-    reward: Named, pairs: Sequence[tuple[Problem, str]], timeout: float | None
-) -> Iterator[tuple[tuple[Problem, str], float | None]]:
+def _scored(reward: Named, pairs: Sequence[tuple[Problem, str]]) -> Iterator[tuple[tuple[Problem, str], float | None]]:
     values = score(
         reward,
         prompts=[row.prompt for row, _ in pairs],
@@ -148,7 +153,6 @@ def _scored(
         completion_ids=[[] for _ in pairs],
         columns=[row.columns for row, _ in pairs],
         places=[row.place for row, _ in pairs],
-        timeout=timeout,
     )
     return zip(pairs, values, strict=True)
 

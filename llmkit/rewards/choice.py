@@ -8,7 +8,7 @@ from string import ascii_uppercase
 from typing import Any, Literal
 
 from llmkit.rewards.answer import MARKS, MAX_CHARS, check_options, fold, found_in, say
-from llmkit.rewards.rows import Completion, LogMetric, Reward, RowError, Samples, column, ignore, share, text_of
+from llmkit.rewards.rows import Completion, LogMetric, Reward, RowError, Said, Samples, column, ignore, share, text_of
 
 COLUMNS: tuple[str, ...] = ("answer",)
 CORRECTNESS: bool = True
@@ -96,6 +96,20 @@ def samples(
     right = _wanted(row["answer"], texts, 0)
     other = ascii_uppercase[(ascii_uppercase.index(right) + 1) % (len(texts) or 4)]
     return Samples(say(right, marks or MARKS), say("B" if other == right else other, marks or MARKS))
+
+
+def said(
+    text: str,
+    row: Mapping[str, Any],
+    *,
+    parse: str = "strict",
+    marks: Sequence[str] = ("answer_is", "hash", "boxed", "tag"),
+) -> Said:
+    """The letter of the choice that is named."""
+    choices, stated = _texts(row.get("choices")), found_in(text, marks).strict
+    if stated is not None:
+        return Said(named(stated, choices), True)
+    return Said(_loose(text, choices) if parse == "lenient" else None, False)
 
 
 def _loose(text: str, choices: Sequence[str]) -> str | None:

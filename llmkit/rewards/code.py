@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llmkit.errors import UserError
-from llmkit.rewards.rows import Completion, LogMetric, Reward, RowError, Samples, column, ignore, share, text_of
+from llmkit.rewards.rows import Completion, LogMetric, Reward, RowError, Said, Samples, column, ignore, share, text_of
 from llmkit.sandbox.program import Ran, run
 
 COLUMNS: tuple[str, ...] = ("tests",)
@@ -114,6 +114,12 @@ def samples(row: Mapping[str, Any], **_: Any) -> Samples:
         return Samples()
     source = program_in(solution, "fence") or solution
     return Samples(f"```python\n{source}\n```", "```python\nraise ValueError\n```")
+
+
+def said(text: str, row: Mapping[str, Any], *, source: str = "fence", **_: Any) -> Said:
+    """The program: only copies of it vote for the same."""
+    program = program_in(text, source)
+    return Said(program, program is not None)
 
 
 def program_in(text: str, source: str) -> str | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from llmkit.rewards.answer import check_options, expected_answer, found_in, same, samples_of
-from llmkit.rewards.rows import Completion, LogMetric, Reward, Samples, column, ignore, share, text_of
+from llmkit.rewards.answer import check_options, expected_answer, found_in, said_of, same, samples_of
+from llmkit.rewards.rows import Completion, LogMetric, Reward, Said, Samples, column, ignore, share, text_of
 
 COLUMNS: tuple[str, ...] = ("answer",)
 CORRECTNESS: bool = True
@@ -57,3 +57,14 @@ def samples(
 ) -> Samples:
     """The row's solution or answer, and the same with its final number changed."""
     return samples_of(row, "exact", parse, marks)
+
+
+def said(
+    text: str,
+    row: Mapping[str, Any],
+    *,
+    parse: str = "strict",
+    marks: Sequence[str] = ("answer_is", "hash", "boxed", "tag"),
+) -> Said:
+    """The final answer."""
+    return said_of(text, parse, marks)

@@ -18,9 +18,6 @@ from llmkit.rewards.registry import Named
 from llmkit.rewards.rows import LogMetric, RowError, ignore, text_of
 from llmkit.sandbox.limited import OutOfTime, finished, in_time
 
-OWN_TIMEOUT = 300.0
-"""Seconds that a function of the user's may take for one batch."""
-
 
 @dataclass(frozen=True)
 class _Batch:
@@ -62,20 +59,19 @@ def score(
     trainer_state: Any = None,
     log_metric: LogMetric | None = None,
     log_extra: Any = None,
-    timeout: float | None = OWN_TIMEOUT,
 ) -> list[float | None]:
     """One reward's scores of N completions; None where it does not apply to the row.
+
+    A function of the user's with a time limit runs in a thread of its own, which keeps its closures, its models and the
+    current CUDA device. What such a thread cannot do: handle signals (math-verify's own time limit), be ended (it is
+    left behind), or be timed while it computes in C without letting other threads run. Without a limit it runs in the
+    calling thread. llmkit's own rewards limit themselves.
 
     Args:
         prompts, completions, completion_ids: N each, texts or messages, and token ids.
         columns: of each completion's row, by name. A column that is None is one that the row does not have.
         places: where each row stands, `file:line`.
         trainer_state, log_metric, log_extra: as TRL passes them.
-        timeout: seconds for a function of the user's; None: no limit, and it runs in the calling thread. With a limit
-            it runs in a thread of its own, which keeps its closures, its models and the current CUDA device. What such
-            a thread cannot do: handle signals (math-verify's own time limit), be ended (it is left behind), or be timed
-            while it computes in C without letting other threads run. llmkit's own rewards limit themselves.
-
     Raises:
         DataError: a row lacks a column or holds what the reward cannot use.
         UserError: the function fails, hangs, or returns anything but N finite numbers or None.
@@ -90,7 +86,7 @@ def score(
     scores: list[float | None] = [None] * len(columns)
     if chosen:
         _check_columns(reward, batch)
-        found = _numbers(reward, batch, _call(reward, batch, timeout))
+        found = _numbers(reward, batch, _call(reward, batch))
         for place, value in zip(chosen, found, strict=True):
             scores[place] = value
     return scores
@@ -129,16 +125,16 @@ def _check_columns(reward: Named, batch: _Batch) -> None:
             raise DataError(place, what, "rename it in 'columns'")
 
 
-def _call(reward: Named, batch: _Batch, timeout: float | None) -> Any:
+def _call(reward: Named, batch: _Batch) -> Any:
     try:
-        return _run(reward, batch, timeout)
+        return _run(reward, batch)
     except RowError as error:
         problem = error.problems[0]
         raise DataError(f"{batch.places[error.row]}: {reward.label}", problem.what, problem.cure) from None
     except LlmkitError:
         raise
     except Exception as error:
-        row = _failing_row(reward, batch, timeout)
+        row = _failing_row(reward, batch)
         where = f"rewards: {reward.label}"
         what = f"fails with {type(error).__name__}: {str(error)[:300]}"
         if row is None:
@@ -149,24 +145,24 @@ def _call(reward: Named, batch: _Batch, timeout: float | None) -> Any:
 
 def _cure(error: BaseException) -> str:
     if "signal only works in main thread" in str(error):
-        return "it uses signals, which a thread cannot: let it limit its time otherwise, or run it without a time limit"
+        return "it uses signals, which it cannot in a thread: let it limit its time otherwise"
     return "mend the function, or return None for rows that it cannot score"
 
 
-def _failing_row(reward: Named, batch: _Batch, timeout: float | None) -> int | None:
+def _failing_row(reward: Named, batch: _Batch) -> int | None:
     """The first row on which a reward also fails alone."""
     for row in range(len(batch.rows)):
         try:
-            _run(reward, batch.only([row]), timeout)
+            _run(reward, batch.only([row]))
         except Exception:
             return row
     return None
 
 
-def _run(reward: Named, batch: _Batch, timeout: float | None) -> Any:
-    if not reward.is_own or timeout is None:
+def _run(reward: Named, batch: _Batch) -> Any:
+    if reward.timeout is None:
         return finished(reward.call(**batch.arguments()))
-    return _limited(reward, batch, timeout)
+    return _limited(reward, batch, reward.timeout)
 
 
 def _limited(reward: Named, batch: _Batch, timeout: float) -> Any:
@@ -174,7 +170,7 @@ def _limited(reward: Named, batch: _Batch, timeout: float) -> Any:
         return in_time(lambda: finished(reward.call(**batch.arguments())), timeout, f"reward {reward.label}")
     except OutOfTime:
         what = f"has not returned after {timeout:g} seconds, on {len(batch.rows)} rows from {batch.places[0]} on"
-        cure = "limit its time, or score fewer rows at a time"
+        cure = "raise its 'timeout' in the recipe, or mend the function"
         raise UserError(f"rewards: {reward.label}", what, cure) from None
 
 

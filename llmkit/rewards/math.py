@@ -4,7 +4,8 @@ Plain numbers and equal texts are decided here, without sympy. The rest goes to 
 process: sympy can take years over a tower of powers, inside C calls that no signal interrupts, and math-verify's own
 time limit works in main threads only. What is too long, too slow or unreadable is wrong.
 
-A number with an index is refused unless the expected answer has one: math-verify takes `11_2` for 11.
+A number with an index is refused unless the expected answer has one: math-verify takes `11_2` for 11. So are numbers
+side by side: with its spaces taken out, `3 4x` would be `34x`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,18 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from llmkit.errors import UserError
-from llmkit.rewards.answer import Number, check_options, expected_answer, fold, found_in, number, same, samples_of
-from llmkit.rewards.rows import Completion, LogMetric, Reward, Samples, column, ignore, share, text_of
+from llmkit.rewards.answer import (
+    Number,
+    check_options,
+    expected_answer,
+    fold,
+    found_in,
+    number,
+    said_of,
+    same,
+    samples_of,
+)
+from llmkit.rewards.rows import Completion, LogMetric, Reward, Said, Samples, column, ignore, share, text_of
 from llmkit.sandbox.child import Child, ChildFailed
 
 COLUMNS: tuple[str, ...] = ("answer",)
@@ -29,6 +40,7 @@ ROUNDED = 6
 
 _FORMULA = re.compile(r"[0-9\\^_=<>+*/|]|^\W*[A-Za-z]\W*$|[(\[{].*,.*[)\]}]", re.DOTALL)
 _INDEXED = re.compile(r"\d\s?_")
+_APART = re.compile(r"\d\s+\d")
 # One comparison of each sort: what sympy loads and caches for it is then there in every fork of the helper.
 _WARM = [
     (r"\frac{x}{2}", "0.5x"),
@@ -57,8 +69,9 @@ def make_math(
         timeout: seconds of CPU time for one comparison; one that takes longer scores 0.
 
     Returns:
-        math(completions, answer, **columns) -> one 0 or 1 per completion. Logs `math/found`, the share with an answer
-        behind a mark, and `math/failed`, the share that took too long or could not be compared.
+        math(completions, answer, **columns) -> one 0 or 1 per completion. Logs `math/strict` and
+        `math/lenient`, shares that are right as each reads them, `math/found`, the share with an answer behind a mark,
+        and `math/failed`, the share that took too long or could not be compared.
 
     Raises:
         UserError: math-verify is not installed, or an option is out of range. The function raises RowError for a row
@@ -89,10 +102,15 @@ def make_math(
         values = column("math", "answer", answer, completions)
         wanted = [expected_answer(value, row, "math") for row, value in enumerate(values)]
         found = [found_in(text_of(completion), allowed) for completion in completions]
-        given = [each.read(parse) for each in found]
-        right = [text is not None and equal(text, want) for text, want in zip(given, wanted, strict=True)]
-        (log_metric or ignore)("math/found", share([each.strict is not None for each in found]))
-        (log_metric or ignore)("math/failed", share([each is None for each in right]))
+        pairs = list(zip(found, wanted, strict=True))
+        strict = [each.strict is not None and equal(each.strict, want) for each, want in pairs]
+        lenient = [each.lenient is not None and equal(each.lenient, want) for each, want in pairs]
+        right = strict if parse == "strict" else lenient
+        log = log_metric or ignore
+        log("math/strict", share([bool(each) for each in strict]))
+        log("math/lenient", share([bool(each) for each in lenient]))
+        log("math/found", share([each.strict is not None for each in found]))
+        log("math/failed", share([each is None for each in right]))
         return [float(bool(each)) for each in right]
 
     return math
@@ -100,11 +118,15 @@ def make_math(
 
 def decide(given: str, wanted: str) -> bool | None:
     """Whether two answers are equal, where that is to be seen without mathematics; None where it is not."""
-    if same(given, wanted) or _sides(given) == _sides(wanted):
+    if same(given, wanted):
         return True
     one, other = number(given), number(wanted)
     if one is not None and other is not None:
         return one.unit in ("", other.unit) and _rounded(given, one, other)
+    if _APART.search(given) and not _APART.search(wanted):
+        return False
+    if one is None and other is None and _sides(given) == _sides(wanted):
+        return True
     if len(given) > MAX_CHARS or not _FORMULA.search(given) or not _FORMULA.search(wanted):
         return False
     return False if _INDEXED.search(given) and not _INDEXED.search(wanted) else None
@@ -119,6 +141,18 @@ def samples(
 ) -> Samples:
     """The row's solution or answer, and the same with its final number changed."""
     return samples_of(row, "math", parse, marks)
+
+
+def said(
+    text: str,
+    row: Mapping[str, Any],
+    *,
+    parse: str = "strict",
+    marks: Sequence[str] = ("answer_is", "hash", "boxed", "tag"),
+    **_: Any,
+) -> Said:
+    """The final answer; of two wrong ones that are equal in another spelling it is not seen that they are."""
+    return said_of(text, parse, marks)
 
 
 def equivalent(wanted: str, given: str) -> bool:

@@ -4,7 +4,8 @@ A draw is keyed by seed, step, prompt and the place among the answers to that pr
 hash of the text would be a reward that a model can learn. Nothing is counted or kept between calls, so that a resumed
 run draws the same; without a `trainer_state` the step is 0. The prompt is part of the key so that prompts that stand in
 for others in the same step (dynamic sampling) draw anew. Known limit: where a group of answers is shared out over two
-processes, each counts places from 0, and answers of the same place draw the same.
+processes, or sampled in two parts (`sampling.screen`), each part counts places from 0, and answers of the same place
+draw the same.
 """
 
 from __future__ import annotations

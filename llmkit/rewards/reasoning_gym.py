@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from llmkit.chance import chance_kept
 from llmkit.errors import UserError
-from llmkit.rewards.answer import changed, check_options, found_in, say
-from llmkit.rewards.rows import Completion, LogMetric, Reward, RowError, Samples, column, ignore, share, text_of
+from llmkit.rewards.answer import changed, check_options, fold, found_in, said_of, say
+from llmkit.rewards.rows import Completion, LogMetric, Reward, RowError, Said, Samples, column, ignore, share, text_of
 
 COLUMNS: tuple[str, ...] = ("rg_task", "rg_config", "rg_index")
 CORRECTNESS: bool = True
@@ -41,6 +41,7 @@ def make_reasoning_gym(
     Returns:
         reasoning_gym(completions, rg_task, rg_config, rg_index, **columns) -> one score per completion. `rg_task`: name
         of a task; `rg_config`: its options as JSON text, `seed` among them; `rg_index`: number of the puzzle. Logs
+        `reasoning_gym/strict` and `reasoning_gym/lenient`, shares that are solved as each reads them,
         `reasoning_gym/score`, its mean score, and `reasoning_gym/errors`, the share at which a scorer failed.
 
     Raises:
@@ -64,16 +65,21 @@ def make_reasoning_gym(
     ) -> list[float]:
         columns = zip(COLUMNS, (rg_task, rg_config, rg_index), strict=True)
         rows = zip(*(column("reasoning_gym", name, values, completions) for name, values in columns), strict=True)
-        scores = []
+        read: dict[str, list[float | None]] = {"strict": [], "lenient": []}
         for row, ((task, config, index), completion) in enumerate(zip(rows, completions, strict=True)):
             dataset, entry = puzzles.find(task, config, index, row)
             text = text_of(completion)
-            given = found_in(text, allowed).read(parse)
-            scores.append(_score(dataset, entry, given if given is not None else text if whole_text else None))
+            found = found_in(text, allowed)
+            for each, values in read.items():
+                given = found.read(each)
+                values.append(_score(dataset, entry, given if given is not None else text if whole_text else None))
+        scores = read[parse]
         log = log_metric or ignore
+        for each, values in read.items():
+            log(f"reasoning_gym/{each}", share([_is_solved(score) for score in values]))
         log("reasoning_gym/score", sum(score or 0.0 for score in scores) / len(scores) if scores else 0.0)
         log("reasoning_gym/errors", share([score is None for score in scores]))
-        return [(score or 0.0) if partial else float(score is not None and score >= SOLVED) for score in scores]
+        return [(score or 0.0) if partial else float(_is_solved(score)) for score in scores]
 
     return reasoning_gym
 
@@ -93,6 +99,20 @@ def samples(
     if not isinstance(answer, str):
         return Samples()
     return Samples(say(answer, marks), say(changed(answer), marks))
+
+
+def said(
+    text: str,
+    row: Mapping[str, Any],
+    *,
+    parse: str = "strict",
+    marks: Sequence[str] = ("answer_is", "hash", "boxed", "tag"),
+    whole_text: bool = False,
+    partial: bool = False,
+) -> Said:
+    """The final answer, or the whole text where that is scored."""
+    found = said_of(text, parse, marks)
+    return Said(fold(text) or None, found.stated) if found.vote is None and whole_text else found
 
 
 class Puzzles:
@@ -140,3 +160,7 @@ def _score(dataset: Any, entry: Any, given: str | None) -> float | None:
     except Exception:
         return None
     return score if 0.0 <= score <= 1.0 else None
+
+
+def _is_solved(score: float | None) -> bool:
+    return score is not None and score >= SOLVED

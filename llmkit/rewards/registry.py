@@ -15,8 +15,11 @@ from llmkit.artifacts.imported import function_at
 from llmkit.errors import UserError
 from llmkit.recipe import reward_keys
 from llmkit.recipe.practice import RewardSpec, Scalar
-from llmkit.rewards.answer import MARKS, samples_of
-from llmkit.rewards.rows import LogMetric, Reward, RowError, Samples
+from llmkit.rewards.answer import MARKS, fold, said_of, samples_of
+from llmkit.rewards.rows import LogMetric, Reward, RowError, Said, Samples
+
+OWN_TIMEOUT = 300.0
+"""Seconds that a function of the user's may take for one batch, unless the recipe says otherwise."""
 
 
 class Judge(Protocol):
@@ -27,6 +30,17 @@ class Judge(Protocol):
 
     def is_refusal(self, text: str, own: tuple[str, ...], /) -> bool:
         """Whether a text says that its author does not know. `own`: refusals in the recipe's wording."""
+
+
+def whole(text: str, row: Mapping[str, Any]) -> Said:
+    """Of a reward that reads no answer out of a completion: the whole text is it."""
+    folded = fold(text)
+    return Said(folded or None, bool(folded))
+
+
+def last_said(text: str, row: Mapping[str, Any]) -> Said:
+    """As a function of the user's may read it: the last answer or number."""
+    return said_of(text, "lenient", MARKS)
 
 
 @dataclass(frozen=True)
@@ -41,8 +55,9 @@ class Named:
         correctness: whether a score of 1 means that the problem is solved.
         call: called as TRL calls reward functions, with such rows alone.
         samples: a row's columns -> a right and a wrong completion.
+        said: (completion, the row's columns) -> the answer that it gives.
         partial: whether a wrong answer may score above 0.
-        is_own: whether the user wrote it.
+        timeout: seconds that one call may take, of a function that the user wrote.
     """
 
     label: str
@@ -52,8 +67,9 @@ class Named:
     correctness: bool
     call: Reward
     samples: Callable[[Mapping[str, Any]], Samples] | None = None
+    said: Callable[[str, Mapping[str, Any]], Said] = whole
     partial: bool = False
-    is_own: bool = False
+    timeout: float | None = None
 
     def applies(self, row: Mapping[str, Any]) -> bool:
         """Whether it scores a row with these columns."""
@@ -90,7 +106,7 @@ def _shipped(spec: RewardSpec, label: str, judge: Judge | None) -> Named:
             f"rewards: {label}", "judges answers in words, which nothing here does", "choose another reward"
         )
     call = maker(**spec.args, **{name: getattr(judge, name) for name in judged})
-    samples = getattr(module, "samples", None)
+    samples, said = getattr(module, "samples", None), getattr(module, "said", None)
     return Named(
         label=label,
         weight=spec.weight,
@@ -99,6 +115,7 @@ def _shipped(spec: RewardSpec, label: str, judge: Judge | None) -> Named:
         correctness=module.CORRECTNESS if spec.correctness is None else spec.correctness,
         call=call if label == spec.name else _relabelled(call, str(spec.name), label),
         samples=None if samples is None else partial(samples, **spec.args),
+        said=whole if said is None else partial(said, **spec.args),
         partial=spec.args.get("partial") is True,
     )
 
@@ -147,7 +164,8 @@ def _own(spec: RewardSpec, label: str) -> Named:
         correctness=bool(spec.correctness),
         call=_bound(function, path, spec.args),
         samples=_own_samples,
-        is_own=True,
+        said=last_said,
+        timeout=OWN_TIMEOUT if spec.timeout is None else spec.timeout,
     )
 
 

@@ -31,6 +31,19 @@ class Samples:
     wrong: str | None = None
 
 
+@dataclass(frozen=True)
+class Said:
+    """The answer that a completion gives, as its reward reads it.
+
+    Attributes:
+        vote: one text for all spellings of an answer; None: it gives none.
+        stated: whether it stands in the demanded form.
+    """
+
+    vote: str | None
+    stated: bool
+
+
 def text_of(completion: Completion) -> str:
     """What the assistant says last: the completion itself, or the content of its last assistant message. A call of a
     tool without words, and a message list without the assistant, say nothing."""

@@ -97,6 +97,7 @@ def prepare(worker: Worker, chat: bool) -> tuple[Problems, Scorer]:
     problems = read_problems(worker, stage.data, rejected_file=rejected_file, chat=chat)
     scorer = Scorer(stage.rewards, where_of(worker, "rewards"))
     scorer.check(problems, needs_correctness=True)
+    scorer.check_gold(problems, worker.warn)
     return problems, scorer
 
 

@@ -5,12 +5,13 @@ The ranges are in `llmkit.recipe.curves`; here are the hints, in plain words.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from llmkit.recipe.curves import DRIFT, RANGES, USEFUL
+from llmkit.recipe.curves import DRIFT, RANGES, TRADED, USEFUL
 from llmkit.recipe.practice import Limits
 from llmkit.recipe.stages import PracticeStage
 from llmkit.stages.callbacks import numbers_of_step
@@ -29,8 +30,8 @@ class Hint:
 
 HINTS: dict[str, Hint] = {
     "entropy": Hint(
-        "answers have become nearly the same: little is left to explore; raise 'epsilon_high' or 'entropy_coef', or "
-        "lower 'learning_rate'",
+        "answers have become nearly the same: little is left to explore; raise 'epsilon_high' or 'entropy_coef' "
+        "(grpo), or lower 'learning_rate'",
         "answers are close to random: lower 'learning_rate' or 'temperature'",
     ),
     "kl": Hint(high="the model has moved far from where it began: raise 'beta'"),
@@ -47,6 +48,7 @@ HINTS: dict[str, Hint] = {
         "answers have become much shorter than at first: read the rollouts; a reward may pay for saying little",
         "answers have become much longer than at first: read the rollouts; a reward may pay for length",
     ),
+    TRADED: Hint(high="one reward falls while their sum rises: it is given up for another; raise its 'weight'"),
 }
 FIRST = 5
 """Logged values that count as the first steps."""
@@ -62,27 +64,31 @@ def watched(stage: PracticeStage) -> dict[str, Limits]:
 class MonitorCallback(TrainerCallback):
     """Looks at what the trainer logs.
 
+    Args:
+        weights: of the rewards, by label.
+
     Attributes:
         stopped_by: the curve that ends the stage. `BorderCallback` then ends it between two generation batches.
     """
 
-    def __init__(self, worker: Worker, stage: PracticeStage) -> None:
+    def __init__(self, worker: Worker, stage: PracticeStage, weights: Mapping[str, float]) -> None:
         self._worker, self._limits, self._own = worker, watched(stage), stage.monitors
         self._outside: dict[str, int] = {}
-        self._lengths: list[float] = []
+        self._first: dict[str, list[float]] = {}
+        self._weights = weights
         self._unseen = sorted(self._limits.keys() & self._own.keys())
         self.stopped_by: str | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "outside": self._outside,
-            "lengths": self._lengths,
+            "first": self._first,
             "unseen": self._unseen,
             "stopped_by": self.stopped_by,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._outside, self._lengths = dict(state["outside"]), list(state["lengths"])
+        self._outside, self._first = dict(state["outside"]), dict(state["first"])
         self._unseen, self.stopped_by = list(state["unseen"]), state["stopped_by"]
 
     def on_log(
@@ -95,12 +101,30 @@ class MonitorCallback(TrainerCallback):
     ) -> None:
         numbers = numbers_of_step(logs)
         if LENGTH in numbers:
-            self._lengths = [*self._lengths, numbers[LENGTH]][:FIRST]
-            numbers[DRIFT] = numbers[LENGTH] / max(sum(self._lengths) / len(self._lengths), 1e-9)
+            numbers[DRIFT] = numbers[LENGTH] / max(self._at_first(LENGTH, numbers[LENGTH]), 1e-9)
+        if (traded := self._traded(numbers)) is not None:
+            numbers[TRADED] = traded
         self._unseen = [name for name in self._unseen if name not in numbers]
         for name, limits in self._limits.items():
             if name in numbers:
                 self._look(name, limits, numbers[name], state)
+
+    def _at_first(self, name: str, value: float) -> float:
+        """A curve's mean over the first steps, of which this may be one."""
+        self._first[name] = [*self._first.get(name, []), value][:FIRST]
+        return sum(self._first[name]) / len(self._first[name])
+
+    def _traded(self, numbers: dict[str, float]) -> float | None:
+        means = {
+            label: weight * numbers[f"rewards/{label}/mean"]
+            for label, weight in self._weights.items()
+            if weight and f"rewards/{label}/mean" in numbers
+        }
+        if len(means) < 2 or "reward" not in numbers:
+            return None
+        rise = numbers["reward"] - self._at_first("reward", numbers["reward"])
+        falls = [self._at_first(f"rewards/{label}", value) - value for label, value in means.items()]
+        return max(falls) if rise > 0 else 0.0
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         for name in self._unseen:

@@ -45,6 +45,7 @@ class Practice:
         screen: answers after which a group without a signal is given up while there is a round left; None: all.
         batch_size: answers that are written at a time on this process. 0: TRL writes them.
         num_tokens: sampled so far, over all processes, those of replaced groups included.
+        num_tried: tokens that `sampling.filter` sampled before.
         num_groups, num_useful: sampled so far, and those of them that carried a signal.
     """
 
@@ -64,6 +65,7 @@ class Practice:
     tools: Toolbox | None = None
     max_calls: int = 0
     num_tokens: int = 0
+    num_tried: int = 0
     num_groups: int = 0
     num_useful: int = 0
 
@@ -203,7 +205,7 @@ class PracticeMixin:
             todo = sorted(mine)
             for slot, group in mine.items():
                 slots[slot] = group
-        self._log_metric("practice/sampled_tokens", float(practice.num_tokens))
+        self._log_metric("practice/sampled_tokens", float(practice.num_tokens + practice.num_tried))
         if practice.stream.levels:
             self._log_metric("practice/open_levels", float(practice.stream.num_open))
         return slots
@@ -257,12 +259,15 @@ class PracticeMixin:
         """By vLLM, by continuous batching, or with weights that are sharded over processes."""
         prompts = [self.practice.prompt_ids(group.problem) for group in groups]
         repeated = [ids for ids in prompts for _ in range(num)]
-        extra = (num,) if self.returns_logprobs else ()
-        made = super()._generate_single_turn(repeated, None, {}, *extra)  # type: ignore[misc]
+        if self.returns_logprobs:
+            made = super()._generate_single_turn(repeated, None, {}, num)  # type: ignore[misc]
+        else:
+            made = self._of_groups(repeated, num)
         ids, logprobs = made if self.returns_logprobs else (made, None)
+        ends = set(self.eos_token_ids)
         texts = self.practice.tokenizer.batch_decode(ids, skip_special_tokens=True)
         answers = [
-            Answer(text, "stop" if own[-1] in self.eos_token_ids else "length", num_tokens=len(own), ids=tuple(own))
+            Answer(text, "stop" if set(own[-1:]) & ends else "length", num_tokens=len(own), ids=tuple(own))
             for text, own in zip(texts, ids, strict=True)
         ]
         parts = [slice(place * num, (place + 1) * num) for place in range(len(groups))]
@@ -270,6 +275,14 @@ class PracticeMixin:
             for group, part in zip(groups, parts, strict=True):
                 group.logprobs = [*(group.logprobs or []), *logprobs[part]]
         return [answers[part] for part in parts]
+
+    def _of_groups(self: Any, repeated: list[list[int]], num: int) -> Any:
+        """By `RLOOTrainer`, which takes every `num_generations`-th prompt for a vLLM server, whatever it is given."""
+        whole, self.num_generations = self.num_generations, num
+        try:
+            return super()._generate_single_turn(repeated, None, {})  # type: ignore[misc]
+        finally:
+            self.num_generations = whole
 
     def _keep(self: Any, advantages: torch.Tensor) -> None:
         step, labels = self.state.global_step, self.practice.scorer.labels

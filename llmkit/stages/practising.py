@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import datasets
@@ -24,7 +23,6 @@ from llmkit.modeling.load import load_spec
 from llmkit.modeling.tokens import fit_model, prepare_tokenizer
 from llmkit.recipe.practice import FilterSpec
 from llmkit.recipe.stages import GrpoStage, PracticeStage
-from llmkit.rewards.check import check
 from llmkit.stages.callbacks import last_checkpoint, step_of
 from llmkit.stages.common import Worker, stages_read
 from llmkit.stages.heldout import is_sharded
@@ -46,8 +44,6 @@ FILTERED = "filter"
 """Step with the pass rates of `sampling.filter`: its files are in data/steps."""
 CHUNK = 256
 """Problems per chunk of it."""
-GOLD = 1000
-"""Problems whose gold solutions are scored before training."""
 SMALLEST_ANSWER = 8
 """Tokens of an answer for which a prompt must leave room."""
 
@@ -166,20 +162,9 @@ def prepare(worker: Worker, args: Any, scorer: Any = None, tools: Toolbox | None
     for name, each in heldout.items():
         if num := len(each.shared_with(problems)):
             worker.warn(f"{num} of the {len(each)} held-out problems of '{name}' are also practised on")
-    if checkable:
-        check_gold(scorer, problems, where)
+    scorer.check_gold(problems, worker.warn)
     allowed = fitting(worker, tokenizer, problems, max_positions, tools.schemas if tools is not None else ())
     return Prepared(tokenizer, new_tokens, scorer, problems, heldout, allowed)
-
-
-def check_gold(scorer: Scorer, problems: Problems, where: str) -> None:
-    """Raises UserError where a reward does not know a right answer from a wrong one; see `llmkit rewards check`."""
-    report = check(scorer.rewards, islice(problems, GOLD))
-    if report.failures:
-        counts = report.counts.values()
-        num = sum(each.num_gold_failed + each.num_wrong_failed + each.num_unfit for each in counts)
-        what = f"{num} scores of gold and corrupted solutions are not as they must be: {report.failures[0]}"
-        raise UserError(where, what, "mend the problems or the reward's options; `llmkit rewards check` shows more")
 
 
 def fitting(
@@ -225,6 +210,7 @@ def build_trainer(worker: Worker, args: Any, prepared: Prepared, kind: type[Any]
     template = template_of(tokenizer)
     token_ids = tokenizer.convert_tokens_to_ids(sorted(template.special_tokens)) if template else []
     num_prompts = args.generation_batch_size // args.num_generations
+    weights = dict(zip(prepared.scorer.labels, prepared.scorer.weights_F.tolist(), strict=True))
     practice = Practice(
         problems=prepared.problems,
         stream=stream_of(stage, prepared.problems, prepared.allowed),
@@ -238,7 +224,7 @@ def build_trainer(worker: Worker, args: Any, prepared: Prepared, kind: type[Any]
         resample=stage.sampling.resample,
         screen=stage.sampling.screen,
         batch_size=min(stage.batch_size, args.generation_batch_size // args.world_size),
-        monitor=MonitorCallback(worker, stage),
+        monitor=MonitorCallback(worker, stage, weights),
         tools=tools,
         max_calls=stage.max_calls if isinstance(stage, GrpoStage) else 0,
     )
@@ -296,7 +282,11 @@ def filtered(worker: Worker, trainer: Trainer, prepared: Prepared, spec: FilterS
         FILTERED,
         chunks,
         prepared.problems,
-        lambda number, made: {"problem": number, "share": share_right(made)},
+        lambda number, made: {
+            "problem": number,
+            "share": share_right(made),
+            "num_tokens": sum(one.num_tokens for one in made),
+        },
         engine,
         practice.scorer,
         (practice.temperature,) * spec.num_samples,
@@ -304,7 +294,9 @@ def filtered(worker: Worker, trainer: Trainer, prepared: Prepared, spec: FilterS
         top_p=practice.top_p,
         seed=practice.seed + 1,
     )
-    shares = {row["problem"]: row["share"] for row in steps.rows(FILTERED, len(chunks))}
+    tried = list(steps.rows(FILTERED, len(chunks)))
+    shares = {row["problem"]: row["share"] for row in tried}
+    practice.num_tried = sum(row["num_tokens"] for row in tried)
     low, high = spec.keep
     kept = [number for number, share in shares.items() if low <= share <= high]
     easy, hard = (sum(share > high for share in shares.values()), sum(share < low for share in shares.values()))
@@ -325,7 +317,7 @@ def finish(worker: Worker, trainer: Any, prepared: Prepared, metrics: dict[str, 
         practice.rollouts.join()
     template, problems = template_of(prepared.tokenizer), prepared.problems
     counted = {
-        "sampled_tokens": float(practice.num_tokens),
+        "sampled_tokens": float(practice.num_tokens + practice.num_tried),
         "sampled_groups": float(practice.num_groups),
         "useful_groups": practice.num_useful / max(practice.num_groups, 1),
         "problems": float(len(practice.stream.allowed)),

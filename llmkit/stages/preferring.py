@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,8 +21,8 @@ from llmkit.modeling.reward_model import RewardModels, load_rewards
 from llmkit.recipe.practice import RewardSpec, Scalar
 from llmkit.recipe.preference import LabellerSpec, RewardModelSpec
 from llmkit.rewards.guard import score
-from llmkit.rewards.registry import load, matches
-from llmkit.rewards.rows import LogMetric
+from llmkit.rewards.registry import load, matches, whole
+from llmkit.rewards.rows import LogMetric, Said
 from llmkit.stages.scoring import Scorer, Scores
 
 MODEL, CUT = "reward_model", "missing_eos"
@@ -179,6 +179,15 @@ class PreferenceScorer:
             check_renders(models, own, self._where)
         if self.functions is not None:
             self.functions.check(problems, needs_correctness=False)
+
+    def check_gold(self, problems: Problems, warn: Callable[[str], None]) -> None:
+        """As that of the functions; a reward model knows no right answer."""
+        if self.functions is not None:
+            self.functions.check_gold(problems, warn)
+
+    def said(self, problem: Problem, text: str) -> Said:
+        """As that of the functions, or else the whole text."""
+        return self.functions.said(problem, text) if self.functions is not None else whole(text, problem.columns)
 
     def applies(self, problem: Problem) -> bool:
         """Whether the reward models score answers to it."""

@@ -15,7 +15,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
-from llmkit.chat.ask import Engine
+from llmkit.chat.ask import Answer, Engine
 from llmkit.data.problems import Problem, Problems, build_problems
 from llmkit.evaluate.results import Document, Metric, TaskResult, mean_of
 from llmkit.plan.step import Step
@@ -92,6 +92,7 @@ def _prepare(worker: Worker, spec: ProblemsSpec, chat: bool) -> tuple[Scorer, Pr
     problems = frozen(worker, spec, spec.problems, chat=chat)
     scorer = Scorer(spec.rewards, f"{where_of(worker, 'evals')}: {spec.name}")
     scorer.check(problems, needs_correctness=True)
+    scorer.check_gold(problems, worker.warn)
     return scorer, problems
 
 
@@ -156,6 +157,7 @@ def evaluate_problems(
     numbers = numbers_of(attempts)
     metrics = [mean_of(name, values) for name, values in numbers.items()]
     metrics += _by(spec, listed, numbers["accuracy"])
+    metrics += _otherwise(scorer, listed, [made[0] for made in attempts], numbers)
     for budget in spec.thinking_budgets if chat else ():
         thinking = BudgetEngine(engine, tokenizer, budget)
         options: dict[str, Any] = {"max_new_tokens": spec.max_new_tokens, "seed": SEED}
@@ -168,6 +170,20 @@ def evaluate_problems(
         for place, (problem, made) in enumerate(zip(listed, attempts, strict=True))
     ]
     return TaskResult(spec.name, metrics, documents)
+
+
+def _otherwise(
+    scorer: Scorer, problems: Sequence[Problem], greedy: Sequence[Attempt], numbers: dict[str, list[float]]
+) -> list[Metric]:
+    """Accuracy with answers read leniently where the rewards read them strictly, or the other way round."""
+    found = scorer.read_otherwise()
+    if found is None:
+        return []
+    parse, other = found
+    answers = [Answer(made.text, "length" if made.is_truncated else "stop") for made in greedy]
+    name, right = f"accuracy, {parse}", other(problems, answers).is_right_N.astype(float).tolist()
+    numbers[name] = right
+    return [mean_of(name, right)]
 
 
 def _by(spec: ProblemsSpec, problems: Sequence[Problem], accuracy: Sequence[float]) -> list[Metric]:

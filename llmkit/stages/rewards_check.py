@@ -124,6 +124,11 @@ def show(console: Console, found: dict[str, Report | None]) -> None:
         for label, counts in report.counts.items():
             table.add_row(label, *(f"{number:,}" for number in asdict(counts).values()))
         console.print(table)
+        for label in report.untried:
+            told = f"  {label}: no row gives a right answer that it could be tried on: add 'answer' or 'solution'"
+            console.print(told, markup=False, soft_wrap=True)
+        for label in report.without:
+            console.print(f"  {label}: cannot be tried: it names no right answer", markup=False, soft_wrap=True)
         for failure in report.failures[:SHOWN]:
             console.print(f"  {failure}", markup=False, soft_wrap=True)
 

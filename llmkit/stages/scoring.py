@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,15 @@ from llmkit.errors import UserError
 from llmkit.knowledge.match import is_accepted
 from llmkit.knowledge.refusing import is_refusal
 from llmkit.recipe.practice import RewardSpec
-from llmkit.rewards.answer import canonical, found_in
+from llmkit.recipe.reward_keys import options
+from llmkit.rewards.answer import MARKS, said_of
+from llmkit.rewards.check import check
 from llmkit.rewards.guard import check_scored, score
 from llmkit.rewards.registry import Named, load
-from llmkit.rewards.rows import LogMetric
+from llmkit.rewards.rows import LogMetric, Said
 
+GOLD = 1000
+"""Problems whose right and wrong answers are tried before a stage begins."""
 RIGHT = 1.0 - 1e-6
 """Least score of a reward on correctness that counts as solved."""
 
@@ -51,20 +56,42 @@ class Scorer:
         self.labels = [reward.label for reward in self.rewards]
         self.weights_F = np.array([reward.weight for reward in self.rewards])
         self.correctness = [place for place, reward in enumerate(self.rewards) if reward.correctness]
-        self._where = where
+        self._where, self._specs = where, list(specs)
 
     def check(self, problems: Problems, *, needs_correctness: bool) -> None:
-        """Raises UserError where a column is missing, or where nothing says whether a problem is solved."""
+        """Raises UserError where a problem lacks a column, or where nothing says whether one is solved."""
         have = problems.columns_of_all()
-        for reward in self.rewards:
-            missing = sorted(set(reward.columns) - have) if not reward.when else []
-            if missing:
-                what = f"reward '{reward.label}' reads the column '{missing[0]}', which not all problems have"
-                cure = f"map it in 'columns', or restrict the reward by 'when'; all have: {', '.join(sorted(have))}"
-                raise UserError(self._where, what, cure)
+        if any(not have.issuperset(reward.columns) for reward in self.rewards):
+            for problem in problems:
+                self._check_columns(problem, have)
         if needs_correctness and not self.correctness:
             what = "no reward says whether a problem is solved"
             raise UserError(self._where, what, "add one such as 'exact', or set 'correctness: true' on your own")
+
+    def check_gold(self, problems: Problems, warn: Callable[[str], None]) -> None:
+        """Tries the first problems' right and wrong answers (`llmkit rewards check`).
+
+        Raises:
+            UserError: a reward does not know one from the other.
+        """
+        report = check(self.rewards, islice(problems, GOLD))
+        if report.failures:
+            counts = report.counts.values()
+            num = sum(each.num_gold_failed + each.num_wrong_failed + each.num_unfit for each in counts)
+            what = f"{num} scores of gold and corrupted solutions are not as they must be: {report.failures[0]}"
+            cure = "mend the problems or the reward's options; `llmkit rewards check` shows more"
+            raise UserError(self._where, what, cure)
+        for label in report.untried:
+            warn(f"the reward '{label}' was not tried: none of the first {GOLD} problems has a right answer for it")
+
+    def _check_columns(self, problem: Problem, have: set[str]) -> None:
+        own = {name for name, value in problem.columns.items() if value is not None}
+        for reward in self.rewards:
+            missing = sorted(set(reward.columns) - own) if reward.applies(problem.columns) else []
+            if missing:
+                what = f"reward '{reward.label}' reads the column '{missing[0]}', which {problem.place} does not have"
+                cure = f"map it in 'columns', or restrict the reward by 'when'; all have: {', '.join(sorted(have))}"
+                raise UserError(self._where, what, cure)
 
     def __call__(
         self,
@@ -104,6 +131,27 @@ class Scorer:
         totals_N = np.nansum(values_NF * self.weights_F, axis=1)
         return Scores(values_NF, totals_N, self._is_right(values_NF))
 
+    def said(self, problem: Problem, text: str) -> Said:
+        """The answer that a text gives, as the first reward on correctness that applies reads it."""
+        for place in self.correctness:
+            if self.rewards[place].applies(problem.columns):
+                return self.rewards[place].said(text, problem.columns)
+        return said_of(text, "lenient", MARKS)
+
+    def read_otherwise(self) -> tuple[str, Scorer] | None:
+        """The same rewards with answers read `lenient` where they are read `strict`, or the other way round, and which
+        of both. None where no reward on correctness reads one."""
+        correct = [spec for spec, reward in zip(self._specs, self.rewards, strict=True) if reward.correctness]
+        chosen = [spec for spec in correct if spec.name and "parse" in options(spec.name)]
+        if not chosen:
+            return None
+        other = "lenient" if chosen[0].args.get("parse", "strict") == "strict" else "strict"
+        specs = [
+            spec.model_copy(update={"args": {**spec.args, "parse": other}}) if spec in chosen else spec
+            for spec in correct
+        ]
+        return other, Scorer(specs, self._where)
+
     def _is_right(self, values_NF: np.ndarray) -> np.ndarray:
         chosen_NC = values_NF[:, self.correctness]
         applies_NC = ~np.isnan(chosen_NC)
@@ -119,12 +167,6 @@ class _Judge:
 
     def is_refusal(self, text: str, own: tuple[str, ...]) -> bool:
         return is_refusal(text, own)
-
-
-def vote_of(text: str) -> str | None:
-    """The answer that a text gives, for votes and tables."""
-    found = found_in(text).lenient
-    return None if found is None else canonical(found)
 
 
 def _completion(problem: Problem, answer: Answer) -> Any:

@@ -19,10 +19,12 @@ from llmkit.generation.engine import ids_of
 from llmkit.knowledge.store import Row, Steps
 from llmkit.stages.asked import in_chunks
 from llmkit.stages.common import Worker
-from llmkit.stages.scoring import Scorer, vote_of
+from llmkit.stages.scoring import Scorer
 
 SLICE = 256
 """Problems whose attempts are scored at a time."""
+_RIGHT = "\0right"
+"""The vote of all right answers: no text is it."""
 Progress = Callable[[int, int], None]
 Numbers = dict[str, list[float]]
 """Metric -> its value for every problem."""
@@ -34,7 +36,9 @@ class Attempt:
 
     text: str
     vote: str | None
-    """The answer that the text gives; None: it gives none."""
+    """The answer that the text gives, in one spelling; None: it gives none."""
+    is_stated: bool
+    """Whether that stands in the demanded form."""
     is_right: bool
     is_truncated: bool
     num_tokens: int
@@ -100,7 +104,7 @@ def attempt(
         flat = [replace(answer, text=prefill + answer.text) for given in answers for answer in given]
         scores = scorer(repeated, flat)
         made = [
-            _attempt(scorer, answer, values, total, right, temperatures[place % len(temperatures)])
+            _attempt(scorer, repeated[place], answer, values, total, right, temperatures[place % len(temperatures)])
             for place, (answer, values, total, right) in enumerate(
                 zip(flat, scores.values_NF, scores.totals_N, scores.is_right_N, strict=True)
             )
@@ -160,7 +164,7 @@ def numbers_of(attempts: Sequence[Sequence[Attempt]]) -> Numbers:
     """What greedy and sampled attempts amount to, problem by problem.
 
     `accuracy`: the greedy answer is right. `pass@k`, `maj@k`: see `llmkit.evaluate.passes`. `answered`: the greedy
-    answer says in the demanded form what it is. `truncated`, `num_tokens`: of the greedy answer.
+    answer stands in the demanded form. `truncated`, `num_tokens`: of the greedy answer.
     """
     found: Numbers = {}
     for number, made in enumerate(attempts):
@@ -171,13 +175,15 @@ def numbers_of(attempts: Sequence[Sequence[Attempt]]) -> Numbers:
             first = greedy[0]
             values = {
                 "accuracy": float(first.is_right),
-                "answered": float(first.vote is not None),
+                "answered": float(first.is_stated),
                 "truncated": float(first.is_truncated),
                 "num_tokens": float(first.num_tokens),
             }
         if sampled:
             num_right = sum(one.is_right for one in sampled)
-            votes, is_right = [one.vote for one in sampled], [one.is_right for one in sampled]
+            # right answers are one answer, in whatever spelling
+            votes = [_RIGHT if one.is_right else one.vote for one in sampled]
+            is_right = [one.is_right for one in sampled]
             for k in budgets(len(sampled)):
                 values[f"pass@{k}"] = pass_at_k(len(sampled), num_right, k)
                 if k > 2:
@@ -191,11 +197,15 @@ def share_right(attempts: Sequence[Attempt]) -> float:
     return float(np.mean([one.is_right for one in attempts]))
 
 
-def _attempt(scorer: Scorer, answer: Answer, values: Any, total: Any, right: Any, temperature: float) -> Attempt:
+def _attempt(
+    scorer: Scorer, problem: Problem, answer: Answer, values: Any, total: Any, right: Any, temperature: float
+) -> Attempt:
     scores = {label: float(v) for label, v in zip(scorer.labels, values, strict=True) if not np.isnan(v)}
+    said = scorer.said(problem, answer.text)
     return Attempt(
         text=answer.text,
-        vote=vote_of(answer.text),
+        vote=said.vote,
+        is_stated=said.stated,
         is_right=bool(right),
         is_truncated=answer.finish_reason == "length",
         num_tokens=answer.num_tokens or 0,

@@ -204,7 +204,19 @@ def test_an_evaluation_on_problems(evaluated: Callable[..., Any]) -> None:
     )
     assert rows["pass@4"].value == pytest.approx(rows["accuracy, level 1"].num_samples / 100)
     assert rows["pass@4"].low is not None
+    assert rows["accuracy, lenient"].value == rows["accuracy"].value and rows["answered"].value == 1.0
     assert len(read_documents(worker.dir.path / "evals", "problems")) == 100
+
+
+def test_answers_are_read_strictly_and_leniently(evaluated: Callable[..., Any]) -> None:
+    def bare(left: int, right: int, place: int) -> str:
+        return f"{left} and {right} make {left + right}"
+
+    rows = table(evaluated(bare, "bare")[1])
+    assert (rows["accuracy"].value, rows["accuracy, lenient"].value, rows["answered"].value) == (0.0, 1.0, 0.0)
+    own = {"rewards": [{"name": "exact", "args": {"parse": "lenient"}}]}
+    rows = table(evaluated(bare, "loose", own=own)[1])
+    assert (rows["accuracy"].value, rows["accuracy, strict"].value, rows["answered"].value) == (1.0, 0.0, 0.0)
 
 
 def test_a_later_model_is_compared_on_the_same_problems(evaluated: Callable[..., Any], tmp_path: Path) -> None:

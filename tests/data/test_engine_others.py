@@ -84,6 +84,7 @@ def test_vllm_gets_ids_and_settings_of_each_run_of_temperatures(vllm, tokenizer)
     one, two = engine.answer(asks, max_new_tokens=9, top_p=0.8, stop_strings=["\n"], seed=1)
     assert [answer.text for answer in one] == ["T0.0 0 3", "T0.0 0 3", "T0.7 0 3", "T0.7 1 3", "T0.7 2 3"]
     assert (one[0].logprob, one[0].num_tokens, one[0].finish_reason) == (-1.5, 2, "stop")
+    assert len(one[0].ids) == 2, "rewards on length read them"
     ids = prompt_ids(tokenizer, list(messages))
     assert [answer.text for answer in two] == [f"T0.7 0 {len(ids)}"]
     [(prompts, params)] = LLM.last.calls
@@ -130,6 +131,7 @@ def test_continuous_batching_gives_the_greedy_answers_of_the_other_engine(model,
         assert theirs[0].logprob == pytest.approx(ours[0].logprob, abs=1e-3)
         assert len(theirs) == 3 and theirs[1].text != theirs[2].text
         assert theirs[1].logprob is None
+        assert [len(one.ids) for one in theirs] == [one.num_tokens for one in theirs], "rewards on length read them"
     assert found[-1] == expected[-1]
     assert model.config._attn_implementation == "sdpa"
 

@@ -330,6 +330,9 @@ def test_problems_that_teach_nothing_are_left_out_before(start: Start, tmp_path:
     worker, manifest = start(rewards=rewards, sampling={"filter": {"num_samples": 4}})
     assert 5 <= manifest.metrics["problems"] <= 10
     assert not any("lost" in row["prompt"] for row in rollouts(worker))
+    tried = [json.loads(line) for path in (worker.dir.data / "steps").glob("filter-*") for line in path.open()]
+    told = sum(row["num_tokens"] for row in tried)
+    assert told > 0 and manifest.metrics["sampled_tokens"] == told + sum(row["num_tokens"] for row in rollouts(worker))
     with pytest.raises(UserError, match="no problem is solved with a share"):
         start("none", rewards=rewards, sampling={"filter": {"num_samples": 4, "keep": [0.6, 0.9]}})
 
@@ -426,8 +429,14 @@ def test_prompts_that_leave_no_room_are_named(start: Start, tmp_path: Path) -> N
 
 def test_a_column_that_a_reward_reads_must_be_there(start: Start, tmp_path: Path) -> None:
     (tmp_path / "problems.jsonl").write_text(json.dumps({"prompt": "Why?"}) + "\n")
-    with pytest.raises(UserError, match="reads the column 'answer'"):
+    with pytest.raises(UserError, match=r"reads the column 'answer', which .*problems\.jsonl:1 does not have"):
         start(rewards=["exact"])
+    rows = [{"prompt": f"What is {i}?", "answer": i, "use": "exact"} for i in range(9)] + [
+        {"prompt": "?", "use": "exact"}
+    ]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"reads the column 'answer', which .*problems\.jsonl:10 does not have"):
+        start(rewards=[{"name": "exact", "when": {"use": "exact"}}])
 
 
 def test_fewer_problems_than_a_batch_holds_are_enough(start: Start, tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from llmkit.chat.ask import Answer
 from llmkit.data.problems import Problem
 from llmkit.evaluate.passes import budgets, maj_at_k, pass_at_k
 from llmkit.recipe.curves import RANGES, USEFUL, filled
-from llmkit.recipe.practice import CurriculumSpec
+from llmkit.recipe.practice import CurriculumSpec, RewardSpec
 from llmkit.recipe.stages import BestOfNStage, GrpoStage
+from llmkit.rewards.rows import Said
 from llmkit.stages import practice
 from llmkit.stages import rollouts as rollouts_file
 from llmkit.stages.best_of_n import chosen
@@ -27,6 +28,7 @@ from llmkit.stages.monitors import HINTS, MonitorCallback, watched
 from llmkit.stages.practice import Group
 from llmkit.stages.prompts import ENOUGH, PromptStream
 from llmkit.stages.rollouts import Rollouts
+from llmkit.stages.scoring import Scorer
 from llmkit.stages.solving import Attempt, numbers_of
 
 
@@ -155,7 +157,7 @@ def stage(own: dict[str, Any], **fields: Any) -> GrpoStage:
 
 def callback(**own: dict[str, Any]) -> tuple[MonitorCallback, Told]:
     told = Told()
-    return MonitorCallback(told, stage(own)), told  # type: ignore[arg-type]
+    return MonitorCallback(told, stage(own), {"exact": 1.0}), told  # type: ignore[arg-type]
 
 
 def test_a_curve_outside_its_range_is_warned_of_once_it_stays_there() -> None:
@@ -224,6 +226,21 @@ def test_answers_that_grow_are_noticed() -> None:
     assert "longer than at first" in told.warnings[0]
 
 
+def test_a_reward_that_is_given_up_for_another_is_noticed() -> None:
+    told = Told()
+    watched = MonitorCallback(told, stage({}), {"exact": 1.0, "length": 0.5, "shown": 0.0})  # type: ignore[arg-type]
+
+    def of(exact: float, length: float) -> dict[str, float]:
+        means = {"exact": exact, "length": length, "shown": -exact}
+        return {**{f"rewards/{label}/mean": mean for label, mean in means.items()}, "reward": exact + length / 2}
+
+    for exact, length in ((0.5, 0.0),) * 5 + ((0.2, 0.0),) * 3 + ((0.7, 0.0),) * 3 + ((0.2, 0.9),) * 2:
+        log(watched, **of(exact, length))
+    assert told.warnings == [], "the sum falls, nothing falls, or not three times yet"
+    log(watched, **of(0.2, 0.9))
+    assert len(told.warnings) == 1 and "reward_traded is 0.3, above 0.2" in told.warnings[0]
+
+
 def test_monitors_can_be_added_and_left_out() -> None:
     found = watched(stage({"entropy": {"action": "ignore"}, "rewards/exact/mean": {"min": 0.2}}))
     assert found.keys() == {*RANGES, "rewards/exact/mean"} - {"entropy"}
@@ -237,8 +254,16 @@ def test_groups_that_a_screen_judges_are_watched_only_where_the_recipe_says_so()
     assert watched(stage({USEFUL: {"action": "stop"}}, sampling=sampling))[USEFUL].min == 0.1
 
 
-def made(text: str, *, right: bool = True, tokens: int = 5, total: float = 1.0, temperature: float = 1.0) -> Attempt:
-    return Attempt(text, "7", right, False, tokens, total, {"exact": float(right)}, temperature)
+def made(
+    text: str,
+    *,
+    vote: str | None = "7",
+    right: bool = True,
+    tokens: int = 5,
+    total: float = 1.0,
+    temperature: float = 1.0,
+) -> Attempt:
+    return Attempt(text, vote, True, right, False, tokens, total, {"exact": float(right)}, temperature)
 
 
 def best(**fields: Any) -> BestOfNStage:
@@ -273,7 +298,31 @@ def test_numbers_of_attempts() -> None:
     assert found["pass@1"] == [0.5]
     assert found["pass@4"] == [1.0]
     assert "maj@2" not in found
-    assert found["maj@4"] == [0.5], "all four vote for 7, of which half were right"
+    assert found["maj@4"] == [0.5], "two right ones against two that are wrong in the same way"
+    spellings = [made(text, vote=text) for text in ("b", "(b)", "paris")]
+    wrong = [made(text, vote="a", right=False) for text in ("A", "(A)")]
+    assert numbers_of([[*spellings, *wrong]])["maj@5"] == [1.0], "right answers are one, however they are spelled"
+
+
+@pytest.mark.parametrize(
+    ("spec", "columns", "text", "vote", "stated"),
+    [
+        ({"name": "exact"}, {"answer": 5}, "The answer is 5.0 apples.", "5", True),
+        ({"name": "exact"}, {"answer": 5}, "I have 5 apples and no idea.", None, False),
+        ({"name": "exact", "args": {"parse": "lenient"}}, {"answer": 5}, "I have 5 apples.", "5", False),
+        ({"name": "exact", "args": {"marks": ["hash"]}}, {"answer": 5}, "The answer is 5.", None, False),
+        ({"name": "choice"}, {"answer": "B", "choices": ["Rome", "Paris"]}, "The answer is Paris.", "B", True),
+        ({"name": "choice"}, {"answer": "B", "choices": ["Rome", "Paris"]}, "The answer is (B).", "B", True),
+        ({"name": "code"}, {"tests": "assert f(1)"}, "```python\nf = abs\n```", "f = abs\n", True),
+        ({"name": "code"}, {"tests": "assert f(1)"}, "f = 12", None, False),
+        ({"name": "instructions"}, {"constraints": [{"kind": "lowercase"}]}, "So it is, 12.", "so it is, 12", True),
+    ],
+)
+def test_an_answer_is_read_as_its_reward_reads_it(
+    spec: dict[str, Any], columns: dict[str, Any], text: str, vote: str | None, stated: bool
+) -> None:
+    scorer = Scorer([RewardSpec(**spec)], "stage")
+    assert scorer.said(Problem("Q", columns, "p:1", "k"), text) == Said(vote, stated)
 
 
 def test_measured_curves_survive_a_line_that_a_kill_has_cut(tmp_path: Path) -> None:

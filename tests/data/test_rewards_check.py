@@ -66,6 +66,7 @@ def test_a_wrong_solution_keeps_all_but_its_last_number() -> None:
 def test_a_reward_that_accepts_anything_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "easy.py").write_text(
         "def anything(completions, answer, **kwargs): return [1.0] * len(completions)\n"
+        "def nothing(completions, **_): return [None] * len(completions)\n"
         "def ends(completions, answer, **_): return [float(f'is {a}.' in c) for c, a in zip(completions, answer)]\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -74,6 +75,8 @@ def test_a_reward_that_accepts_anything_is_found(tmp_path: Path, monkeypatch: py
     assert "gives 1.0 for a wrong answer" in str(found.failures[0])
     assert report({"path": "easy:anything"}, {"answer": 1}).counts == {}, "says nothing of correctness"
     assert report({"path": "easy:ends", "correctness": True}, {"answer": 5}).is_good
+    found = report({"path": "easy:nothing", "correctness": True}, {"answer": 5, "solution": "It is 5."})
+    assert not found.is_good and found.untried == ["nothing"], "None is no trial"
     found = report({"path": "easy:anything", "correctness": True}, {"answer": 5, "solution": "2 + 3 = 5"})
     assert numbers(found, "anything") == (1, 0, 1, 1), "a solution is right in whatever form the function reads"
     found = report({"path": "easy:anything", "correctness": True}, {"answer": ["a", "list"]})
@@ -92,6 +95,8 @@ def test_rows_that_are_unfit_or_say_nothing_are_counted() -> None:
     assert found.counts["exact"].num_unfit == found.counts["exact"].num_skipped == 1
     assert str(found.failures[0]).startswith("a:2: exact: its answer is [5]")
     assert not report({"name": "exact"}).is_good, "nothing was tried"
+    found = report({"name": "instructions"}, {"constraints": [{"kind": "lowercase"}]})
+    assert found.is_good and found.without == ["instructions"] and not found.untried
 
 
 def test_other_rewards_bring_right_and_wrong_answers_of_their_own() -> None:

@@ -98,6 +98,19 @@ def test_nothing_to_check_is_said(
     assert said in capsys.readouterr().err
 
 
+def test_what_was_not_tried_is_said(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rewards = "[{name: code, when: {answer: 3}}, instructions]"
+    recipe.write_text(recipe.read_text().replace("rewards: [exact]", f"rewards: {rewards}"))
+    problems = recipe.parent / "problems.jsonl"
+    rows = [
+        {"prompt": f"Do {i}.", "answer": i, "tests": "f()", "constraints": [{"kind": "lowercase"}]} for i in range(9)
+    ]
+    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert rewards_check.main([str(recipe), "--stage", "practice"]) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "code: no row gives a right answer" in said and "instructions: cannot be tried" in said
+
+
 def test_every_reward_is_listed_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:
     list_rewards()
     said = capsys.readouterr().out

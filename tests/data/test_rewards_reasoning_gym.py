@@ -80,7 +80,8 @@ def test_only_a_full_score_of_the_final_answer_counts() -> None:
 def test_a_scorer_that_fails_scores_nothing_and_is_counted() -> None:
     logged: dict[str, float] = {}
     assert score("<answer>?</answer>", "#### 110", "<answer>x110</answer>", "", logs=logged.__setitem__) == [0, 1, 0, 0]
-    assert logged == {"reasoning_gym/score": pytest.approx(0.3), "reasoning_gym/errors": 0.25}
+    shares = {"reasoning_gym/strict": 0.25, "reasoning_gym/lenient": 0.25}
+    assert logged == {**shares, "reasoning_gym/score": pytest.approx(0.3), "reasoning_gym/errors": 0.25}
 
 
 @pytest.mark.usefixtures("fake")

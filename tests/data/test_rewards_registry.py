@@ -55,7 +55,7 @@ def only(**spec: Any) -> Named:
 
 def made(function: Callable[..., Any], **changes: Any) -> Named:
     """A reward of the user's with this function."""
-    options: dict[str, Any] = {"when": {}, "columns": (), "correctness": False, "is_own": True, **changes}
+    options: dict[str, Any] = {"when": {}, "columns": (), "correctness": False, "timeout": 300.0, **changes}
     return Named("mine", 1.0, call=function, **options)
 
 
@@ -170,7 +170,7 @@ def test_a_reward_that_judges_words_takes_the_judge_of_the_stage() -> None:
 
 def test_a_function_by_path_gets_everything_and_its_args(own: str) -> None:
     reward = only(path=f"{own}:good", args={"bonus": 2}, correctness=True)
-    assert (reward.label, reward.columns, reward.correctness, reward.is_own) == ("good", ("answer",), True, True)
+    assert (reward.label, reward.columns, reward.correctness, reward.timeout) == ("good", ("answer",), True, 300.0)
     assert ask(reward, {"answer": "text 0"}, {"answer": "x"}) == [3.0, 2.0]
     assert ask(only(path=f"{own}:later"), {}, {}) == [1.0, 1.0], "asynchronous, as TRL allows"
     assert ask(only(path=f"{own}:instance"), {}) == [2.0]
@@ -211,7 +211,7 @@ def test_a_column_does_not_replace_an_argument(own: str) -> None:
 
 
 def test_a_spec_names_one_origin() -> None:
-    for spec in ({}, {"name": "exact", "path": "a:b"}, {"path": "a.b"}):
+    for spec in ({}, {"name": "exact", "path": "a:b"}, {"path": "a.b"}, {"name": "exact", "timeout": 5}):
         with pytest.raises(ValidationError):
             RewardSpec(**spec)
 
@@ -275,9 +275,9 @@ def test_tensors_are_taken() -> None:
     ],
 )
 def test_what_is_no_list_of_numbers_is_refused(result: Any, message: str) -> None:
-    for is_own in (True, False):
+    for timeout in (300.0, None):
         with pytest.raises(UserError) as caught:
-            ask(made(lambda **_: result, is_own=is_own), {}, {})
+            ask(made(lambda **_: result, timeout=timeout), {}, {})
         assert message in str(caught.value) and "rewards: mine" in str(caught.value)
 
 
@@ -285,9 +285,9 @@ def test_the_row_on_which_a_function_fails_is_named() -> None:
     def mine(completions: Any, answer: Any, **_: Any) -> list[float]:
         return [1 / each for each in answer]
 
-    for is_own in (True, False):
+    for timeout in (300.0, None):
         with pytest.raises(UserError) as caught:
-            ask(made(mine, is_own=is_own), {"answer": 1}, {"answer": 2}, {"answer": 0})
+            ask(made(mine, timeout=timeout), {"answer": 1}, {"answer": 2}, {"answer": 0})
         for part in ("rewards: mine", "ZeroDivisionError: division by zero", "data.jsonl:3", "'text 2'"):
             assert part in str(caught.value)
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
@@ -330,7 +330,7 @@ def test_missing_columns_are_named_with_those_that_are_there() -> None:
 def test_a_function_that_hangs_is_named_in_time() -> None:
     started = time.monotonic()
     with pytest.raises(UserError, match=r"mine: has not returned after 0\.3 seconds, on 2 rows from data\.jsonl:1 on"):
-        ask(made(lambda **_: time.sleep(60)), {}, {}, timeout=0.3)
+        ask(made(lambda **_: time.sleep(60), timeout=0.3), {}, {})
     assert time.monotonic() - started < 4
 
 
@@ -342,9 +342,8 @@ def test_a_time_limit_keeps_closures_and_without_one_the_thread_is_the_callers()
         return [1.0] * len(completions)
 
     ask(made(mine), {})
-    ask(made(mine), {}, timeout=None)
-    ask(made(mine, is_own=False), {})
-    assert [thread is threading.current_thread() for thread in threads] == [False, True, True]
+    ask(made(mine, timeout=None), {})
+    assert [thread is threading.current_thread() for thread in threads] == [False, True]
     assert threads[0].daemon
 
 
@@ -355,9 +354,9 @@ def test_a_function_that_needs_signals_is_told_how() -> None:
         signal.signal(signal.SIGUSR1, signal.getsignal(signal.SIGUSR1))
         return [1.0] * len(completions)
 
-    with pytest.raises(UserError, match="run it without a time limit"):
+    with pytest.raises(UserError, match="signals"):
         ask(made(mine), {})
-    assert ask(made(mine), {}, timeout=None) == [1.0]
+    assert ask(made(mine, timeout=None), {}) == [1.0]
 
 
 def test_a_row_that_no_reward_scores_is_named() -> None:
