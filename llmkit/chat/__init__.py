@@ -5,6 +5,7 @@
 - parse: ids or text -> messages, for the shipped templates
 - turn: a turn that an assistant wrote, as text
 - calls: the tool calls that an assistant wrote, out of its ids
+- results: tools' results in the order of their calls
 - schemas: JSON schemas of tools
 - prove: properties of a tokenizer with its template, without a model
 - preflight: properties of the rows of one stage, before its model loads

@@ -20,3 +20,9 @@ def python_schema() -> dict[str, Any]:
 def search_schema(name: str = "search") -> dict[str, Any]:
     """Of the search tool, which a recipe's training rows may call by another name."""
     return schema_of(name, "Looks up documents and returns the passages that fit best.", query="What to look for.")
+
+
+def calculator_schema() -> dict[str, Any]:
+    """Of the tool that computes."""
+    does = "Computes an arithmetic expression exactly, such as 12.5 * (3 + 4) ** 2."
+    return schema_of("calculator", does, expression="The expression.")

@@ -146,13 +146,19 @@ def _call(value: Any, text: str) -> Call | BadCall:
     if not isinstance(name, str) or not name:
         return _bad(text, "it has no 'name'")
     try:
-        arguments = arguments_of(value.get("arguments", value.get("parameters")))
+        arguments = arguments_of(written_arguments(value))
         json.dumps([name, arguments], ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         return _bad(text, f"its arguments are no JSON ({_reason(error)})")
     if not isinstance(arguments, dict):
         return _bad(text, "its 'arguments' are no JSON object")
     return Call(name, arguments)
+
+
+def written_arguments(function: dict[str, Any]) -> Any:
+    """A call's `arguments`, which some models and files call `parameters`; None: it has neither."""
+    value = function.get("arguments")
+    return function.get("parameters") if value is None else value
 
 
 def arguments_of(value: Any) -> Any:

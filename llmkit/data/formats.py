@@ -11,18 +11,19 @@ A message keeps every key that is not None, such as `train`, `reasoning_content`
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
+from llmkit.data.calls import spelled_tools, value_of
+from llmkit.data.function_calling import functions_of, glaive, toolformer, xlam
 from llmkit.data.messages import BadRow, Message, Row, check_dialogue, normalise, text_of
 from llmkit.errors import DataError
 
 # Columns of each format; those before the bar must be there.
 COLUMNS = {
-    "messages": ("messages", "|", "tools"),
+    "messages": ("messages", "|", "tools", "functions"),
     "sharegpt": ("conversations", "|", "system", "tools"),
     "ranking": ("prompt", "answers", "rankings", "|", "tools"),
     "preference": ("chosen", "rejected", "|", "prompt"),
@@ -30,7 +31,10 @@ COLUMNS = {
     "alpaca": ("instruction", "output", "|", "input", "system"),
     "prompt_completion": ("prompt", "completion", "|", "tools"),
     "ultrachat": ("data", "|"),
+    "xlam": ("query", "answers", "tools", "|"),
+    "glaive": ("chat", "system", "|"),
     "text": ("text", "|"),
+    "toolformer": ("text", "|"),  # named by the recipe alone: rows with a column `text` are `text`
 }
 _OASST_MARKS = ({"message_id", "parent_id", "text"}, {"message_tree_id", "prompt"}, {"replies", "text"})
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -74,7 +78,7 @@ def convert(row: Any, format: str, columns: dict[str, str]) -> Row:
     if missing := [key for key in _required(format) if key not in row]:
         raise BadRow(f"missing column {', '.join(missing)} (has {', '.join(map(str, row))})")
     result = CONVERTERS[format](row)
-    if row.get("tools") and ("messages" in result or isinstance(result.get("prompt"), list)):
+    if row.get("tools") and "tools" not in result and ("messages" in result or isinstance(result.get("prompt"), list)):
         result["tools"] = _tools(row["tools"])
     return result
 
@@ -94,8 +98,8 @@ def renamed(row: Row, columns: dict[str, str]) -> Row:
 def _tools(value: Any) -> list[Any]:
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
+            value = value_of(value)
+        except (ValueError, RecursionError):
             raise BadRow("tools is a string that is not JSON") from None
     if not isinstance(value, list):
         raise BadRow(f"tools is {type(value).__name__}, not a list")
@@ -109,7 +113,8 @@ def _text(row: Row) -> Row:
 def _messages(row: Row) -> Row:
     messages = normalise(row["messages"], "messages")
     check_dialogue(messages)
-    return {"messages": messages}
+    functions = {"tools": functions_of(row["functions"], "functions")} if row.get("functions") else {}
+    return {"messages": messages, **functions} | _listed(messages, row)
 
 
 def _sharegpt(row: Row) -> Row:
@@ -117,7 +122,17 @@ def _sharegpt(row: Row) -> Row:
     if row.get("system"):
         messages.insert(0, {"role": "system", "content": text_of(row["system"], "system")})
     check_dialogue(messages, alternating=True)
-    return {"messages": messages}
+    return {"messages": messages} | _listed(messages, row)
+
+
+def _listed(messages: list[Message], row: Row) -> Row:
+    """Messages and tools where the system's message lists these, as Hermes does: the chat template lists them anew."""
+    found = spelled_tools(messages[0]["content"]) if messages[0]["role"] == "system" else None
+    if found is None:
+        return {}
+    told, tools = found
+    system = [{**messages[0], "content": told}] if told else []
+    return {"messages": [*system, *messages[1:]], "tools": _tools(row["tools"]) if row.get("tools") else tools}
 
 
 def _alpaca(row: Row) -> Row:
@@ -254,6 +269,9 @@ def _assistant(content: str) -> Message:
 
 CONVERTERS: dict[str, Callable[[Row], Row]] = {
     "text": _text,
+    "toolformer": toolformer,
+    "xlam": xlam,
+    "glaive": glaive,
     "messages": _messages,
     "sharegpt": _sharegpt,
     "alpaca": _alpaca,

@@ -66,11 +66,22 @@ class DataSource(Part):
     """Keyword arguments of a `package.module:function` source."""
     format: (
         Literal[
-            "text", "messages", "prompt_completion", "sharegpt", "alpaca", "oasst", "ultrachat", "preference", "ranking"
+            "text",
+            "messages",
+            "prompt_completion",
+            "sharegpt",
+            "alpaca",
+            "oasst",
+            "ultrachat",
+            "xlam",
+            "glaive",
+            "toolformer",
+            "preference",
+            "ranking",
         ]
         | None
     ) = None
-    """Format of the rows. Default: recognised from the columns."""
+    """Format of the rows. Default: recognised from the columns, but for `toolformer`, whose calls stand in texts."""
     columns: dict[str, str] = {}
     """Map of the format's column names to this file's: `{prompt: question, completion: answer}`."""
     num_rows: int | None = Field(default=None, gt=0)

@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from llmkit.chat.turn import Message, arguments_of, result_message
+from llmkit.chat.results import Misplaced, in_call_order
+from llmkit.chat.turn import Message, arguments_of, result_message, written_arguments
 from llmkit.serving.errors import ApiError
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
@@ -34,7 +35,7 @@ def _message(given: Any, where: str) -> Message:
         raise ApiError(400, f"'{where}' needs a role: {', '.join(_ROLES)}.", param=where)
     role, content = _ROLES[given["role"]], _text(given.get("content"), where)
     if role == "tool":
-        return {**result_message(content), "_id": given.get("tool_call_id")}
+        return {**result_message(content), "tool_call_id": given.get("tool_call_id")}
     message: Message = {"role": role, "content": content}
     if role != "assistant":
         return message
@@ -71,37 +72,28 @@ def _call(given: Any, where: str) -> dict[str, Any]:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ApiError(400, f"'{where}' needs a function with a name.", param=where)
     try:
-        arguments = arguments_of(function.get("arguments"))
+        arguments = arguments_of(written_arguments(function))
         json.dumps(arguments, ensure_ascii=False).encode()  # their own JSON may escape half a character
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
         raise ApiError(400, f"The arguments of '{where}' are no JSON object.", param=where)
     called = {"name": function["name"], "arguments": arguments}
-    return {"type": "function", "function": called, "_id": given.get("id")}
+    return {"type": "function", "function": called, "id": given.get("id")}
 
 
 def _in_order(messages: list[Message]) -> list[Message]:
     """Results behind a turn, in the order of its calls; ids are left out."""
-    found: list[Message] = []
-    ids: list[Any] = []
-    results: list[tuple[int, Message]] = []
-    for index, message in enumerate(messages):
-        if message["role"] == "tool":
-            id = message.pop("_id")
-            if id is not None and id not in ids:
-                what = f"'messages[{index}]' is the result of a call '{id}' that the turn before it does not make."
-                raise ApiError(400, what, param=f"messages[{index}]")
-            results.append((len(results) if id is None else ids.index(id), message))
-            continue
-        found += _sorted(results)
-        results, ids = [], [call.pop("_id") for call in message.get("tool_calls", ())]
-        found.append(message)
-    return found + _sorted(results)
-
-
-def _sorted(results: list[tuple[int, Message]]) -> list[Message]:
-    return [message for _, message in sorted(results, key=lambda each: each[0])]
+    try:
+        found = in_call_order(messages)
+    except Misplaced as error:
+        where = f"messages[{error.index}]"
+        raise ApiError(400, f"'{where}' {error}.", param=where) from None
+    for message in found:
+        message.pop("tool_call_id", None)
+        for call in message.get("tool_calls", ()):
+            call.pop("id")
+    return found
 
 
 def _tool(given: Any, where: str) -> dict[str, Any]:

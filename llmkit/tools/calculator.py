@@ -14,7 +14,7 @@ from fractions import Fraction
 from math import isqrt
 from typing import Any
 
-from llmkit.chat.schemas import schema_of
+from llmkit.chat.schemas import calculator_schema
 from llmkit.tools.tool import CallFailed, Tool
 
 MAX_CHARS = 500
@@ -22,7 +22,6 @@ MAX_BITS = 8192
 """Of a numerator or denominator, about 2,466 digits."""
 _DIGITS = Context(prec=20)
 _ROOTS = Context(prec=50)
-_DESCRIPTION = "Computes an arithmetic expression exactly, such as 12.5 * (3 + 4) ** 2."
 _WRITTEN = str.maketrans({"\u00d7": "*", "\u00b7": "*", "\u00f7": "/", "\u2212": "-", "\u2013": "-", "^": "**"})
 _BINARY: dict[type[ast.operator], Callable[[Fraction, Fraction], Any]] = {
     ast.Add: operator.add,
@@ -44,8 +43,7 @@ _COMPARED: dict[type[ast.cmpop], Callable[[Fraction, Fraction], bool]] = {
 
 def calculator_tool() -> Tool:
     """The tool `calculator(expression)`."""
-    schema = schema_of("calculator", _DESCRIPTION, expression="The expression.")
-    return Tool("calculator", schema, lambda arguments: calculate(arguments["expression"]), 4 * MAX_BITS)
+    return Tool("calculator", calculator_schema(), lambda arguments: calculate(arguments["expression"]), 4 * MAX_BITS)
 
 
 def calculate(expression: str) -> str:

@@ -86,7 +86,11 @@ BAD: list[tuple[str, Any, str]] = [
     ("messages", {"messages": [USER, {"role": "assistant", "content": [{"type": "image"}]}]}, "that is list"),
     ("sharegpt", {"conversations": [{"from": "gpt", "value": "a"}]}, "do not alternate"),
     ("sharegpt", {"conversations": [{"from": "human", "value": "a"}] * 2}, "no message is the assistant's"),
-    ("sharegpt", {"conversations": [*HUMAN, CALLED[1], {"from": "gpt", "value": "2"}]}, "behind no assistant's"),
+    (
+        "sharegpt",
+        {"conversations": [*HUMAN, CALLED[1], {"from": "gpt", "value": "2"}]},
+        "the turn before it makes no call",
+    ),
     (
         "sharegpt",
         {"conversations": [*HUMAN, {"from": "function_call", "value": "add(1)"}]},
