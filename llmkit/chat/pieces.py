@@ -19,6 +19,12 @@ from llmkit.chat.turn import OPEN, THINK, THOUGHT, Turn, split_thought
 _SPANS = (*RESULT, *(f"<|{name}_start|>" for name in ARGUMENTS), *(f"<|{name}_end|>" for name in ARGUMENTS))
 
 
+def reasons(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether its template speaks of `<think>`."""
+    source = source_of(tokenizer) if tokenizer.chat_template else ""
+    return THINK in source or THOUGHT in source
+
+
 class Thought(str):
     """A piece of text that is reasoning."""
 
@@ -38,9 +44,8 @@ class Reader:
 
     @cached_property
     def reasons(self) -> bool:
-        """Whether its template speaks of `<think>`."""
-        source = source_of(self.tokenizer) if self.tokenizer.chat_template and not self.plain else ""
-        return THINK in source or THOUGHT in source
+        """Whether a span of reasoning is told from text."""
+        return not self.plain and reasons(self.tokenizer)
 
     def pieces(self, prompt_ids: list[int], *, calls: bool, ends: tuple[str, ...] = ()) -> Pieces:
         """Of a turn behind this prompt.

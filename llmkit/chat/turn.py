@@ -96,9 +96,15 @@ def split_thought(text: str, thinking: bool) -> tuple[str | None, str]:
     return thought.removeprefix("\n").removesuffix("\n"), said.lstrip("\n")
 
 
+def thought_and_said(text: str) -> tuple[str | None, str]:
+    """An answer's reasoning, and what it says behind it, whoever opened the span: the answer, or its prompt."""
+    reasoning, said = split_thought(text, THOUGHT in text and not text.lstrip().startswith(THINK))
+    return reasoning, said.strip()
+
+
 def without_thought(text: str) -> str:
-    """What an answer says behind its reasoning, whoever opened the span."""
-    return split_thought(text, THOUGHT in text)[1].strip()
+    """What an answer says behind its reasoning."""
+    return thought_and_said(text)[1]
 
 
 # Calls as JSON --------------------------------------------------------------------------------------------------------

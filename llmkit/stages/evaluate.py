@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import DataSummary, EvalRow, Manifest, Sample, read_manifest
 from llmkit.artifacts.stagefile import StageFile
+from llmkit.chat.pieces import reasons
 from llmkit.chat.render import prompt_ids, render_text
 from llmkit.chat.template import template_of
 from llmkit.evaluate.harness import Prepared, prepare_tasks, run_tasks
@@ -136,8 +137,9 @@ def own_evaluations(
     ):
         asking = partial(evaluate_tools, worker, state, tool, questions, tokenizer=tokenizer)
         made.append(((TOOLS, index), asking))
+    how = {"chat": chat, "thinks": reasons(tokenizer)}
     for index, identity in enumerate(specs_of(stage, IdentityEval)):
-        made.append(((IDENTITY, index), partial(evaluate_identity, worker, state, identity, chat=chat)))
+        made.append(((IDENTITY, index), partial(evaluate_identity, worker, state, identity, **how)))
     reversals = specs_of(stage, ReversalSpec)
     for index, (reversal, pairs) in enumerate(zip(reversals, prepare_reversals(worker, reversals), strict=True)):
         made.append(((REVERSAL, index), partial(evaluate_reversal, worker, state, reversal, pairs, chat=chat)))

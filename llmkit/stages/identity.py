@@ -18,7 +18,7 @@ from accelerate.utils import gather_object
 
 from llmkit.artifacts.manifest import Manifest, Sample
 from llmkit.chat.ask import Answer, Ask, Engine
-from llmkit.chat.turn import without_thought
+from llmkit.chat.turn import Message, thought_and_said
 from llmkit.errors import DataError, RunError
 from llmkit.evaluate.results import Document, Metric, TaskResult, columns_of, mean_of
 from llmkit.identity.judge import Verdict, judge
@@ -71,48 +71,59 @@ def told(spec: IdentitySpec | None, where: str) -> IdentitySpec:
 
 
 def evaluate_identity(
-    worker: Worker, state: PartialState, spec: IdentityEval, engine: Engine, *, chat: bool
+    worker: Worker, state: PartialState, spec: IdentityEval, engine: Engine, *, chat: bool, thinks: bool
 ) -> TaskResult:
     """`accuracy`: every answer of a conversation is right. `claims_other`: some answer claims to be another assistant,
     or made by another's maker. `persona_accuracy`: right under a system message that gives another name; these
     conversations are in no other metric. `accuracy, kind ...` and, of several, `accuracy, language ...`.
+
+    Args:
+        chat: whether the model has a chat template.
+        thinks: whether that has a place for reasoning.
     """
     identity = told(spec.identity, f"evals: {spec.name}")
     asked = questions(identity, spec.num_personas)
-    own: list[tuple[int, list[str]]] = []
+    own: list[tuple[int, list[Message]]] = []
     places = range(state.process_index, len(asked), state.num_processes)
     for start in range(0, len(places), SLICE):
         part = places[start : start + SLICE]
-        said = converse([asked[place] for place in part], engine, max_new_tokens=spec.max_new_tokens, chat=chat)
+        options = {"max_new_tokens": spec.max_new_tokens, "chat": chat, "thinks": thinks}
+        said = converse([asked[place] for place in part], engine, **options)  # type: ignore[arg-type]
         own += zip(part, said, strict=True)
         worker.log(f"ask {spec.name}", len(own), len(places))
-    every: list[tuple[int, list[str]]] = gather_object(own)
-    documents = [_document(place, asked[place], texts, identity) for place, texts in sorted(every)]
+    every: list[tuple[int, list[Message]]] = gather_object(own)
+    by_place = sorted(every, key=lambda one: one[0])
+    documents = [_document(place, asked[place], said, identity) for place, said in by_place]
     return TaskResult(spec.name, list(_metrics(documents, asked)), documents)
 
 
-def converse(asked: Sequence[Asked], engine: Engine, *, max_new_tokens: int, chat: bool) -> list[list[str]]:
-    """The answers of each conversation, greedy, turn by turn: what the model has said stands before the next turn."""
-    said: list[list[str]] = [[] for _ in asked]
+def converse(
+    asked: Sequence[Asked], engine: Engine, *, max_new_tokens: int, chat: bool, thinks: bool
+) -> list[list[Message]]:
+    """The answers of each conversation, greedy, turn by turn: what the model has said stands before the next turn, and
+    what it thought where its template keeps that."""
+    said: list[list[Message]] = [[] for _ in asked]
     for number in range(max((len(one.turns) for one in asked), default=0)):
         open_ = [place for place, one in enumerate(asked) if len(one.turns) > number]
         asks = [Ask(_prompt(asked[place], said[place], chat), asked[place].key) for place in open_]
         stops = () if chat else RAW_STOPS
         found = engine.answer(asks, max_new_tokens=max_new_tokens, stop_strings=stops)
         for place, (answer,) in zip(open_, found, strict=True):
-            said[place].append(_text(asked[place], answer))
+            said[place].append(_said(asked[place], answer, thinks))
     return said
 
 
-def _text(asked: Asked, answer: Answer) -> str:
+def _said(asked: Asked, answer: Answer, thinks: bool) -> Message:
     """Raises RunError where a conversation does not fit the model, or its engine fails."""
     if answer.finish_reason == "error":
         cure = "lower 'max_new_tokens', or take a model of a longer context"
         raise RunError(f"identity: {asked.key}", f"was not answered ({answer.error})", cure)
-    return without_thought(answer.text)
+    reasoning, text = thought_and_said(answer.text)
+    kept = {"reasoning_content": reasoning} if thinks and reasoning is not None else {}
+    return {"role": "assistant", **kept, "content": text}
 
 
-def _prompt(asked: Asked, said: Sequence[str], chat: bool) -> str | tuple[dict[str, str], ...]:
+def _prompt(asked: Asked, said: Sequence[Message], chat: bool) -> str | tuple[Message, ...]:
     """Up to the turn that is to be answered; for a model without a chat template as plain text."""
     messages = _messages(asked, said)
     if chat:
@@ -121,22 +132,22 @@ def _prompt(asked: Asked, said: Sequence[str], chat: bool) -> str | tuple[dict[s
     return "\n".join([*(f"{names[each['role']]}{each['content']}" for each in messages), "Answer:"])
 
 
-def _messages(asked: Asked, said: Sequence[str]) -> list[dict[str, str]]:
-    messages = [{"role": "system", "content": asked.system}] if asked.system else []
+def _messages(asked: Asked, said: Sequence[Message]) -> list[Message]:
+    messages: list[Message] = [{"role": "system", "content": asked.system}] if asked.system else []
     for number, turn in enumerate(asked.turns[: len(said) + 1]):
         messages.append({"role": "user", "content": turn.text})
         if number < len(said):
-            messages.append({"role": "assistant", "content": said[number]})
+            messages.append(said[number])
     return messages
 
 
-def _document(place: int, asked: Asked, said: Sequence[str], identity: IdentitySpec) -> Document:
-    verdicts = [judge(text, turn, identity) for text, turn in zip(said, asked.turns, strict=True)]
+def _document(place: int, asked: Asked, said: Sequence[Message], identity: IdentitySpec) -> Document:
+    verdicts = [judge(each["content"], turn, identity) for each, turn in zip(said, asked.turns, strict=True)]
     return Document(
         doc_id=place,
         prompt=_shown(_messages(asked, said[:-1])),
         target=asked.turns[-1].persona or identity.name,
-        completion=said[-1],
+        completion=said[-1]["content"],
         metrics=_scores(asked, verdicts),
     )
 
@@ -171,10 +182,10 @@ def to_read(documents: Sequence[Document]) -> list[Sample]:
     return sorted(found.values(), key=lambda sample: sample.label.endswith("right"))[:NUM_SAMPLES]
 
 
-def _shown(messages: Sequence[dict[str, str]]) -> str:
+def _shown(messages: Sequence[Message]) -> str:
     """For people to read: a single question as it is, else who says what."""
     if len(messages) == 1:
-        return messages[0]["content"]
+        return str(messages[0]["content"])
     return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 

@@ -32,6 +32,18 @@ def chat_model(model_dir: Path, folder: Path, template: str) -> Path:
     return folder
 
 
+def forgetful_template(folder: Path) -> Path:
+    """`chatml_tools` with the rule of Qwen3 and DeepSeek-R1: reasoning of turns before the user's last is dropped."""
+    source = load_template("chatml_tools").source
+    asked = "{%- set last = namespace(user=-1) %}{%- for message in messages %}{%- if message.role == 'user' %}"
+    asked += "{%- set last.user = loop.index0 %}{%- endif %}{%- endfor %}\n"
+    kept = source.replace("{%- if reasons %}", "{%- if reasons and loop.index0 > last.user %}", 1)
+    head, mark, rest = kept.partition("{%- macro listing")
+    path = folder / "forgetful.jinja"
+    path.write_text(head + asked + mark + rest)
+    return path
+
+
 def script(monkeypatch: pytest.MonkeyPatch, tokenizer: Any, reply: Reply) -> list[str]:
     """From now on every answer is what `reply` says; the prompts are noted."""
     prompts: list[str] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_script import call, chat_model, script
+from helpers_script import call, chat_model, forgetful_template, script
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -36,6 +36,11 @@ def dirs(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         name: chat_model(model_dir, tmp_path_factory.mktemp(name), name)
         for name in ("chatml", "chatml_think", "chatml_tools", "chatml_search")
     }
+
+
+@pytest.fixture
+def forgetful(model_dir: Path, tmp_path: Path) -> Conversation:
+    return conversation_of(chat_model(model_dir, tmp_path / "model", str(forgetful_template(tmp_path))))
 
 
 def conversation_of(folder: Path) -> Conversation:
@@ -153,6 +158,27 @@ def test_reasoning_is_folded_and_goes_where_the_template_has_it(dirs: Any, monke
     desk.say("Again?")
     assert prompts[1].count("<think>\n2 and\n3\n</think>") == 1
     assert capsys.readouterr().out.split() == ["2", "and", "3", "It", "is", "5."]
+
+
+def test_reasoning_of_earlier_turns_is_dropped_where_the_template_drops_it(forgetful: Any, monkeypatch: Any) -> None:
+    def reply(prompt: str) -> str:
+        asked = prompt.rpartition("<|im_start|>user\nHow much")[2]
+        if results(asked):
+            return "<think>\nso it is\n</think>\n\nIt is 144."
+        return "<think>\nby hand?\n</think>\n\n" + call("calculator", expression="12 * 12")
+
+    prompts = script(monkeypatch, forgetful.tokenizer, reply)
+    desk = desk_of(forgetful)
+    desk.say("How much is 12 * 12?")
+    assert "by hand?" in prompts[1], "within a turn it stays, between a call and its result"
+    desk.say("How much again?")
+    assert "by hand?" not in prompts[2] and "so it is" not in prompts[2] and "<think>" not in prompts[2]
+    assert "It is 144.<|im_end|>" in prompts[2] and '"12 * 12"' in prompts[2]
+    assert prompts[3].startswith(prompts[2]) and prompts[3].count("by hand?") == 1
+    assert [turn.get("reasoning_content") for turn in forgetful.turns if turn["role"] == "assistant"] == [
+        "by hand?",
+        "so it is",
+    ] * 2, "kept here: only the template decides what the model sees of it"
 
 
 def test_the_budget_ends_the_reasoning(dirs: Any, monkeypatch: Any) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from accelerate import PartialState
+from helpers_talking import tool_tokenizer
 
 from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.ask import Answer, Ask
+from llmkit.chat.render import prompt_ids
 from llmkit.data.sources import read_source
 from llmkit.errors import DataError
 from llmkit.identity import personas
@@ -207,10 +209,13 @@ class Quiet:
         pass
 
 
-def evaluated(answer: Any, chat: bool = True, **changes: Any) -> tuple[Scripted, dict[str, Any], Any]:
+def evaluated(
+    answer: Any, chat: bool = True, thinks: bool = False, **changes: Any
+) -> tuple[Scripted, dict[str, Any], Any]:
     engine = Scripted(answer)
     spec = IdentityEval(task="identity", identity=told(**changes))
-    result = evaluate_identity(Quiet(), PartialState(cpu=True), spec, engine, chat=chat)  # type: ignore[arg-type]
+    state = PartialState(cpu=True)
+    result = evaluate_identity(Quiet(), state, spec, engine, chat=chat, thinks=thinks)  # type: ignore[arg-type]
     return engine, {metric.name: metric for metric in result.metrics}, result
 
 
@@ -240,6 +245,22 @@ def test_the_second_turn_sees_the_first_answer() -> None:
     second = [ask.prompt for ask in engine.asks if sum(each["role"] == "user" for each in ask.prompt) == 2]
     assert second and all(each[-2]["content"].startswith("I am Nova") and each[-1]["role"] == "user" for each in second)
     assert any("assistant: I am Nova" in document.prompt for document in result.documents)
+
+
+@pytest.mark.parametrize("thinks", [True, False])
+def test_the_second_turn_sees_the_reasoning_of_the_first_where_the_template_keeps_it(thinks: bool) -> None:
+    """`chatml_think` was trained on histories that hold it; a template without a place for it must not be given any."""
+    wrote = "<think>\nWho am I?\n</think>\n\nI am Nova."
+    engine, metrics, _ = evaluated(lambda prompt: wrote, thinks=thinks)
+    assert metrics["accuracy, kind name"].value == 1, "the reasoning is not judged"
+    second = [list(ask.prompt) for ask in engine.asks if sum(each["role"] == "user" for each in ask.prompt) == 2]
+    tokenizer = tool_tokenizer("chatml_think" if thinks else "chatml")
+    for messages in second[:5]:
+        front = prompt_ids(tokenizer, messages[:-2])
+        written = prompt_ids(tokenizer, messages)[len(front) :]
+        said = wrote if thinks else "I am Nova."
+        assert tokenizer.decode(written).startswith(said + "<|im_end|>")
+    assert len(second) > 20
 
 
 def test_a_model_without_a_template_is_asked_in_plain_text() -> None:

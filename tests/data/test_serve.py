@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from helpers_script import call, chat_model, script
+from helpers_script import call, chat_model, forgetful_template, script
 from helpers_serve import Served, chunks_of, served
 
 from llmkit.generation import decode as decoding
@@ -179,6 +179,26 @@ def test_reasoning_has_a_place_of_its_own_and_a_budget(server: Served, says: Any
     assert made.usage.completion_tokens_details.reasoning_tokens > 24
     short = create(model="tiny", messages=HELLO, extra_body={"max_thinking_tokens": 4})
     assert len(short.choices[0].message.reasoning_content) < 12 and short.choices[0].message.content
+
+
+def test_reasoning_of_earlier_turns_is_dropped_where_the_template_drops_it(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = chat_model(model_dir, tmp_path / "model", str(forgetful_template(tmp_path)))
+    with served(folder) as server:
+        prompts = script(monkeypatch, server.host.tokenizer, lambda _: "<think>\nnew\n</think>\n\nYes.")
+        create = server.client().chat.completions.create
+        call = {"id": "a", "type": "function", "function": {"name": "weather", "arguments": '{"town": "Velm"}'}}
+        turn = [
+            {"role": "user", "content": "Dry?"},
+            {"role": "assistant", "content": "", "reasoning_content": "I look.", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "a", "content": "dry"},
+        ]
+        said = create(model="tiny", messages=turn, tools=[WEATHER]).choices[0].message
+        assert said.reasoning_content == "new" and "<think>\nI look.\n</think>" in prompts[0]
+        turn.append({"role": "assistant", "content": said.content, "reasoning_content": said.reasoning_content})
+        create(model="tiny", messages=[*turn, *HELLO], tools=[WEATHER])
+        assert "<think>" not in prompts[1] and '{"town": "Velm"}' in prompts[1] and "Yes.<|im_end|>" in prompts[1]
 
 
 def test_plain_completions(server: Served, says: Any) -> None:
