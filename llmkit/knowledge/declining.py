@@ -17,9 +17,7 @@ _BEGINNING = 2
 
 def declines(text: str, extra: Sequence[str] = ()) -> bool:
     """Args: extra: refusals in wordings of one's own."""
-    if is_refusal(text, extra):
-        return True
     sentences = [each.strip() for each in re.split(r"[.!?;\n]+", folded_with(text, extra)) if each.strip()]
     if any(patterns("compliance_patterns").search(each) for each in sentences):
         return False
-    return any(patterns("decline_patterns").search(each) for each in sentences[:_BEGINNING])
+    return is_refusal(text, extra) or any(patterns("decline_patterns").search(each) for each in sentences[:_BEGINNING])

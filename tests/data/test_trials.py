@@ -254,6 +254,16 @@ def test_declining(answer: str, is_refusal: bool) -> None:
     assert declines(answer) is is_refusal
 
 
+@pytest.mark.parametrize(("split", "false_refusals", "missed"), [("tuned", 0, 1), ("heldout", 1, 6)])
+def test_declining_of_labelled_answers(split: str, false_refusals: int, missed: int) -> None:
+    """`tuned`: the rules were written with these in sight. `heldout`: written once the rules stood, and no rule since."""
+    lines = (Path(__file__).parent / "declining_answers.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if row["split"] == split]
+    wrong = [row for row in rows if declines(row["answer"]) != bool(row["refused"])]
+    assert sum(not row["refused"] for row in wrong) <= false_refusals, wrong
+    assert sum(row["refused"] for row in wrong) <= missed, wrong
+
+
 def test_the_worlds_requests_are_in_no_conversation() -> None:
     import random
 
