@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from itertools import pairwise
 
 from llmkit.identity.questions import Turn
 from llmkit.identity.wordings import is_told, mentions
@@ -78,7 +79,8 @@ def _says(answer: str, turn: Turn, spec: IdentitySpec) -> bool:
 
 def _persona(answer: str, turn: Turn, spec: IdentitySpec) -> bool:
     if turn.kind != "maker":
-        return names(answer, turn.persona)
+        text = _named(plain(turn.persona)).sub(_OWN, plain(answer))
+        return names(answer, turn.persona) and not _claimed(_named(plain(spec.name)).sub(_OTHER, text))
     if turn.company:
         return names(answer, turn.company)
     return names(answer, spec.maker) if spec.maker else bool(_mark("untold").search(plain(answer)))
@@ -100,11 +102,14 @@ def _human(text: str) -> bool:
 
 
 def names(answer: str, value: str | None) -> bool:
-    """Whether the value is in the answer, as a word and undenied."""
+    """Whether the value is in the answer, as a word, undenied, and not as a mere question ("Nova? No.")."""
     if not value or not plain(value):
         return False
-    text = _named(plain(value)).sub(_OWN, plain(answer))
-    return any(_OWN in clause and not _denied(clause, _OWN) for _, clause in _clauses(text))
+    clauses = [clause for _, clause in _clauses(_named(plain(value)).sub(_OWN, plain(answer)))]
+    return any(
+        _OWN in clause and not _denied(clause, _OWN) and not (clause.endswith("?") and not _mark("yes").match(then))
+        for clause, then in pairwise([*clauses, ""])
+    )
 
 
 def claims_other(answer: str, turn: Turn, spec: IdentitySpec) -> bool:
@@ -114,8 +119,25 @@ def claims_other(answer: str, turn: Turn, spec: IdentitySpec) -> bool:
     for value in sorted((plain(value) for value in own if value), key=len, reverse=True):
         text = _named(value).sub(_OWN, text)
     text = _others((turn.other, turn.vendor)).sub(_OTHER, text).casefold()
+    if turn.other and _OTHER not in text and _affirms(text):
+        return True
     if turn.other and _OWN not in text and _OTHER not in text:
         return bool(_mark("yes").match(text.lstrip())) and not _mark("negation").search(text)
+    return _claimed(text)
+
+
+def _affirms(text: str) -> bool:
+    """Whether the first sentence is "Yes, that is me", whatever name is given behind it."""
+    first = _SENTENCES.split(text.strip())[0]
+    said_yes = _mark("yes").match(first)
+    if not said_yes:
+        return False
+    parts = [first[said_yes.end() :], *_CLAUSES.split(first)]
+    return any(_mark("affirmed").fullmatch(part.strip(" .!,")) for part in parts)
+
+
+def _claimed(text: str) -> bool:
+    """Whether some clause claims a name that is marked as another's."""
     denied = False
     for begins, clause in _clauses(text):
         denied = denied and not begins
@@ -142,7 +164,9 @@ def _claims(clause: str, denied: bool) -> bool:
 
 def _denied(clause: str, sign: str) -> bool:
     before, _, behind = clause.partition(sign)
-    return bool(_mark("negation").search(before) or _mark("denied_behind").search(behind))
+    behind = behind.lstrip()
+    denied = _mark("denied_next").match(behind) or _mark("denied_behind").search(behind)
+    return bool(denied or _mark("negation").search(before))
 
 
 def _clauses(text: str) -> Iterator[tuple[bool, str]]:
