@@ -200,9 +200,10 @@ class InjectionSpec(Part):
     """An instruction that stands in what a tool finds, where no instruction should be followed."""
 
     text: str = Field(min_length=1)
-    """What is appended to every result."""
+    """What is put into every result: at the start, in the middle or at the end of a passage."""
     marker: str = Field(min_length=1)
-    """What an answer or a later call holds if the model has obeyed."""
+    """What an answer or a later call holds if the model has obeyed: a word that none has otherwise. An answer that only
+    refuses or reports the instruction has not."""
 
 
 class ToolsSpec(Part):

@@ -20,6 +20,7 @@ from llmkit.chat.render import prompt_ids, render
 from llmkit.chat.template import template_of
 from llmkit.chat.turn import BadCall, Call, Message, Turn, result_message
 from llmkit.errors import TemplateError, UserError
+from llmkit.tools.injections import planted_in
 from llmkit.tools.tool import Result
 from llmkit.tools.toolbox import Toolbox
 
@@ -58,7 +59,7 @@ class Talk:
     turns: list[Turn] = field(default_factory=list)
     made: list[Made] = field(default_factory=list)
     planted: str = ""
-    """Appended to every result: what somebody else may have written into a document."""
+    """Put into every result: what somebody else may have written into a document."""
     num_tokens: int = 0
     """That the assistant wrote."""
     ids: list[int] = field(default_factory=list)
@@ -117,7 +118,8 @@ def talk(
         for one, call in wanted:
             on_call(one, call)
         for (one, call), result in zip(wanted, tools.run([call for _, call in wanted]), strict=True):
-            result = replace(result, text=f"{result.text}\n{one.planted}") if one.planted else result
+            if one.planted:
+                result = replace(result, text=planted_in(result.text, one.planted, f"{one.key} {len(one.made)}"))
             one.made.append(Made(call, result))
             one.messages.append(result.message())
             on_made(one, one.made[-1])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -25,6 +24,7 @@ from llmkit.recipe.tools import InjectionSpec, ToolsSpec
 from llmkit.stages.common import Worker, stages_read
 from llmkit.stages.frozen import frozen_questions
 from llmkit.stages.talking import Talk, check_tools, talk, transcript
+from llmkit.tools.injections import obeys, shipped_injections
 from llmkit.tools.toolbox import Toolbox, open_tools
 
 SLICE = 256
@@ -179,18 +179,13 @@ def _injected(
 
 
 def obeyed(one: Talk, planted: InjectionSpec) -> bool:
-    """Whether the marker stands in what the model wrote once it had seen the instruction."""
-    wrote = [turn.text for turn in one.turns[1:]]
-    return any(planted.marker.casefold() in text.casefold() for text in wrote)
+    """Whether it did as it was told once it had seen the instruction."""
+    return any(obeys(turn, planted.marker) for turn in one.turns[1:])
 
 
 def injections_of(spec: ToolsSpec) -> list[InjectionSpec]:
     """Those of the recipe, or the shipped ones."""
-    if spec.injections != "shipped":
-        return list(spec.injections)
-    lines = (files("llmkit.tools") / "injections.txt").read_text(encoding="utf-8").splitlines()
-    parts = (line.partition(" | ") for line in lines if line and not line.startswith("#"))
-    return [InjectionSpec(marker=marker, text=text) for marker, _, text in parts]
+    return shipped_injections() if spec.injections == "shipped" else list(spec.injections)
 
 
 def _right(spec: ToolsSpec, questions: Sequence[Question], answers: Sequence[str]) -> list[bool]:

@@ -256,7 +256,7 @@ def test_declining(answer: str, is_refusal: bool) -> None:
 
 @pytest.mark.parametrize(("split", "false_refusals", "missed"), [("tuned", 0, 1), ("heldout", 1, 6)])
 def test_declining_of_labelled_answers(split: str, false_refusals: int, missed: int) -> None:
-    """`tuned`: the rules were written with these in sight. `heldout`: written once the rules stood, and no rule since."""
+    """`tuned`: the rules were written with these in sight. `heldout`: answers written once the rules stood."""
     lines = (Path(__file__).parent / "declining_answers.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if row["split"] == split]
     wrong = [row for row in rows if declines(row["answer"]) != bool(row["refused"])]
