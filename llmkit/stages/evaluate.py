@@ -137,9 +137,9 @@ def own_evaluations(
     ):
         asking = partial(evaluate_tools, worker, state, tool, questions, tokenizer=tokenizer)
         made.append(((TOOLS, index), asking))
-    how = {"chat": chat, "thinks": reasons(tokenizer)}
+    thinks = reasons(tokenizer)
     for index, identity in enumerate(specs_of(stage, IdentityEval)):
-        made.append(((IDENTITY, index), partial(evaluate_identity, worker, state, identity, **how)))
+        made.append(((IDENTITY, index), partial(evaluate_identity, worker, state, identity, chat=chat, thinks=thinks)))
     reversals = specs_of(stage, ReversalSpec)
     for index, (reversal, pairs) in enumerate(zip(reversals, prepare_reversals(worker, reversals), strict=True)):
         made.append(((REVERSAL, index), partial(evaluate_reversal, worker, state, reversal, pairs, chat=chat)))
