@@ -50,6 +50,11 @@ def run_script(code: str, *args: str) -> dict[str, Any]:
     return result
 
 
+def accumulated(batch: int, options: dict[str, Any]) -> dict[str, int]:
+    """For a bare script on one process: the options that give it as many answers a step as a stage has."""
+    return {"gradient_accumulation_steps": batch // options["per_device_train_batch_size"]}
+
+
 def report(name: str, ours: list[float], baseline: list[float], unit: str, target: float) -> None:
     """One line: the ratio of medians, its range over the repeats, and the target."""
     ratio = statistics.median(ours) / statistics.median(baseline)

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import report, run_in, run_script
+from common import accumulated, report, run_in, run_script
 
 REPEATS = 3
 STEPS = 8
@@ -58,6 +58,8 @@ OPTIONS: dict[str, Any] = {
     "mask_truncated_completions": True,
 }
 PROBLEMS = "llmkit.tiny.sources:problems"
+BATCH = 128
+"""Answers per optimizer step."""
 
 
 def recipe(stages: list[dict[str, Any]], model: str = "llmkit.tiny:base", seed: int = 42) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def grpo(model: str, steps: int, seed: int = 42, **fields: Any) -> Path:
         "from": "base",
         "data": [{"path": PROBLEMS, "args": {"num_rows": 3000}}],
         "rewards": ["exact"],
-        "global_batch_size": 128,
+        "global_batch_size": BATCH,
         "trainer": {**OPTIONS, "max_steps": steps, "save_strategy": "no"},
         **fields,
     }
@@ -107,10 +109,11 @@ def grpo(model: str, steps: int, seed: int = 42, **fields: Any) -> Path:
 
 def step_time(model: str) -> None:
     ours, bare = [], []
+    given = json.dumps({**OPTIONS, **accumulated(BATCH, OPTIONS), "max_steps": STEPS})
     for _ in range(REPEATS):
         manifest = json.loads((grpo(model, STEPS) / "manifest.json").read_text())
         ours.append(STEPS / manifest["metrics"]["train_seconds"])
-        bare.append(1 / run_script(BARE, json.dumps({**OPTIONS, "max_steps": STEPS}), model)["seconds"])
+        bare.append(1 / run_script(BARE, given, model)["seconds"])
     report("GRPO steps of a stage against bare GRPOTrainer", ours, bare, "steps/s", 1 / 1.05)
 
 
