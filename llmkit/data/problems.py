@@ -85,14 +85,17 @@ class Problems:
         """Columns that every problem has."""
         return set(self._columns)
 
-    def levels(self, column: str) -> np.ndarray:
+    def levels(self, column: str, has_level: Callable[[Problem], bool] = lambda problem: True) -> np.ndarray:
         """A column of numbers, (N,) float64; a text that is a number counts as one. Read once.
+
+        Args:
+            has_level: problems of which it is not true are NaN, and need no such column.
 
         Raises:
             DataError: a problem lacks the column, or has something else there.
         """
         if column not in self._levels:
-            numbers = (_number(problem, column) for problem in self)
+            numbers = (_number(problem, column) if has_level(problem) else math.nan for problem in self)
             self._levels[column] = np.fromiter(numbers, np.float64, len(self))
         return self._levels[column]
 

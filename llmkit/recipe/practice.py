@@ -119,9 +119,11 @@ class SamplingSpec(Part):
     """With `resample`: so many answers of a group are sampled first, and where they are all right or all wrong the
     group is replaced before the rest of it is sampled (SPEED, Zhang et al. 2025, arXiv 2506.09016, section 4)."""
     filter: FilterSpec | None = None
-    """Leave out problems that are too easy or too hard before training begins."""
+    """Leave out problems that are too easy or too hard before training begins. Those that no reward on correctness
+    scores stay: nothing says how hard they are."""
     curriculum: CurriculumSpec | None = None
-    """Open levels one after the other."""
+    """Open levels one after the other. Problems that no reward on correctness scores need no level, and are always
+    practised."""
 
     @model_validator(mode="after")
     def _screens_for_others(self) -> SamplingSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from trl import GRPOConfig, RLOOConfig
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import DataSummary, Manifest
 from llmkit.chat.template import template_of
-from llmkit.data.problems import Problems
+from llmkit.data.problems import Problem, Problems
 from llmkit.errors import TemplateError, UserError
 from llmkit.knowledge.store import Steps
 from llmkit.modeling.adapter import let_fused_head_read, lora_config
@@ -87,7 +87,7 @@ def _practise(
     drop_rollouts(worker, trainer)
     if stage.sampling.filter is not None:
         allowed = filtered(worker, trainer, prepared, stage.sampling.filter)
-        practice.stream = stream_of(stage, prepared.problems, allowed)
+        practice.stream = stream_of(stage, prepared.problems, allowed, prepared.scorer.is_checked)
 
     measured = Measured(worker, trainer, practice, prepared.heldout, stage.measure, is_sharded=practice.batch_size == 0)
     own = (
@@ -156,9 +156,11 @@ def prepare(worker: Worker, args: Any, scorer: Any = None, tools: Toolbox | None
             name: read_problems(worker, sources, rejected_file=None, chat=chat)
             for name, sources in stage.heldout.items()
         }
-    needs = stage.sampling.resample > 0 or stage.sampling.filter is not None or stage.sampling.curriculum is not None
-    for each in (problems, *heldout.values()):
-        scorer.check(each, needs_correctness=checkable and (needs or bool(heldout)))
+    sampling = stage.sampling
+    needs = sampling.filter is not None or sampling.curriculum is not None
+    scorer.check(problems, needs_correctness=needs or (checkable and (sampling.resample > 0 or bool(heldout))))
+    for each in heldout.values():
+        scorer.check(each, needs_correctness=checkable)
     for name, each in heldout.items():
         if num := len(each.shared_with(problems)):
             worker.warn(f"{num} of the {len(each)} held-out problems of '{name}' are also practised on")
@@ -190,9 +192,12 @@ def fitting(
     return found
 
 
-def stream_of(stage: PracticeStage, problems: Problems, allowed: Sequence[int]) -> PromptStream:
+def stream_of(
+    stage: PracticeStage, problems: Problems, allowed: Sequence[int], is_checked: Callable[[Problem], bool]
+) -> PromptStream:
+    """Args: is_checked: whether something says if answers to a problem are right. What nothing checks has no level."""
     curriculum = stage.sampling.curriculum
-    levels = problems.levels(curriculum.column) if curriculum is not None else None
+    levels = problems.levels(curriculum.column, is_checked) if curriculum is not None else None
     assert stage.seed is not None
     return PromptStream(allowed, stage.seed, levels, curriculum)
 
@@ -213,7 +218,7 @@ def build_trainer(worker: Worker, args: Any, prepared: Prepared, kind: type[Any]
     weights = dict(zip(prepared.scorer.labels, prepared.scorer.weights_F.tolist(), strict=True))
     practice = Practice(
         problems=prepared.problems,
-        stream=stream_of(stage, prepared.problems, prepared.allowed),
+        stream=stream_of(stage, prepared.problems, prepared.allowed, prepared.scorer.is_checked),
         scorer=prepared.scorer,
         tokenizer=tokenizer,
         rollouts=Rollouts(worker.dir.data, worker.dir.checkpoints / NAME, PartialState().process_index),
@@ -266,13 +271,15 @@ def _named(label: str) -> Any:
 
 
 def filtered(worker: Worker, trainer: Trainer, prepared: Prepared, spec: FilterSpec) -> list[int]:
-    """Numbers of the problems of which neither too few nor too many answers are right. Every chunk stays on disk."""
+    """Numbers of the problems of which neither too few nor too many answers are right, and of all that nothing checks.
+    Every chunk stays on disk."""
     stage, state, steps = practice_stage(worker), PartialState(), Steps(worker.dir.data / "steps")
     practice: Practice = trainer.practice
     if worker.is_main:
         steps.begin({FILTERED: sha256_of([worker.file.fingerprint, CHUNK])})
     state.wait_for_everyone()
-    chunks = [prepared.allowed[start : start + CHUNK] for start in range(0, len(prepared.allowed), CHUNK)]
+    asked = [number for number in prepared.allowed if prepared.scorer.is_checked(prepared.problems[number])]
+    chunks = [asked[start : start + CHUNK] for start in range(0, len(asked), CHUNK)]
     model = trainer.accelerator.unwrap_model(trainer.model)
     engine = practice.engine(model)
     attempt_chunks(
@@ -305,7 +312,8 @@ def filtered(worker: Worker, trainer: Trainer, prepared: Prepared, spec: FilterS
     if not kept:
         what = f"no problem is solved with a share from {low:g} to {high:g}: {hard} less often, {easy} more often"
         raise UserError(f"stage '{stage.name}': sampling.filter", what, "widen 'keep', or take other problems")
-    return kept
+    dropped = set(asked) - set(kept)
+    return [number for number in prepared.allowed if number not in dropped]
 
 
 def finish(worker: Worker, trainer: Any, prepared: Prepared, metrics: dict[str, float], seconds: float) -> Manifest:

@@ -169,7 +169,8 @@ class PreferenceScorer:
         self.rewards = functions.rewards if functions else []
 
     def check(self, problems: Problems, *, needs_correctness: bool) -> None:
-        """Raises UserError where a reward cannot score the problems, or the reward model has none to score."""
+        """Raises UserError where a reward cannot score the problems, the reward model has none to score, or no function
+        says of any whether it is solved and something asks that."""
         own = next((problem for problem in problems if self.applies(problem)), None)
         if own is None:
             wanted = ", ".join(f"{name}: {value}" for name, value in self._when.items())
@@ -178,7 +179,11 @@ class PreferenceScorer:
         for models in self.models:
             check_renders(models, own, self._where)
         if self.functions is not None:
-            self.functions.check(problems, needs_correctness=False)
+            self.functions.check(problems, needs_correctness=needs_correctness)
+
+    def is_checked(self, problem: Problem) -> bool:
+        """Whether a function says if answers to it are right; the reward models never do."""
+        return self.functions is not None and self.functions.is_checked(problem)
 
     def check_gold(self, problems: Problems, warn: Callable[[str], None]) -> None:
         """As that of the functions; a reward model knows no right answer."""

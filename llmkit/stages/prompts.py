@@ -40,7 +40,8 @@ class PromptStream:
 
     Args:
         allowed: numbers of the problems that may be practised.
-        levels: level of every problem (of all, not only the allowed ones); None: no curriculum.
+        levels: level of every problem (of all, not only the allowed ones), NaN for those that have none and are always
+            practised; None: no curriculum.
     """
 
     def __init__(
@@ -53,7 +54,8 @@ class PromptStream:
         self.allowed = np.asarray(allowed, dtype=np.int64)
         self._seed, self._curriculum = seed, curriculum
         self._levels = None if levels is None or curriculum is None else np.asarray(levels, dtype=float)
-        known = np.unique(self._levels[self.allowed]).tolist() if self._levels is not None else []
+        own = self._levels[self.allowed] if self._levels is not None else np.empty(0)
+        known = np.unique(own[~np.isnan(own)]).tolist()
         self.levels = [Level(value) for value in known]
         self.num_open = min(1, len(known))
         self.round, self.num_drawn = 0, 0
@@ -73,7 +75,7 @@ class PromptStream:
 
     def score(self, problem: int, share: float) -> None:
         """Share of right answers of one group. May open the next level: its problems join from the next draw on."""
-        if self._levels is None or self._curriculum is None:
+        if self._levels is None or self._curriculum is None or np.isnan(self._levels[problem]):
             return
         level = next(level for level in self.levels if level.value == self._levels[problem])
         level.add(share)
@@ -102,8 +104,8 @@ class PromptStream:
 
     def _begin_round(self) -> None:
         open_ = self.allowed
-        if self._levels is not None:
+        if self._levels is not None and self.levels:
             limit = self.levels[self.num_open - 1].value
-            open_ = self.allowed[self._levels[self.allowed] <= limit]
+            open_ = self.allowed[~(self._levels[self.allowed] > limit)]
         rng = np.random.default_rng([self._seed & (2**63 - 1), self.round])
         self._queue = rng.permutation(open_).tolist()

@@ -67,7 +67,7 @@ def run(worker: Worker) -> Manifest:
     drop_rollouts(worker, trainer)
     if stage.sampling.filter is not None:
         allowed = filtered(worker, trainer, prepared, stage.sampling.filter)
-        trainer.practice.stream = stream_of(stage, prepared.problems, allowed)
+        trainer.practice.stream = stream_of(stage, prepared.problems, allowed, prepared.scorer.is_checked)
     guard = guard_of(worker, trainer, prepared)
     spec = None if stage.guard == "off" else stage.guard
     callback = GuardCallback(worker, trainer, guard, spec, spec.every if spec else WATCHED_EVERY)

@@ -64,7 +64,7 @@ class Scorer:
         if any(not have.issuperset(reward.columns) for reward in self.rewards):
             for problem in problems:
                 self._check_columns(problem, have)
-        if needs_correctness and not self.correctness:
+        if needs_correctness and not any(map(self.is_checked, problems)):
             what = "no reward says whether a problem is solved"
             raise UserError(self._where, what, "add one such as 'exact', or set 'correctness: true' on your own")
 
@@ -92,6 +92,10 @@ class Scorer:
                 what = f"reward '{reward.label}' reads the column '{missing[0]}', which {problem.place} does not have"
                 cure = f"map it in 'columns', or restrict the reward by 'when'; all have: {', '.join(sorted(have))}"
                 raise UserError(self._where, what, cure)
+
+    def is_checked(self, problem: Problem) -> bool:
+        """Whether a reward says if answers to it are right."""
+        return any(self.rewards[place].applies(problem.columns) for place in self.correctness)
 
     def __call__(
         self,

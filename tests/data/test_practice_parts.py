@@ -81,6 +81,17 @@ def test_a_round_holds_every_problem_once_and_the_next_has_another_order() -> No
     assert PromptStream(range(20), seed=4).next(20) != first
 
 
+def test_problems_without_a_level_are_always_practised() -> None:
+    levels = [float("nan")] * 10 + [1.0] * 10 + [2.0] * 10
+    stream = PromptStream(range(30), seed=0, levels=levels, curriculum=CurriculumSpec(unlock=0.6))
+    assert {number // 10 for number in stream.next(20)} == {0, 1}
+    for _ in range(ENOUGH):
+        stream.score(3, 0.0)
+        stream.score(13, 1.0)
+    assert {number // 10 for number in stream.next(30)} == {0, 1, 2}
+    assert len(PromptStream(range(10), seed=0, levels=levels, curriculum=CurriculumSpec()).next(10)) == 10
+
+
 @pytest.mark.parametrize("drawn", [0, 7, 20, 33])
 def test_a_stream_goes_on_from_its_state(drawn: int) -> None:
     stream = PromptStream(range(20), seed=3)
