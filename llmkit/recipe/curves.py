@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from llmkit.recipe.practice import Limits
 from llmkit.recipe.source import Loc
 from llmkit.recipe.stages import PracticeStage
+from llmkit.recipe.trainer_keys import resolved_trainer, trainer_options
 
 Found = tuple[Loc, str, str]
 
@@ -74,5 +75,12 @@ def unwatchable(stage: PracticeStage) -> Iterator[Found]:
         elif limits.min is not None and limits.max is not None and limits.min > limits.max:
             said = f"its range is {limits.min:g} to {limits.max:g}, so that every value is outside"
             yield loc, said, "set both 'min' and 'max'"
-        elif name == "kl" and not stage.trainer.get("beta"):
+        elif name == "kl" and not _beta(stage):
             yield loc, "there is no reference model to measure it to", "set 'trainer.beta', or leave it out"
+
+
+def _beta(stage: PracticeStage) -> float | None:
+    """As resolved: `rlhf` has one by default."""
+    kind = stage.trainer_kind
+    beta: float | None = trainer_options(kind, resolved_trainer(kind, stage.trainer))["beta"]
+    return beta
