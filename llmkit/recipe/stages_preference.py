@@ -107,7 +107,7 @@ class RlhfStage(PracticeStage):
     reward_model: RewardModel
     """What the answers are scored by: its scores have mean 0 and deviation 1 over its held-out answers."""
     reward_weight: float = Field(default=1.0, gt=0)
-    """Factor of the reward model's score beside `rewards`."""
+    """Factor of the reward model's score, and of `missing_eos_penalty`, beside `rewards`."""
     reward_when: dict[str, Scalar] = {}
     """Rows that the reward model scores, and the guard looks at: those whose columns have these values. Default: all.
     The others are for `rewards`, which keep abilities in practice."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from llmkit.recipe.curves import unwatchable
 from llmkit.recipe.knowledge import AskSpec, HonestySpec, JudgeSpec, WriterSpec
 from llmkit.recipe.practice import ProblemsSpec
-from llmkit.recipe.preference import RankJudgeSpec
+from llmkit.recipe.preference import LabellerSpec, PreferenceSpec, RankJudgeSpec
 from llmkit.recipe.schema import Evals, EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
 from llmkit.recipe.splits import splits_itself
@@ -76,6 +76,14 @@ def _of_evals(evals: Evals) -> Iterator[Found]:
             yield from (((place, *loc), what, cure) for loc, what, cure in _of_engine("judge", spec.judge))
         if isinstance(spec, ProblemsSpec):
             yield from (((place, *loc), what, cure) for loc, what, cure in _of_samples(spec))
+        if isinstance(spec, PreferenceSpec):
+            yield from _of_labeller((place, "labeller"), spec.labeller)
+
+
+def _of_labeller(loc: Loc, spec: LabellerSpec | None) -> Iterator[Found]:
+    """Of one that scores answers and puts none in order."""
+    for name in sorted({"noise", "num_raters"} & spec.model_fields_set) if spec else ():
+        yield (*loc, name), "has no effect here: only a 'rank' stage has raters who err", "leave it out"
 
 
 def _of_interrogation(stage: InterrogateStage, by_name: Mapping[str, StageBase]) -> Iterator[Found]:

@@ -111,8 +111,9 @@ class Guard:
         prompts, texts = [one.prompt for one in problems], [one.text for one in answers]
         members_NM, values_N2 = self._scorer.by_model(problems, answers)
         proxy_N = values_N2.sum(1)
-        gold_N = self._gold(prompts, texts) if self._gold else proxy_N
-        true_N = self._true(prompts, texts) if self._true else None
+        asked = (prompts, texts, [one.columns for one in problems], [one.place for one in problems])
+        gold_N = self._gold(*asked) if self._gold else proxy_N
+        true_N = self._true(*asked) if self._true else None
         reference_N = self._log_probs(prompts_ids, answers)
         return [
             Looked(

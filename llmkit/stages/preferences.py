@@ -114,9 +114,10 @@ def _answered(
     made: list[list[Answer]] = list(engine.answer(asks, max_new_tokens=spec.max_new_tokens, seed=SEED))
     for problem, given in zip(problems, made, strict=True):
         check_answers(problem, given)
-    prompts = [problem.prompt for problem in problems for _ in range(spec.num_samples)]
-    texts = [answer.text for given in made for answer in given]
-    gold_N, picked_N = judges.gold(prompts, texts), judges.picked(prompts, texts)
+    asked = [problem for problem in problems for _ in range(spec.num_samples)]
+    prompts, texts = [one.prompt for one in asked], [answer.text for given in made for answer in given]
+    gold_N = judges.gold(prompts, texts, [one.columns for one in asked], [one.place for one in asked])
+    picked_N = judges.picked(prompts, texts)
     found = []
     for row, (place, given) in enumerate(zip(places, made, strict=True)):
         part = slice(row * spec.num_samples, (row + 1) * spec.num_samples)

@@ -44,8 +44,14 @@ def open_folder(stage: Path) -> Path:
 class Judge(Protocol):
     """Says how good answers are."""
 
-    def __call__(self, prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
-        """(N,) numbers, more is better."""
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        texts: Sequence[str],
+        columns: Sequence[Mapping[str, Any]] | None = None,
+        places: Sequence[str] | None = None,
+    ) -> np.ndarray:
+        """(N,) numbers, more is better. Args: columns: of each answer's row, by name. places: where each row stands."""
 
 
 class ModelJudge:
@@ -56,7 +62,14 @@ class ModelJudge:
         self._models, self.members = models, models.members
         self._low, self._high = (models.scaled(np.array([bounds])) for bounds in (models.card.low, models.card.high))
 
-    def __call__(self, prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        texts: Sequence[str],
+        columns: Sequence[Mapping[str, Any]] | None = None,
+        places: Sequence[str] | None = None,
+    ) -> np.ndarray:
+        """Neither of the rows' columns nor of their places: a reward model reads texts."""
         scores_NM = score_texts(self._models, prompts, texts)
         scores_N: np.ndarray = np.clip(scores_NM, self._low, self._high).mean(1)
         return scores_N
@@ -67,18 +80,7 @@ def judged_by(folder: Path) -> ModelJudge:
     return ModelJudge(open_rewards(folder, device=PartialState().device))
 
 
-class Labeller(Judge, Protocol):
-    def __call__(
-        self,
-        prompts: Sequence[Any],
-        texts: Sequence[str],
-        columns: Sequence[Mapping[str, Any]] | None = None,
-        places: Sequence[str] | None = None,
-    ) -> np.ndarray:
-        """As a judge. Args: columns: of each answer's row, by name. places: where each row stands, for messages."""
-
-
-def labelled_by(spec: LabellerSpec) -> Labeller:
+def labelled_by(spec: LabellerSpec) -> Judge:
     """A function as judge. Raises UserError where it fails, or does not score an answer."""
     (reward,) = load([RewardSpec(path=spec.path, args=spec.args)])
 
@@ -118,10 +120,13 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, prompt: Any, text: str, max_l
 
 
 def score_texts(models: RewardModels, prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
-    """Scaled scores of each member, (N, M)."""
+    """Scaled scores of each member, (N, M). Raises ModelError where one is no number."""
     cut = models.card.max_length
     rows = [answer_ids(models.tokenizer, prompt, text, cut) for prompt, text in zip(prompts, texts, strict=True)]
-    return models.scaled(models.raw(rows))
+    scores_NM = models.scaled(models.raw(rows))
+    if not np.isfinite(scores_NM).all():
+        raise ModelError(models.tokenizer.name_or_path, "gives scores that are no numbers", "train it again")
+    return scores_NM
 
 
 def combined(scores_NM: np.ndarray, spec: RewardModelSpec) -> np.ndarray:
@@ -161,7 +166,7 @@ class PreferenceScorer:
         members = [f"{MODEL}_{number}" for number in range(num_members)] if num_members > 1 else []
         own = functions.labels if functions else []
         self.labels = [MODEL, CUT, *members, *own]
-        weights = [weight, 1.0, *(0.0 for _ in members), *(functions.weights_F if functions else ())]
+        weights = [weight, weight, *(0.0 for _ in members), *(functions.weights_F if functions else ())]
         self.weights_F = np.array(weights)
         self.correctness = [
             len(self.labels) - len(own) + place for place in (functions.correctness if functions else ())
@@ -203,8 +208,6 @@ class PreferenceScorer:
         to and the penalty on an answer that was cut off."""
         prompts, texts = [one.prompt for one in problems], [one.text for one in answers]
         scores_NM = np.concatenate([score_texts(models, prompts, texts) for models in self.models], axis=1)
-        if not np.isfinite(scores_NM).all():
-            raise ModelError(self._where, "the reward model gives scores that are no numbers", "train it again")
         cut_N = np.array([-self._penalty if one.finish_reason != "stop" else 0.0 for one in answers])
         return scores_NM, np.stack([combined(scores_NM, self.spec), cut_N], axis=1)
 

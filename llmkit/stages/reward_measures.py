@@ -28,7 +28,9 @@ def real_scores(models: RewardModels, rows: datasets.Dataset) -> np.ndarray:
 
 
 def scaled_card(card: RewardCard, raw_NM: np.ndarray) -> RewardCard:
-    """Raises DataError where a member gives all answers one score."""
+    """Raises DataError where a member gives all answers one score, or one that is no number."""
+    if not np.isfinite(raw_NM).all():
+        raise DataError("reward model", "gives scores that are no numbers", "lower 'trainer.learning_rate'")
     deviations = raw_NM.std(0)
     if not (deviations > 0).all():
         raise DataError("reward model", "gives all answers one score", "train longer, or check that rankings differ")
