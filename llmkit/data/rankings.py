@@ -102,7 +102,10 @@ def _check_distinct(answers: list[list[int]], rankings: list[list[int]]) -> None
 
 
 def place_of(prompt: Any) -> float:
-    """Where a prompt stands between 0 and 1, the same in every data set and for every seed."""
+    """Where a prompt stands between 0 and 1, the same in every data set and for every seed. A text stands where the
+    conversation does that chat templates make of it."""
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
     digest = blake2b(json.dumps(prompt, sort_keys=True).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") / 2**64
 

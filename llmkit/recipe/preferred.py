@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from llmkit.recipe import reads
+from llmkit.recipe.parts import DataSource
 from llmkit.recipe.schema import EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
 from llmkit.recipe.stages import StageBase
@@ -26,7 +29,7 @@ def preferred(recipe: Recipe) -> Iterator[Found]:
         elif isinstance(stage, RewardStage):
             found = _reward(stage)
         elif isinstance(stage, RlhfStage):
-            found = _rlhf(stage, by_name)
+            found = _rlhf(stage, by_name, recipe.run.seed)
         yield from ((("stages", index, *loc), what, cure) for loc, what, cure in found)
         if not isinstance(stage, EvaluateStage):
             continue
@@ -70,7 +73,7 @@ def _reward(stage: RewardStage) -> Iterator[Found]:
         yield ("learning_curve",), "holds a share twice", "leave one out"
 
 
-def _rlhf(stage: RlhfStage, by_name: ByName) -> Iterator[Found]:
+def _rlhf(stage: RlhfStage, by_name: ByName, run_seed: int) -> Iterator[Found]:
     for loc, name in reads.reward_models(stage):
         if name in by_name:
             yield from _is_reward(loc, name, by_name)
@@ -91,11 +94,12 @@ def _rlhf(stage: RlhfStage, by_name: ByName) -> Iterator[Found]:
             f"has no effect with 'combine: {stage.reward_model.combine}'",
             "leave it out",
         )
-    yield from _gold(stage, by_name)
+    yield from _gold(stage, by_name, run_seed)
 
 
-def _gold(stage: RlhfStage, by_name: ByName) -> Iterator[Found]:
-    """The guard's judge must see with other eyes than the reward that it guards."""
+def _gold(stage: RlhfStage, by_name: ByName, run_seed: int) -> Iterator[Found]:
+    """The guard's judge must see with other eyes than the reward that it guards. That the prompts are others is checked
+    when they are there."""
     if stage.guard == "off" or stage.guard.gold is None:
         return
     loc, name = ("guard", "gold"), stage.guard.gold
@@ -104,6 +108,22 @@ def _gold(stage: RlhfStage, by_name: ByName) -> Iterator[Found]:
         yield loc, f"'{name}' is what the policy is trained on", "train another 'reward' stage on other prompts"
         return
     for proxy in (by_name.get(other) for other in stage.reward_model.from_):
-        if isinstance(gold, RewardStage) and isinstance(proxy, RewardStage) and gold.data == proxy.data:
+        if not (isinstance(gold, RewardStage) and isinstance(proxy, RewardStage)):
+            continue
+        if any(_origin(one) == _origin(other) for one in gold.data for other in proxy.data):
             what = f"'{name}' is trained on the same rankings as '{proxy.name}': it would be fooled with it"
             yield loc, what, "rank answers to other prompts, and train it on these"
+        elif shared := _seeds(gold, run_seed) & _seeds(proxy, run_seed):
+            what = f"'{name}' has a seed of '{proxy.name}' ({min(shared)}): their scores begin alike"
+            yield loc, what, f"give '{name}' another 'seed'"
+
+
+def _origin(source: DataSource) -> tuple[Any, ...]:
+    """Of two sources that are alike in this one holds rows of the other, however many are taken."""
+    return source.path, source.from_, source.name, source.split, json.dumps(source.args, sort_keys=True)
+
+
+def _seeds(stage: RewardStage, run_seed: int) -> set[int]:
+    """Of its members."""
+    first = run_seed if stage.seed is None else stage.seed
+    return set(range(first, first + stage.num_models))
