@@ -14,6 +14,7 @@ they do not meet all activations.
 - activations, copies and logits: `llmkit.plan.activations`.
 - grpo and rloo read a prompt (taken as 256 tokens) and an answer of `max_completion_length`; with `beta` they hold a
   frozen copy as dpo does; their KV cache is that of `batch_size` answers. vLLM's memory is not counted.
+- rlhf's guard samples so, too, also beside vLLM, and reads what was answered with whole logits: V numbers a token.
 - dpo holds a frozen copy of the weights (none with an adapter: it is switched off) and reads two answers a row.
 - an adapter is merged into weights that are loaded anew, in main memory.
 """
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmkit.artifacts.stagefile import Batch
-from llmkit.plan.activations import Setting, passed, tiled_logits, whole_logits
+from llmkit.plan.activations import Setting, passed, per_token, tiled_logits, whole_logits
 from llmkit.plan.command import AccelerateConfig
 from llmkit.plan.shape import Shape
 from llmkit.plan.sharding import adapter_bytes, bucket, gathered, gradient_bytes, reduced, unreduced
@@ -125,6 +126,7 @@ def _moments(
         },
         {**late, "optimizer's copy": cast},
         {**states, **_sampling(stage, shape, setting, batch)},
+        {**states, **_looking(stage, shape, setting, batch)},
     ]
 
 
@@ -160,12 +162,24 @@ def _practised(stage: PracticeStage) -> int:
 
 def _sampling(stage: TrainStage, shape: Shape, setting: Setting, batch: Batch) -> dict[str, float]:
     """Keys, values and logits of the answers that a process samples at a time, at most a whole generation batch."""
-    if not isinstance(stage, PracticeStage) or stage.trainer.get("use_vllm"):
+    if not isinstance(stage, PracticeStage):
+        return {}
+    if stage.trainer.get("use_vllm") and not isinstance(stage, RlhfStage):
         return {}
     rows = (stage.trainer.get("generation_batch_size") or batch.global_batch_size) // batch.world_size
     rows, each = min(rows, stage.batch_size), 2 if setting.autocast else setting.weight_bytes
     cache = 2 * rows * _practised(stage) * shape.num_layers * shape.key_size * each
     return {"KV cache": cache, "logits": 12 * rows * shape.vocab_size}
+
+
+def _looking(stage: TrainStage, shape: Shape, setting: Setting, batch: Batch) -> dict[str, float]:
+    """The guard's reading of what was answered: logits of as many answers as are trained on at a time, two more copies
+    of one answer's in float32, and a block. What it samples is sampled as in practice."""
+    if not isinstance(stage, RlhfStage):
+        return {}
+    answer = int(trainer_options(stage.trainer_kind, stage.trainer)["max_completion_length"]) * shape.vocab_size
+    logits = answer * (batch.per_device_train_batch_size * setting.weight_bytes + 8)
+    return {"activations": setting.tokens * per_token(shape, setting), "guard's logits": logits}
 
 
 def _setting(stage: Any, model: ModelSpec, config: AccelerateConfig, batch: Batch) -> Setting:

@@ -36,8 +36,6 @@ from llmkit.stages.preferring import MODEL, Judge, PreferenceScorer
 from llmkit.stages.solving import ask_of, check_answers, problem_ids
 
 FILE = "guard.jsonl"
-BATCH = 64
-"""Answers whose log-probabilities are computed at a time."""
 TAILS = (0.005, 0.995)
 """Quantiles of the first answers' likelihood outside of which an answer is out of the ordinary."""
 
@@ -152,7 +150,7 @@ class Guard:
     def _answers(self, problems: Sequence[Problem], prompts_ids: Sequence[Sequence[int]]) -> list[Answer]:
         """Sampled at temperature 1, whatever training samples at: KL is one of the policy itself."""
         practice = self._practice
-        engine = TransformersEngine(self._model(), practice.tokenizer, max(practice.batch_size, BATCH))
+        engine = TransformersEngine(self._model(), practice.tokenizer, practice.batch_size)
         asks = [
             replace(ask_of(problem, f"guard {problem.key}", (1.0,)), ids=tuple(ids))
             for problem, ids in zip(problems, prompts_ids, strict=True)
@@ -171,11 +169,12 @@ class Guard:
         model = self._reference if self._reference is not None else self._model()
         rows = [[*prompt, *answer.ids] for prompt, answer in zip(prompts, answers, strict=True)]
         order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
-        found = [0.0] * len(rows)
+        found, size = [0.0] * len(rows), self._trainer.args.per_device_train_batch_size
         adapter_off = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
         with adapter_off, evaluating(model):
-            for start in range(0, len(rows), BATCH):
-                part = order[start : start + BATCH]
+            # as many at a time as are trained on: they fit
+            for start in range(0, len(rows), size):
+                part = order[start : start + size]
                 first = min(len(prompts[row]) for row in part) - 1
                 chosen_NA = log_probs_from(model, [rows[row] for row in part], first, self._practice.tokenizer)
                 for place, row in enumerate(part):
@@ -236,11 +235,16 @@ def log_probs_from(
     ids_NT, mask_NT = (t.to(model.device) for t in padded(rows, tokenizer.pad_token_id))
     width = ids_NT.shape[1] - first
     extra = {"logits_to_keep": width} if accepts(model, "logits_to_keep") else {}
-    logits_NAV = model(input_ids=ids_NT, attention_mask=mask_NT, use_cache=False, **extra).logits
-    logits_NAV = logits_NAV[:, -width:-1].float()
-    chosen_NA = logits_NAV.gather(-1, ids_NT[:, first + 1 :, None])[..., 0]
-    log_probs_NA: torch.Tensor = chosen_NA - logits_NAV.logsumexp(-1)
-    return log_probs_NA
+    logits_NAV = model(input_ids=ids_NT, attention_mask=mask_NT, use_cache=False, **extra).logits[:, -width:-1]
+    ids_NA = ids_NT[:, first + 1 :]
+    # row by row: in float32 all logits together are the largest thing of a look
+    return torch.stack([_log_probs_of(ids_A, logits_AV) for ids_A, logits_AV in zip(ids_NA, logits_NAV, strict=True)])
+
+
+def _log_probs_of(ids_A: torch.Tensor, logits_AV: torch.Tensor) -> torch.Tensor:
+    logits_AV = logits_AV.float()
+    log_probs_A: torch.Tensor = logits_AV.gather(-1, ids_A[:, None])[:, 0] - logits_AV.logsumexp(-1)
+    return log_probs_A
 
 
 def _size(model: Any) -> int:

@@ -12,7 +12,9 @@ from llmkit.plan.command import AccelerateConfig, accelerate_config
 from llmkit.plan.memory import Memory, estimate, num_trained
 from llmkit.plan.shape import Shape, read_config, shape_of
 from llmkit.recipe.parts import LaunchSpec, ModelSpec
-from llmkit.recipe.stages import PretrainStage, SftStage
+from llmkit.recipe.schema import KINDS
+from llmkit.recipe.stages import GrpoStage, PretrainStage, SftStage, TrainStage
+from llmkit.recipe.stages_preference import RlhfStage
 
 # From the config.json of each model on the Hub; the counts are those of its safetensors.
 QWEN3_06B = {
@@ -81,17 +83,19 @@ def test_fields_left_out_have_upstream_defaults() -> None:
 
 
 def memory(
-    kind: type[SftStage] | type[PretrainStage] = SftStage,
+    kind: type[TrainStage] = SftStage,
     accelerate: str = "single",
     world: int = 1,
     dtype: Any = "float32",
     peft: dict[str, Any] | None = None,
     rows: int = 1,
     steps: int = 2,
+    fields: dict[str, Any] | None = None,
     **trainer: Any,
 ) -> Memory:
-    name = "sft" if kind is SftStage else "pretrain"
-    stage = kind.model_validate({"kind": name, "data": [{"path": "x"}], "trainer": trainer, "peft": peft})
+    name = next(name for name, known in KINDS.items() if known is kind)
+    given = {"kind": name, "data": [{"path": "x"}], "trainer": trainer, "peft": peft, **(fields or {})}
+    stage = kind.model_validate(given)
     config = accelerate_config(LaunchSpec(accelerate=accelerate, num_processes=world))
     shape = shape_of(QWEN3_06B)
     assert isinstance(config, AccelerateConfig)
@@ -182,6 +186,15 @@ def test_what_strategies_hold_around_the_weights() -> None:
     assert zero3["gathered weights"] == 2 * P, "a small model is gathered whole"
     assert memory(accelerate="cpu/zero2", world=2, bf16=False).terms["optimizer"] == 6 * P
     assert memory(accelerate="cpu/zero3", world=2, bf16=False).terms["optimizer"] == 4 * P
+
+
+def test_the_guard_reads_answers_with_whole_logits() -> None:
+    """As many answers at a time as are trained on, and two copies of one in float32."""
+    options = {"max_completion_length": 4096, "num_generations": 2}
+    fields = {"reward_model": "rm", "guard": "gold", "batch_size": 1}
+    terms = memory(RlhfStage, rows=2, fields=fields, **options).terms
+    assert terms["guard's logits"] == 4096 * QWEN3_06B["vocab_size"] * (2 * 4 + 8)
+    assert "guard's logits" not in memory(GrpoStage, rows=2, fields={"rewards": ["exact"]}, **options).terms
 
 
 def test_logits() -> None:
