@@ -7,9 +7,11 @@ is decided follows from the evaluations alone, so that every process decides the
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import comb
 from statistics import NormalDist
 from typing import Literal
 
@@ -44,6 +46,23 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """When practice is stopped.
+
+    Attributes:
+        patience: looks in a row at which gold must have fallen.
+        confidence: of the tests, one-sided.
+        max_kl: nats per answer; None: any.
+        max_degenerate: share of the answers.
+    """
+
+    patience: int
+    confidence: float
+    max_kl: float | None
+    max_degenerate: float
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What to do after the last evaluation.
 
@@ -57,67 +76,91 @@ class Verdict:
     reason: str = ""
 
 
-def verdict(
-    evaluations: Sequence[Evaluation],
-    *,
-    patience: int,
-    confidence: float,
-    max_kl: float | None,
-    max_degenerate: float,
-) -> Verdict:
-    """Stops where gold has fallen below its best, with `confidence` over the same prompts, at each of the last
-    `patience` evaluations; or where the policy is too far from its start, or its answers degenerate. Gold may lie below
-    its best because the policy unlearns everything, or because it games the proxy: the reason tells which.
+def verdict(evaluations: Sequence[Evaluation], rule: Rule) -> Verdict:
+    """Stops where the last evaluation is outside of the limits (see `outside`), or where gold has fallen below its best
+    at each of the last `patience` evaluations, by a paired test over the same prompts.
+
+    Gold that falls is worth a stop whatever the proxy does, and the reason says which it is: where the proxy has risen,
+    by the same test, it is being gamed; where it has not, the policy unlearns, and training is what is wrong.
     """
-    best = best_of(evaluations)
-    last = evaluations[-1]
-    if last.degenerate > max_degenerate and last.degenerate > evaluations[0].degenerate:
-        what = f"{last.degenerate:.0%} of the answers are empty, repeat themselves or copy the prompt"
-        return Verdict(best, "stop", what)
-    if max_kl is not None and last.kl > max_kl:
-        return Verdict(
-            best, "stop", f"the policy is {last.kl:.3g} nats per answer from its start, more than {max_kl:g}"
-        )
-    recent = evaluations[best + 1 :][-patience:]
-    # the best of many is best by luck in part: Bonferroni's correction for having picked it
-    level = 1 - (1 - confidence) / len(evaluations)
-    if len(recent) < patience or not all(fallen(evaluations[best], each, level) for each in recent):
+    best = best_of(evaluations, rule)
+    if passed := outside(evaluations, rule):
+        return Verdict(best, "stop", passed)
+    recent, level = evaluations[best + 1 :][-rule.patience :], _level(rule, len(evaluations))
+    if len(recent) < rule.patience or not all(fallen(evaluations[best], each, level) for each in recent):
         return Verdict(best, "go")
-    lost = float(np.mean(evaluations[best].gold)) - float(np.mean(last.gold))
-    risen = float(np.mean(last.proxy)) >= float(np.mean(evaluations[best].proxy))
-    how = "while the reward model's score rose: it is being gamed" if risen else "and so has the reward model's score"
-    where = f"since step {evaluations[best].step}"
-    return Verdict(best, "stop", f"gold has fallen by {lost:.2g} {where} {how}")
+    first, last = evaluations[best], evaluations[-1]
+    lost = float(np.mean(first.gold)) - float(np.mean(last.gold))
+    if _has_risen(first.proxy, last.proxy, rule.confidence):
+        how = "while the reward model's score rose: it is being gamed"
+    else:
+        how = "and the reward model's score has not risen: the policy unlearns; train it more gently"
+    return Verdict(best, "stop", f"gold has fallen by {lost:.2g} since step {first.step} {how}")
 
 
-def best_of(evaluations: Sequence[Evaluation]) -> int:
-    """Place of the evaluation to keep: the earliest that no later one beats by more than the standard error of their
-    difference over prompts. What is no better is not worth being further from the start."""
+def best_of(evaluations: Sequence[Evaluation], rule: Rule | None = None) -> int:
+    """Place of the evaluation to keep. It begins with the first; a later one takes its place where gold is higher by
+    more than the standard error of their difference over prompts, and the limits of the rule are kept. What is no
+    better is not worth being further from the start. What is kept never goes back: it depends on what was before alone.
+    """
     best = 0
     for place, each in enumerate(evaluations):
-        gain, error = _difference(evaluations[best], each)
-        if gain > error:
+        gain, error = _difference(evaluations[best].gold, each.gold)
+        if gain > error and not (rule and outside(evaluations[: place + 1], rule)):
             best = place
     return best
 
 
-def _difference(before: Evaluation, after: Evaluation) -> tuple[float, float]:
-    """Mean of gold's change over prompts, and its standard error."""
-    change_P = np.asarray(after.gold) - np.asarray(before.gold)
+def outside(evaluations: Sequence[Evaluation], rule: Rule) -> str:
+    """Which limit the last evaluation passes, in words; empty: none. Degenerate answers must also have become more than
+    at the start by more than chance, for a model that begins with some."""
+    first, last = evaluations[0], evaluations[-1]
+    if last.degenerate > rule.max_degenerate:
+        num = len(last.proxy)
+        chance = _by_chance(round(first.degenerate * num), round(last.degenerate * num), num)
+        if chance < 1 - _level(rule, len(evaluations)):
+            return f"{last.degenerate:.0%} of the answers are empty, repeat themselves or copy the prompt"
+    if rule.max_kl is not None and last.kl > rule.max_kl:
+        return f"the policy is {last.kl:.3g} nats per answer from its start, more than {rule.max_kl:g}"
+    return ""
+
+
+def _level(rule: Rule, num_looks: int) -> float:
+    """Confidence of one test among so many (Bonferroni): the best of many looks is best by luck in part."""
+    return 1 - (1 - rule.confidence) / num_looks
+
+
+def _by_chance(before: int, after: int, num: int) -> float:
+    """Chance that of twice `num` answers of one kind, of which `before` + `after` are marked, `after` or more of the
+    marked are in the second half: Fisher's exact test, one-sided."""
+    marked = before + after
+    ways = sum(comb(num, k) * comb(num, marked - k) for k in range(after, min(marked, num) + 1))
+    return ways / comb(2 * num, marked)
+
+
+def _difference(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
+    """Mean change over two or more prompts, and its standard error."""
+    change_P = np.asarray(after) - np.asarray(before)
     return float(change_P.mean()), float(change_P.std(ddof=1)) / len(change_P) ** 0.5
+
+
+def _has_risen(before: Sequence[float], after: Sequence[float], confidence: float) -> bool:
+    """By a one-sided paired test over prompts."""
+    gain, error = _difference(before, after)
+    return gain > NormalDist().inv_cdf(confidence) * error
 
 
 def fallen(before: Evaluation, after: Evaluation, confidence: float) -> bool:
     """Whether gold is lower than before, by a one-sided paired test over prompts."""
-    gain, error = _difference(before, after)
-    return -gain > NormalDist().inv_cdf(confidence) * error
+    return _has_risen(after.gold, before.gold, confidence)
 
 
 @dataclass(frozen=True)
 class Fit:
     """R(d) = d (alpha - beta ln d), with d = sqrt(KL): gold against distance for reinforcement learning.
 
-    Gao et al. 2022, section 3.1. `peak`: the distance at which it is highest; None: it never falls.
+    Gao et al. 2022, section 3.1. `peak`: the distance at which it is highest; None: it falls at none that a number can
+    hold.
     """
 
     alpha: float
@@ -143,24 +186,42 @@ def fit(evaluations: Sequence[Evaluation]) -> Fit | None:
         return None
     design_N2 = np.stack([distance_N, -distance_N * np.log(distance_N)], axis=1)
     (alpha, beta), *_ = np.linalg.lstsq(design_N2, gain_N, rcond=None)
-    peak = float(np.exp(alpha / beta - 1)) if beta > 0 else None
-    return Fit(float(alpha), float(beta), peak)
+    return Fit(float(alpha), float(beta), _peak(float(alpha), float(beta)))
+
+
+def _peak(alpha: float, beta: float) -> float | None:
+    try:
+        return math.exp(alpha / beta - 1) if beta > 0 else None
+    except OverflowError:
+        return None
 
 
 REPEATED = 0.5
-"""Share of three-word runs that stood in the answer before, from which on it counts as degenerate."""
+"""Share of runs that stood in the answer before, from which on it counts as degenerate."""
+WORDS, CHARACTERS = 3, 10
+"""Length of a run, of words and, for what is written without blanks, of characters."""
 
 
 def is_degenerate(text: str, prompt: str) -> bool:
     """Empty, one word alone again and again, mostly repeated, or a copy of the prompt."""
+    text = text.strip()
     words = text.split()
     if not words:
         return True
-    if text.strip().casefold() == prompt.strip().casefold() and len(words) > 1:
+    if text.casefold() == prompt.strip().casefold() and len(words) > 1:
         return True
-    runs = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
-    repeated = 1 - len(set(runs)) / len(runs) if runs else 0.0
-    return repeated > REPEATED or (len(words) > 3 and len(set(words)) == 1)
+    if len(words) > WORDS and len(set(words)) == 1:
+        return True
+    # characters of a short answer may repeat: 10000000000, hahaha
+    return _repeated(words, WORDS) > REPEATED or (
+        len(text) >= 2 * CHARACTERS and _repeated(text, CHARACTERS) > REPEATED
+    )
+
+
+def _repeated(parts: Sequence[str], size: int) -> float:
+    """Share of runs of so many parts that stood before."""
+    runs = [tuple(parts[i : i + size]) for i in range(len(parts) - size + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
 def distinct(texts: Sequence[str], size: int) -> float:
