@@ -14,6 +14,9 @@ from llmkit.recipe.knowledge import EngineSpec, check_named
 from llmkit.recipe.parts import SLUG, Part
 from llmkit.recipe.practice import ProblemSource
 
+FEWEST_LOOKED_AT = 8
+"""Prompts over which a guard can test whether gold has fallen."""
+
 
 class LabellerSpec(Part):
     """A function that scores completions, as a rater that never tires."""
@@ -141,7 +144,7 @@ class GuardSpec(Part):
     max_share: float = Field(default=0.1, gt=0, le=1)
     """Share of the stage's work that evaluations may be, as estimated from how many answers are written and read: where
     `every` asks for more, there are fewer of them. 1: whatever they cost."""
-    num_prompts: int = Field(default=128, gt=1)
+    num_prompts: int = Field(default=128, ge=FEWEST_LOOKED_AT)
     """Held-out prompts that are answered at each evaluation."""
     patience: int = Field(default=2, gt=0)
     """Evaluations in a row in which gold has fallen below its best while the reward has risen, before it stops."""

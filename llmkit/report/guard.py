@@ -180,8 +180,8 @@ def _what_was_kept(kept: float, gold: Track | None) -> str:
     if kept == 0:
         return "No step was better than the start: the stage's model is its input."
     gain = gold.gains.get(kept) if gold else None
-    above = f", {difference(gain, False)} since the start" if gain is not None else ""
-    return f"Step {number(kept)} had the best gold{above}."
+    above = f" Its gold is {difference(gain, False)} since the start." if gain is not None else ""
+    return f"No look behind step {number(kept)} had better gold by more than its error, within the limits.{above}"
 
 
 def _what_it_cost(stage: StageReport) -> list[str]:

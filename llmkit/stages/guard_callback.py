@@ -8,16 +8,22 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from llmkit.errors import RunError
 from llmkit.preference.looks import percent, share, stride_of
-from llmkit.preference.watch import Evaluation, Verdict, verdict
+from llmkit.preference.watch import Evaluation, Rule, Verdict, verdict
 from llmkit.recipe.preference import GuardSpec
+from llmkit.stages.callbacks import COMPLETE
 from llmkit.stages.common import Worker
 from llmkit.stages.guarding import Guard
 
 
 class GuardCallback(TrainerCallback):
     """Evaluates every few steps, between generation batches; keeps the step with the best gold and stops training as
-    the rule says. To be added before the callback that looks at `control.should_save`."""
+    the rule says. To be added before the callback that looks at `control.should_save`.
+
+    Attributes:
+        reason: why it ended the stage, in words, also where an earlier start did; empty: it did not.
+    """
 
     def __init__(self, worker: Worker, trainer: Any, guard: Guard, spec: GuardSpec | None, every: float) -> None:
         self._worker, self._trainer, self._guard, self._spec, self._every = worker, trainer, guard, spec, every
@@ -34,11 +40,19 @@ class GuardCallback(TrainerCallback):
             self._guard()
         if self._spec is None:
             return
-        best = self._guard.evaluations[self.verdict().best]
-        self._keep(args, state, best)
-        if best.step == 0 and not Path(str(state.best_model_checkpoint)).is_dir():
-            # so that a stage that only gets worse ends where it began
-            self._trainer._save_checkpoint(self._trainer.model, trial=None)
+        found = self.verdict()
+        # what was evaluated decides as before, also behind a kill between the last checkpoint and the manifest
+        self.reason = found.reason
+        best = self.best(found)
+        kept = self._keep(args, state, best)
+        if (kept / COMPLETE).is_file():
+            return
+        if state.global_step:
+            cure = f"remove the checkpoints in {args.output_dir}: the stage begins anew"
+            raise RunError(str(kept), f"is not whole, and step {best.step} is the best so far", cure)
+        # so that a stage that only gets worse ends where it began
+        self._trainer._save_checkpoint(self._trainer.model, trial=None)
+        self._trainer.callback_handler.on_save(args, state, control)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         batch = self._trainer.args.steps_per_generation * self._trainer.num_iterations
@@ -49,7 +63,7 @@ class GuardCallback(TrainerCallback):
         if self._spec is None:
             return
         found = self.verdict()
-        best = self._guard.evaluations[found.best]
+        best = self.best(found)
         if best.step == state.global_step:
             self._keep(args, state, best)
             control.should_save = True
@@ -71,18 +85,19 @@ class GuardCallback(TrainerCallback):
             self._worker.warn(f"the guard is about {percent(part)} of the work, more than 'max_share' allows: {cure}")
         return stride
 
-    def _keep(self, args: TrainingArguments, state: TrainerState, best: Evaluation) -> None:
+    def _keep(self, args: TrainingArguments, state: TrainerState, best: Evaluation) -> Path:
         """What the trainer loads at its end. Set anew after a resume: the run may have another folder by then."""
+        kept = Path(args.output_dir) / f"checkpoint-{best.step}"
         state.best_metric, state.best_global_step = float(np.mean(best.gold)), best.step
-        state.best_model_checkpoint = str(Path(args.output_dir) / f"checkpoint-{best.step}")
+        state.best_model_checkpoint = str(kept)
+        return kept
 
     def verdict(self) -> Verdict:
         """Of what was evaluated so far."""
         assert self._spec is not None
-        return verdict(
-            self._guard.evaluations,
-            patience=self._spec.patience,
-            confidence=self._spec.confidence,
-            max_kl=self._spec.max_kl,
-            max_degenerate=self._spec.max_degenerate,
-        )
+        names = ("patience", "confidence", "max_kl", "max_degenerate")
+        return verdict(self._guard.evaluations, Rule(**{name: getattr(self._spec, name) for name in names}))
+
+    def best(self, found: Verdict | None = None) -> Evaluation:
+        """The evaluation whose step is kept. Args: found: the verdict; None: of what was evaluated so far."""
+        return self._guard.evaluations[(found or self.verdict()).best]

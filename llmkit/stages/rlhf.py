@@ -14,18 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
 from transformers import PreTrainedModel
 from trl import GRPOConfig, RLOOConfig
 
 from llmkit.artifacts.manifest import Manifest
 from llmkit.data.problems import Problem
 from llmkit.data.rankings import place_of
-from llmkit.errors import UserError
+from llmkit.errors import RunError, UserError
 from llmkit.modeling.load import load_spec
 from llmkit.modeling.reward_model import PROMPTS
-from llmkit.preference.watch import best_of, fit
+from llmkit.preference.watch import Evaluation, fit
 from llmkit.recipe import reads
+from llmkit.recipe.preference import FEWEST_LOOKED_AT
 from llmkit.recipe.stages_preference import RlhfStage
 from llmkit.stages.common import Worker, main
 from llmkit.stages.grpo import GrpoTrainer
@@ -55,6 +59,8 @@ ALGORITHMS: dict[str, tuple[type[Any], type[Any]]] = {
 WATCHED_EVERY, WATCHED_PROMPTS = 0.05, 128
 """Of a stage whose guard is off: it is looked at, and nothing is decided."""
 
+SHARED = 0.1
+"""Share of gold's prompts that the reward model may know as well: beyond it the two are not apart."""
 
 def run(worker: Worker) -> Manifest:
     stage = rlhf_stage(worker)
@@ -78,9 +84,11 @@ def run(worker: Worker) -> Manifest:
     for name in ("best_step", "best_balance"):
         metrics.pop(name, None)
     if spec is not None:
-        check_restored(worker, trainer, guard)
-    return finish(worker, trainer, prepared, metrics | told(guard, callback, spec is not None, seconds), seconds)
+        check_restored(worker, trainer, callback.best())
+        found |= told_of_best(guard, callback)
+    return finish(worker, trainer, prepared, metrics | found, seconds)
 
+    found = told(guard, seconds)
 
 def rlhf_stage(worker: Worker) -> RlhfStage:
     stage = worker.file.stage
@@ -105,7 +113,7 @@ def scorer_of(worker: Worker) -> PreferenceScorer:
 
 
 def guard_of(worker: Worker, trainer: Any, prepared: Prepared) -> Guard:
-    """Raises UserError where the prompts that it looks at are practised on, or where the model cannot be asked."""
+    """Raises UserError where it has too few prompts to look at, or where the model cannot be asked."""
     stage = rlhf_stage(worker)
     where = f"stage '{stage.name}': guard"
     if is_sharded(trainer):
@@ -116,8 +124,12 @@ def guard_of(worker: Worker, trainer: Any, prepared: Prepared) -> Guard:
     assert isinstance(scorer, PreferenceScorer)
     every = (problem for held in prepared.heldout.values() for problem in held if scorer.applies(problem))
     prompts: list[Problem] = list(islice(every, num))
-    if not prompts:
-        raise UserError(where, "has no prompts to look at", "name held-out prompts in 'heldout'")
+    fewest = FEWEST_LOOKED_AT if spec else 1
+    if len(prompts) < fewest:
+        what = f"has {len(prompts)} of the {fewest} prompts that it needs at least to tell a fall from chance"
+        raise UserError(where, what, "name more held-out prompts in 'heldout', which 'reward_when' fits")
+    if spec and len(prompts) < num:
+        worker.warn(f"the guard looks at {len(prompts)} prompts: there are no more, and {num} are wanted")
     _warn_of_seen(worker, prompts)
     reference = None if stage.peft else _reference(worker, trainer)
     true = labelled_by(stage.measured_by) if stage.measured_by else None
@@ -128,8 +140,29 @@ def _warn_of_seen(worker: Worker, prompts: Sequence[Problem]) -> None:
     """A reward model knows the prompts that it was trained on better than others."""
     places = [place_of(problem.prompt) for problem in prompts]
     for _, name in reads.reward_models(rlhf_stage(worker)):
-        seen = np.load(open_folder(Path(worker.file.data_stages[name])) / PROMPTS)
-        if num := int(np.isin(places, seen).sum()):
+def trained_on(worker: Worker, name: str) -> np.ndarray:
+    """Hashes of the prompts that a stage's reward model was trained on; see `place_of`."""
+    hashes: np.ndarray = np.load(open_folder(Path(worker.file.data_stages[name])) / PROMPTS)
+    return hashes
+
+
+def check_apart(worker: Worker) -> None:
+    """A gold model that knows the prompts of the reward model is fooled with it. Raises UserError for many."""
+    stage = rlhf_stage(worker)
+    if stage.guard == "off" or stage.guard.gold is None:
+        return
+    gold = np.unique(trained_on(worker, stage.guard.gold))
+    for name in stage.reward_model.from_:
+        num = int(np.isin(gold, trained_on(worker, name)).sum())
+        what = f"{num} of the {len(gold)} prompts of '{stage.guard.gold}' are also those of '{name}'"
+        if num > SHARED * len(gold):
+            cure = "rank answers to other prompts, and train it on these"
+            raise UserError(f"stage '{stage.name}': guard.gold", f"{what}: it would be fooled with it", cure)
+        if num:
+            worker.warn(what)
+
+
+        if num := int(np.isin(places, trained_on(worker, name)).sum()):
             worker.warn(f"'{name}' was trained on {num} of the {len(prompts)} prompts that the guard looks at")
 
 
@@ -155,26 +188,47 @@ def gold_of(worker: Worker) -> Judge | None:
     return judged_by(Path(worker.file.data_stages[stage.guard.gold]))
 
 
-def check_restored(worker: Worker, trainer: Any, guard: Guard) -> None:
-    """The weights that the stage keeps are those of the best step: TRL only warns where it cannot load them."""
-    best = guard.evaluations[best_of(guard.evaluations)]
+def check_restored(worker: Worker, trainer: Any, best: Evaluation) -> None:
+    """The trainer's weights are those that the best step saved. Raises RunError where they are not: transformers only
+    warns where it cannot load them."""
+    folder = Path(str(trainer.state.best_model_checkpoint))
+    if worker.is_main and not holds(trainer.accelerator.unwrap_model(trainer.model), folder):
+        what = f"does not hold the weights that training ended with, and step {best.step} is the best"
+        raise RunError(str(folder), what, "remove it: the stage goes on from the one before, or begins anew")
     if best.step == 0:
         worker.warn("no step was better than the start: the stage's model is its input")
-    if trainer.state.best_global_step != best.step:
-        worker.warn(f"the best step was {best.step}, and {trainer.state.best_global_step} was kept")
 
 
-def told(guard: Guard, callback: GuardCallback, is_on: bool, train_seconds: float) -> dict[str, float]:
-    """For the manifest."""
+def holds(model: PreTrainedModel | PeftModel, checkpoint: Path) -> bool:
+    """Whether a checkpoint's weights are a model's (of an adapter the adapter's), as far as they go by one name."""
+    own = get_peft_model_state_dict(model) if isinstance(model, PeftModel) else model.state_dict()
+    found = False
+    for path in checkpoint.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as saved:
+            for name in set(saved.keys()) & set(own):
+                found = True
+                if not torch.equal(saved.get_tensor(name), own[name].cpu()):
+                    return False
+    return found
+
+
+def told(guard: Guard, train_seconds: float) -> dict[str, float]:
+    """Of all looks, for the manifest."""
     evaluations = guard.evaluations
-    found = {"guard_evaluations": float(len(evaluations)), "kl": evaluations[-1].kl}
-    found["guard_seconds"] = sum(each.seconds for each in evaluations)
-    found["guard_share"] = found["guard_seconds"] / train_seconds if train_seconds else 0.0
-    if is_on:
-        best = evaluations[best_of(evaluations)]
-        found |= {"guard_best_step": float(best.step), "guard_best_gold": float(np.mean(best.gold))}
-        found |= {"guard_stopped": float(bool(callback.reason)), "kl": best.kl}
-    curve = fit(evaluations) if is_on else None
+    seconds = sum(each.seconds for each in evaluations)
+    return {
+        "guard_evaluations": float(len(evaluations)),
+        "guard_seconds": seconds,
+        "guard_share": seconds / train_seconds if train_seconds else 0.0,
+        "kl": evaluations[-1].kl,
+    }
+
+
+def told_of_best(guard: Guard, callback: GuardCallback) -> dict[str, float]:
+    """Of what a guard kept, for the manifest."""
+    best, curve = callback.best(), fit(guard.evaluations)
+    found = {"guard_best_step": float(best.step), "guard_best_gold": float(np.mean(best.gold))}
+    found |= {"guard_stopped": float(bool(callback.reason)), "kl": best.kl}
     if curve is not None:
         found |= {"gao_alpha": curve.alpha, "gao_beta": curve.beta}
         found |= {"gao_peak": curve.peak} if curve.peak is not None else {}

@@ -62,7 +62,8 @@ def test_a_stop_is_told_in_plain_words(report: RunReport) -> None:
     assert (own.css, own.title) == ("warn", "Stopped at step 64; step 40 was kept")
     assert [plain(text) for text in own.told] == [
         "Gold has fallen by 0.27 since step 40 while the reward model's score rose: it is being gamed.",
-        "Step 40 had the best gold, +1.07 since the start.",
+        "No look behind step 40 had better gold by more than its error, within the limits. Its gold is +1.07 since "
+        "the start.",
         "Reward model rm: -0.0600 \u2192 1.59 at step 64.",
         "Gold, by gold: 0.0600 \u2192 0.858 at step 64, highest at step 40 with 1.13.",
         "True score, by taste, which decides nothing, was highest at step 40 (+1.05 since the start); what was kept "
