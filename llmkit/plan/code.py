@@ -44,7 +44,7 @@ _SHARED_FILES = {
     "rank": ("common", "rank_judge"),
     "push": ("common",),
     "reward": ("common", "training", "callbacks", "ranking_trainer", "reward_measures"),
-    "rlhf": (*_PRACTICE_FILES, "preferring", "guarding", "guard_callback"),
+    "rlhf": (*_PRACTICE_FILES, "preferring", "guarding", "guard_callback", "guard_judge"),
     "best_of_n": ("common", "asked", "engines", "problems", "solving", "scoring"),
 }
 """Kind of stage -> the files of `stages/` besides its own."""

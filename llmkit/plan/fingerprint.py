@@ -38,6 +38,8 @@ _RANKED_BY = {
     "labeller": (("preferring",), ("rewards",)),
 }
 """Who ranks -> the files of `stages/` and the rooms whose code that takes besides."""
+_GUARD_JUDGE = (("engines", "rank_judge"), ())
+"""The same of a guard that asks a model; rooms are those of the stage."""
 # of these the content counts, not the names; how many questions are asked at once changes no answer
 _NOT_SETTINGS = {
     "name", "from", "launch", "data", "evals", "questions", "documents", "probes", "rollouts", "models", "batch_size",
@@ -152,7 +154,8 @@ def _ranked(stage: Any, upstream: Upstream) -> dict[str, str]:
     if isinstance(stage, RolloutStage):
         return {f"model {name}": upstream.data.get(name, "") for name in stage.models}
     if isinstance(stage, RlhfStage):
-        return {".".join(map(str, loc)): upstream.data.get(name, "") for loc, name in reads.reward_models(stage)}
+        parts = {".".join(map(str, loc)): upstream.data.get(name, "") for loc, name in reads.reward_models(stage)}
+        return parts | (sources(*_GUARD_JUDGE) if stage.guard != "off" and stage.guard.judge else {})
     return {}
 
 

@@ -14,7 +14,7 @@ T is a guess from the settings: `PROMPT` and the like. vLLM takes what is left o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from llmkit.plan.command import AccelerateConfig
@@ -29,8 +29,9 @@ from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import EvaluateStage
 from llmkit.recipe.stages import BestOfNStage
 from llmkit.recipe.stages_knowledge import InterrogateStage
-from llmkit.recipe.stages_preference import RolloutStage
+from llmkit.recipe.stages_preference import RlhfStage, RolloutStage
 from llmkit.recipe.tools import ToolsSpec
+from llmkit.recipe.trainer_keys import trainer_options
 from llmkit.recipe.trials import JailbreakSpec, ReversalSpec
 
 PROMPT, EXAMPLE = 64, 48
@@ -44,7 +45,8 @@ CHARACTERS = 4
 RESULT = 500
 """Tokens of what a call of a tool gives: the default limit of characters."""
 SNIPPETS, JUDGED = 64, 256
-"""How many snippets a writer, and how many answers a judge in an evaluation, gets at a time."""
+"""How many snippets a writer, or pairs a guard's judge, and how many answers a judge in an evaluation, gets at a
+time."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,18 @@ def _writing(stage: InterrogateStage) -> Pass:
 def _judging(stage: InterrogateStage) -> Pass:
     snippet = stage.snippet_chars // CHARACTERS if stage.documents else 0
     return Pass(stage.batch_size, JUDGING + snippet + stage.ask.max_new_tokens, stage.judge.max_new_tokens)
+
+
+def with_judge(memory: Memory, stage: RlhfStage, config: AccelerateConfig) -> Memory:
+    """The same with the model beside it that a guard asks."""
+    spec = stage.guard.judge if stage.guard != "off" else None
+    if spec is None or spec.by != "model":
+        return memory
+    answer = int(trainer_options(stage.trainer_kind, stage.trainer)["max_completion_length"])
+    need = _of_engine(spec, Pass(SNIPPETS, JUDGING + 2 * answer, spec.max_new_tokens), config)
+    if need is None:
+        return replace(memory, others={**memory.others, f"judge {spec.name_or_path} beside it": None})
+    return replace(memory, terms={**memory.terms, **{f"judge's {name}": number for name, number in need.items()}})
 
 
 def _of_engine(spec: EngineSpec, one: Pass, config: AccelerateConfig) -> dict[str, int] | None:

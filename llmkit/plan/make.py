@@ -38,7 +38,7 @@ from llmkit.recipe.schema import EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
 from llmkit.recipe.stages import BestOfNStage, GrpoStage, PracticeStage, PretrainStage, TrainStage, TunedStage
 from llmkit.recipe.stages_knowledge import InterrogateStage
-from llmkit.recipe.stages_preference import RankStage, RolloutStage
+from llmkit.recipe.stages_preference import RankStage, RlhfStage, RolloutStage
 from llmkit.recipe.trainer_keys import trainer_options
 
 Found = tuple[Loc, str, str]
@@ -236,6 +236,7 @@ def _memory(
         alone = inference.estimate(stage, recipe.model, shape, config)
     elif (trained := num_trained(stage, shape)) is not None:
         alone = estimate(stage, recipe.model, shape, config, batch, trained)
+        alone = inference.with_judge(alone, stage, config) if isinstance(stage, RlhfStage) else alone
     else:
         return None
     return with_scorers(alone, [(step.stage, step.shape) for step in read.values() if step.kind == "reward"])

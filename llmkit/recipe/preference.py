@@ -139,6 +139,9 @@ class GuardSpec(Part):
     """`reward` stage whose model the policy is not trained on: trained on other prompts and with another seed."""
     labeller: Labeller | None = None
     """Or a function that says how good an answer is."""
+    judge: RankJudgeSpec | None = None
+    """Or a model (`by: model`, `by: openai`) that compares each answer with the one that the first model gave to the
+    same prompt, in both orders. What it takes is not counted in `max_share`."""
     every: float = Field(default=0.05, gt=0, le=0.5)
     """Share of the steps between two evaluations."""
     max_share: float = Field(default=0.1, gt=0, le=1)
@@ -147,18 +150,24 @@ class GuardSpec(Part):
     num_prompts: int = Field(default=128, ge=FEWEST_LOOKED_AT)
     """Held-out prompts that are answered at each evaluation."""
     patience: int = Field(default=2, gt=0)
-    """Evaluations in a row in which gold has fallen below its best while the reward has risen, before it stops."""
+    """Evaluations in a row in which gold has fallen below its best before training stops: whether the reward has risen
+    meanwhile (it is being gamed) or not (the policy unlearns). What is said tells which."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    """With which gold must have fallen, one-sided, over the same prompts."""
+    """With which gold must have fallen, one-sided, over the same prompts; corrected for the number of evaluations."""
     max_kl: float | None = Field(default=None, gt=0)
-    """KL from the start, nats per answer, at which training stops."""
+    """KL from the start, nats per answer, above which training stops. What lies above it is not kept."""
     max_degenerate: float = Field(default=0.1, gt=0, le=1)
-    """Share of degenerate answers at which training stops."""
+    """Share of degenerate answers above which training stops, if there are more than at the start, with `confidence`.
+    Such a step is not kept."""
 
     @model_validator(mode="after")
     def _one_gold(self) -> GuardSpec:
-        if (self.gold is None) == (self.labeller is None):
-            raise ValueError("give exactly one of 'gold' and 'labeller'")
+        if sum(each is not None for each in (self.gold, self.labeller, self.judge)) != 1:
+            raise ValueError("give exactly one of 'gold', 'labeller' and 'judge'")
+        if self.judge is not None and self.judge.by == "self":
+            raise ValueError("a policy cannot judge itself: set judge's 'by' to model or openai")
+        if self.judge is not None and self.judge.engine == "vllm":
+            raise ValueError("vllm leaves no room for training: serve the judge with it, and set 'by: openai'")
         return self
 
 

@@ -175,5 +175,7 @@ def roles(stage: StageBase) -> Iterator[tuple[str, WriterSpec | JudgeSpec | Rank
             yield "writes questions", stage.writer
     if isinstance(stage, RankStage) and stage.judge is not None:
         yield "ranks answers", stage.judge
+    if isinstance(stage, RlhfStage) and stage.guard != "off" and stage.guard.judge is not None:
+        yield "judges answers", stage.guard.judge
     if isinstance(stage, EvaluateStage):
         yield from (("judges answers", spec.judge) for spec in stage.evals if isinstance(spec, HonestySpec))

@@ -16,7 +16,7 @@ from llmkit.recipe.source import Loc
 from llmkit.recipe.splits import splits_itself
 from llmkit.recipe.stages import BestOfNStage, GrpoStage, PracticeStage, StageBase
 from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
-from llmkit.recipe.stages_preference import RankStage
+from llmkit.recipe.stages_preference import RankStage, RlhfStage
 from llmkit.recipe.tools import ToolsSpec
 from llmkit.recipe.trials import ReversalSpec
 
@@ -113,6 +113,12 @@ def _of_practice(stage: PracticeStage) -> Iterator[Found]:
         for name in ("use_vllm", "use_transformers_continuous_batching"):
             if stage.tools and stage.trainer.get(name):
                 yield ("tools",), f"has no effect with 'trainer.{name}': calls are made by llmkit's own decoding", ""
+    if isinstance(stage, RlhfStage):
+        yield from _of_labeller(("measured_by",), stage.measured_by)
+        if stage.guard != "off":
+            yield from _of_labeller(("guard", "labeller"), stage.guard.labeller)
+            found = _of_engine("judge", stage.guard.judge) if stage.guard.judge else ()
+            yield from ((("guard", *loc), what, cure) for loc, what, cure in found)
     yield from unwatchable(stage)
 
 

@@ -129,6 +129,9 @@ def _tracks(stage: StageReport) -> list[Track]:
 def _gold(guard: Any) -> str:
     if not isinstance(guard, Mapping):
         return str(guard or "nobody")
+    judge = guard.get("judge")
+    if isinstance(judge, Mapping):
+        return f"{judge.get('name_or_path') or 'a judge'}, share better than the start's"
     return str(guard.get("gold") or function(guard.get("labeller")))
 
 

@@ -34,6 +34,7 @@ from llmkit.recipe.stages_preference import RlhfStage
 from llmkit.stages.common import Worker, main
 from llmkit.stages.grpo import GrpoTrainer
 from llmkit.stages.guard_callback import GuardCallback
+from llmkit.stages.guard_judge import check_guard_judge, guard_judge
 from llmkit.stages.guarding import Guard
 from llmkit.stages.heldout import is_sharded
 from llmkit.stages.monitors import BorderCallback
@@ -58,9 +59,9 @@ ALGORITHMS: dict[str, tuple[type[Any], type[Any]]] = {
 }
 WATCHED_EVERY, WATCHED_PROMPTS = 0.05, 128
 """Of a stage whose guard is off: it is looked at, and nothing is decided."""
-
 SHARED = 0.1
 """Share of gold's prompts that the reward model may know as well: beyond it the two are not apart."""
+
 
 def run(worker: Worker) -> Manifest:
     stage = rlhf_stage(worker)
@@ -68,6 +69,9 @@ def run(worker: Worker) -> Manifest:
     args = practice_args(worker, config)
     if stage.guard == "off":
         worker.warn("the guard is off: nothing notices when the answers get worse while their scores rise")
+    elif stage.guard.judge is not None:
+        check_guard_judge(stage.guard.judge)
+    check_apart(worker)
     prepared = prepare(worker, args, scorer_of(worker))
     trainer = build_trainer(worker, args, prepared, kind)
     drop_rollouts(worker, trainer)
@@ -83,12 +87,12 @@ def run(worker: Worker) -> Manifest:
     _, _, metrics, seconds = train_between(worker, trainer, dict)
     for name in ("best_step", "best_balance"):
         metrics.pop(name, None)
+    found = told(guard, seconds)
     if spec is not None:
         check_restored(worker, trainer, callback.best())
         found |= told_of_best(guard, callback)
     return finish(worker, trainer, prepared, metrics | found, seconds)
 
-    found = told(guard, seconds)
 
 def rlhf_stage(worker: Worker) -> RlhfStage:
     stage = worker.file.stage
@@ -136,10 +140,6 @@ def guard_of(worker: Worker, trainer: Any, prepared: Prepared) -> Guard:
     return Guard(worker, trainer, prompts, scorer, gold_of(worker), true, reference)
 
 
-def _warn_of_seen(worker: Worker, prompts: Sequence[Problem]) -> None:
-    """A reward model knows the prompts that it was trained on better than others."""
-    places = [place_of(problem.prompt) for problem in prompts]
-    for _, name in reads.reward_models(rlhf_stage(worker)):
 def trained_on(worker: Worker, name: str) -> np.ndarray:
     """Hashes of the prompts that a stage's reward model was trained on; see `place_of`."""
     hashes: np.ndarray = np.load(open_folder(Path(worker.file.data_stages[name])) / PROMPTS)
@@ -162,6 +162,10 @@ def check_apart(worker: Worker) -> None:
             worker.warn(what)
 
 
+def _warn_of_seen(worker: Worker, prompts: Sequence[Problem]) -> None:
+    """A reward model knows the prompts that it was trained on better than others."""
+    places = [place_of(problem.prompt) for problem in prompts]
+    for _, name in reads.reward_models(rlhf_stage(worker)):
         if num := int(np.isin(places, trained_on(worker, name)).sum()):
             worker.warn(f"'{name}' was trained on {num} of the {len(prompts)} prompts that the guard looks at")
 
@@ -178,12 +182,14 @@ def _reference(worker: Worker, trainer: Any) -> PreTrainedModel:
 
 
 def gold_of(worker: Worker) -> Judge | None:
-    """What the guard decides by: a reward model that training does not see, or a function."""
+    """What the guard decides by: a reward model that training does not see, a function, or a model that is asked."""
     stage = rlhf_stage(worker)
     if stage.guard == "off":
         return None
     if stage.guard.labeller is not None:
         return labelled_by(stage.guard.labeller)
+    if stage.guard.judge is not None:
+        return guard_judge(worker, stage.guard.judge, f"stage '{stage.name}': guard.judge")
     assert stage.guard.gold is not None
     return judged_by(Path(worker.file.data_stages[stage.guard.gold]))
 

@@ -16,7 +16,7 @@ from small import CONFIG
 from llmkit.artifacts.files import write_json
 from llmkit.artifacts.manifest import DataSummary, Manifest, ProbeSummary, SourceCount, write_manifest
 from llmkit.artifacts.shipped import shipped
-from llmkit.plan.inference import EXAMPLE, JUDGED, JUDGING, PROMPT, TASK_ANSWER, WRITING
+from llmkit.plan.inference import EXAMPLE, JUDGED, JUDGING, PROMPT, SNIPPETS, TASK_ANSWER, WRITING
 from llmkit.plan.make import make
 from llmkit.plan.render import memory_words, print_plan, to_json
 from llmkit.plan.shape import shape_of
@@ -143,6 +143,30 @@ def test_a_judge_stays_beside_a_measured_model(recipe: Path) -> None:
     assert found["judge's weights"] == 2 * P_QWEN
     assert found["judge's KV cache"] == cache(QWEN3_06B, JUDGED, JUDGING + 16 + 256, 2)
     assert step.memory is not None and step.memory.total == sum(found.values()) and not step.memory.others
+
+
+RLHF = """\
+  - {name: rm, kind: reward, data: [{path: FOLDER/pairs.jsonl}]}
+  - name: rlhf
+    kind: rlhf
+    data: [{path: FOLDER/prompts.jsonl}]
+    heldout: {prompts: [{path: FOLDER/prompts.jsonl}]}
+    reward_model: rm
+    guard: {judge: {by: model, name_or_path: FOLDER/judge, max_new_tokens: 8}}
+    global_batch_size: 8
+    trainer: {num_generations: 4, max_completion_length: 32}
+"""
+
+
+def test_a_guards_judge_stays_beside_the_policy(recipe: Path) -> None:
+    for name in ("pairs", "prompts"):
+        (recipe.parent / f"{name}.jsonl").write_text('{"prompt": "a?"}\n')
+    recipe.write_text(recipe.read_text() + RLHF.replace("FOLDER", str(recipe.parent)))
+    found = terms(steps(recipe)["rlhf"])
+    assert found["judge's weights"] == 2 * P_QWEN
+    assert found["judge's KV cache"] == cache(QWEN3_06B, SNIPPETS, JUDGING + 64 + 8, 2)
+    words = "stages.rlhf.guard.judge.name_or_path=org/unknown"
+    assert "judge org/unknown beside it: ?" in memory_words(steps(recipe, words)["rlhf"].memory)
 
 
 def test_a_model_that_is_not_here_is_not_guessed(recipe: Path) -> None:

@@ -69,8 +69,19 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("stages.rm.data=[{from: ranks, name: rankings}]", "reads rankings, not decisions"),
         ("stages.rlhf.reward_model=sft", "'sft' is no 'reward' stage"),
         ("stages.rlhf.guard=rm", "'rm' is what the policy is trained on"),
-        ("stages.rlhf.guard={}", "exactly one of 'gold' and 'labeller'"),
+        ("stages.rlhf.guard={}", "exactly one of 'gold', 'labeller' and 'judge'"),
+        ("stages.rlhf.guard={gold: gold, judge: {by: self}}", "exactly one of 'gold', 'labeller' and 'judge'"),
+        ("stages.rlhf.guard={judge: {by: self}}", "a policy cannot judge itself"),
+        ("stages.rlhf.guard={judge: {by: model, name_or_path: m, engine: vllm}}", "vllm leaves no room for training"),
+        ("stages.rlhf.guard={judge: {by: model, name_or_path: m, timeout: 5}}", "guard.judge.timeout: has no effect"),
         ("stages.gold.data=[{from: ranks}]", "trained on the same rankings as 'rm'"),
+        ("stages.gold.data=[{from: ranks, num_rows: 900}]", "trained on the same rankings as 'rm'"),
+        ("stages.gold.seed=null", "'gold' has a seed of 'rm' (1): their scores begin alike"),
+        ("stages.rm.num_models=9", "'gold' has a seed of 'rm' (9)"),
+        ("stages.rlhf.guard={labeller: {path: 'a:b', noise: 0.2}}", "only a 'rank' stage has raters who err"),
+        ("stages.rlhf.measured_by={path: 'a:b', num_raters: 1}", "measured_by.num_raters: has no effect here"),
+        ("evals.0.labeller={path: 'a:b', noise: 0.2}", "only a 'rank' stage has raters who err"),
+        ("stages.rlhf.guard={gold: gold, num_prompts: 4}", "num_prompts: input should be greater than or equal to 8"),
         ("stages.rlhf.heldout={}", "the guard looks at held-out prompts"),
         ("stages.rlhf.sampling={resample: 2}", "which a reward model does not say"),
         ("stages.rlhf.reward_when={verifier: taste}", "leaves rows out that nothing else scores"),
@@ -86,6 +97,26 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_what_is_refused(recipe: Path, word: str, expected: str) -> None:
     assert expected in said(recipe, word)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("stages.rlhf.monitors={kl: {max: 2}}",),
+        (
+            "stages.gold.data=[{from: ranks, split: 'train[50%:]'}]",
+            "stages.rm.data=[{from: ranks, split: 'train[:50%]'}]",
+        ),
+    ],
+)
+def test_what_is_taken(recipe: Path, words: tuple[str, ...]) -> None:
+    """`beta` has a default in `rlhf`; two parts of one stage's rankings are of other prompts."""
+    assert make(load([str(recipe)], list(words)))
+
+
+def test_kl_is_not_watched_without_a_reference(recipe: Path) -> None:
+    words = ("stages.rlhf.monitors={kl: {max: 2}}", "stages.rlhf.trainer.beta=0.0")
+    assert "no reference model to measure it to" in said(recipe, *words)
 
 
 def test_an_evaluation_waits_for_its_reward_model_and_has_a_baseline_then(recipe: Path) -> None:
@@ -169,6 +200,19 @@ def test_settings_of_a_judge_that_nothing_reads(recipe: Path, judge: str, expect
     with pytest.raises(RecipeError) as caught:
         judged(recipe, judge)
     assert expected in str(caught.value)
+
+
+def test_a_guards_judge_is_part_of_the_fingerprint(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_text("one")
+
+    def inputs(judge: str) -> dict[str, str]:
+        words = [f"stages.rlhf.guard={{judge: {judge}}}"]
+        return {step.name: step for step in make(load([str(recipe)], words)).steps}["rlhf"].inputs
+
+    before = inputs("{by: openai, name_or_path: m, prompt: own.jinja}")
+    (tmp_path / "own.jinja").write_text("two two")
+    assert inputs("{by: openai, name_or_path: m, prompt: own.jinja}") != before
+    assert "code of llmkit/stages/rank_judge.py" in before
 
 
 def test_the_stages_own_model_judges_with_the_judges_engine(recipe: Path) -> None:

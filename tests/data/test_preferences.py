@@ -12,24 +12,31 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from accelerate import PartialState
 from data.helpers_preference import Chain, chat_model, rows_of, write_prompts
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
 from llmkit.artifacts.manifest import write_manifest
+from llmkit.chat.ask import Answer
+from llmkit.data.problems import Problem
 from llmkit.data.rankings import build_rankings, place_of
-from llmkit.errors import DataError, LlmkitError, ModelError, UserError
+from llmkit.errors import DataError, LlmkitError, ModelError, RunError, UserError
 from llmkit.modeling.reward_model import RewardCard, load_rewards, load_scorer
 from llmkit.preference.rankings import Decision
 from llmkit.preference.rollouts import read_rollouts
 from llmkit.preference.watch import Evaluation, best_of
 from llmkit.recipe.parts import DataSource
-from llmkit.recipe.preference import DegenerateSpec, LabellerSpec, RankingLossSpec
-from llmkit.stages import rank, rollout
+from llmkit.recipe.preference import DegenerateSpec, LabellerSpec, PreferenceSpec, RankingLossSpec, RewardModelSpec
+from llmkit.stages import guard_judge, guarding, rank, rlhf, rollout
 from llmkit.stages.common import Worker
-from llmkit.stages.preferring import labelled_by, score_texts
+from llmkit.stages.grpo import GrpoTrainer
+from llmkit.stages.guarding import Guard
+from llmkit.stages.preferences import evaluate_preference
+from llmkit.stages.preferring import combined, labelled_by, score_texts
 from llmkit.stages.ranking_trainer import RankingCollator, RankingTrainer
+from llmkit.stages.reward_measures import scaled_card
 
 LIKES = "data.helpers_preference:vowels"
 
@@ -267,6 +274,11 @@ def test_a_prompt_is_held_out_in_every_stage_or_in_none(made: Chain) -> None:
     assert len(trained) == sum(place_of(json.loads(prompt)) >= 0.3 for prompt in prompts)
 
 
+def test_a_text_stands_where_its_conversation_does() -> None:
+    assert place_of("Joke?") == place_of([{"role": "user", "content": "Joke?"}])
+    assert place_of("Joke?") != place_of([{"role": "system", "content": "Joke?"}])
+
+
 # --- the trainer ------------------------------------------------------------------------------------------------------
 
 
@@ -457,17 +469,15 @@ def test_practice_looks_at_held_out_prompts_and_keeps_the_best_step(
 def test_a_policy_that_only_gets_worse_ends_where_it_began(
     made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llmkit.stages import rlhf
-
-    falls = iter(range(0, -1000, -1))
-    monkeypatch.setattr(
-        rlhf,
-        "gold_of",
-        lambda worker: lambda prompts, texts: np.full(len(texts), float(next(falls))) + 0.01 * np.arange(len(texts)),
-    )
+    moving(monkeypatch, by=-1.0)
     chain = Chain(tmp_path, made.model)
     chain.dirs = dict(made.dirs)
-    worker, manifest = chain.run("rlhf", "worse", **rlhf_options(tmp_path, trainer={"max_steps": 12}))
+    options = rlhf_options(tmp_path, trainer={"max_steps": 12})
+    # an earlier start was killed while it saved the first weights
+    half = chain.file("rlhf", "worse", **options).dir.checkpoints / "checkpoint-0"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    worker, manifest = chain.run("rlhf", "worse", **options)
     assert manifest.metrics["guard_stopped"] == 1
     assert manifest.metrics["guard_best_step"] == 0
     assert manifest.metrics["steps"] < 12
@@ -476,6 +486,228 @@ def test_a_policy_that_only_gets_worse_ends_where_it_began(
     )
     assert all(torch.equal(start[name], end[name]) for name in start)
     assert any("gold has fallen" in warning for warning in manifest.warnings)
+
+
+def moving(monkeypatch: pytest.MonkeyPatch, by: float) -> None:
+    """Gold goes up, or down, by so much at every look."""
+    golds = iter(by * look for look in range(1000))
+
+    def gold(prompts: Any, texts: Any, *_: Any) -> np.ndarray:
+        return np.full(len(texts), next(golds)) + 0.01 * np.arange(len(texts))
+
+    monkeypatch.setattr(rlhf, "gold_of", lambda worker: gold)
+
+
+def test_a_step_beyond_a_limit_is_not_kept_and_a_stop_outlives_a_kill(
+    made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gold rises, and the second look is too far from the start. The stage is killed once training has ended."""
+    moving(monkeypatch, by=1.0)
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    options = rlhf_options(tmp_path)
+    options["guard"] |= {"max_kl": 1e-6}
+    with monkeypatch.context() as killed:
+        killed.setattr(rlhf, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            chain.run("rlhf", "far", **options)
+    worker, manifest = chain.run("rlhf", "far", **options)
+    assert (manifest.metrics["guard_stopped"], manifest.metrics["guard_best_step"]) == (1, 0)
+    assert [row["step"] for row in rows_of(worker.dir.path / "guard.jsonl")] == [0, 2]
+    assert any("nats per answer from its start, more than 1e-06" in text for text in manifest.warnings)
+    start, end = (
+        AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (made.model, worker.dir.model)
+    )
+    assert all(torch.equal(start[name], end[name]) for name in start)
+
+
+def test_killed_practice_ends_as_if_it_had_not_been(
+    made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the first step was saved, and behind it."""
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    options = rlhf_options(tmp_path)
+    whole, expected = chain.run("rlhf", "whole", **options)
+    look, due = Guard.__call__, [2, 3]
+
+    def dies(guard: Guard) -> Evaluation:
+        if len(guard.evaluations) + 1 == due[0]:
+            raise KeyboardInterrupt
+        return look(guard)
+
+    file = chain.file("rlhf", "killed", **options)
+    file.dir.path.mkdir()
+    with monkeypatch.context() as killed:
+        killed.setattr(Guard, "__call__", dies)
+        while due:
+            with pytest.raises(KeyboardInterrupt):
+                rlhf.run(Worker(file))
+            del due[0]
+    manifest = rlhf.run(Worker(file))
+    before, after = (
+        [{**row, "seconds": 0} for row in rows_of(folder / "guard.jsonl")] for folder in (whole.dir.path, file.dir.path)
+    )
+    assert after == before
+    timed = {"train_seconds", "guard_seconds", "guard_share", "train_loss"}
+    assert {k: v for k, v in manifest.metrics.items() if k not in timed} == {
+        k: v for k, v in expected.metrics.items() if k not in timed
+    }
+    one, other = (
+        AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (whole.dir.model, file.dir.model)
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_best_step_that_was_not_loaded_stops_the_stage(
+    made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving(monkeypatch, by=-1.0)
+    monkeypatch.setattr(GrpoTrainer, "_load_best_model", lambda trainer: None)
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    with pytest.raises(RunError, match=r"checkpoint-0: does not hold the weights .* step 0 is the best"):
+        chain.run("rlhf", "lost", **rlhf_options(tmp_path, trainer={"max_steps": 1}))
+
+
+def test_a_function_that_reads_a_column_guards_members_that_are_combined(made: Chain, tmp_path: Path) -> None:
+    """Answers that are cut off lose as many deviations as is said, in the unit of the reward model's weighted score."""
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    tuned = "data.helpers_preference:tuned"
+    options = rlhf_options(tmp_path, trainer={"max_steps": 2}, measured_by=LIKES)
+    options["guard"] = {**options["guard"], "gold": None, "labeller": tuned}
+    options["heldout"]["prompts"][0]["set"] = {"tone": "low"}
+    spec = {"from": ["rm-own", "rm-other"], "combine": "variance", "uncertainty": 2.0}
+    worker, _ = chain.run(
+        "rlhf", "rlhf", **{**options, "reward_model": spec, "reward_weight": 0.5, "missing_eos_penalty": 3.0}
+    )
+    for row in rows_of(worker.dir.path / "guard.jsonl"):
+        assert row["gold"] == [-value for value in row["true"]]
+    rows = pq.read_table(worker.dir.data / "rollouts.parquet").to_pylist()
+    assert {row["truncated"] for row in rows} == {True, False}
+    for row in rows:
+        scores = json.loads(row["scores"])
+        members = np.array([scores["reward_model_0"], scores["reward_model_1"]])
+        assert scores["reward_model"] == pytest.approx(members.mean() - 2 * members.var())
+        assert scores["missing_eos"] == (-3 if row["truncated"] else 0)
+        assert row["reward"] == pytest.approx(0.5 * (scores["reward_model"] + scores["missing_eos"]))
+
+
+def test_a_judge_compares_with_the_first_answers(made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It likes vowels, and once it writes no order; a stage that goes on compares with the same answers."""
+    from data.helpers_preference import vowels
+
+    pairs: list[dict[str, str]] = []
+
+    class Judge:
+        failures = Counter({"no order": 1})
+
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def rank(self, items: Any) -> list[Decision]:
+            pairs.extend(dict(item.texts) for item in items)
+            return [
+                Decision(
+                    id=item.id, rater="judge", time="", item=item.id, version=item.version, by="judge", seconds=0.0,
+                    shown=tuple(item.texts),
+                    groups=tuple((id,) for id in sorted(item.texts, key=lambda id: -vowels([item.texts[id]])[0])),
+                )
+                for item in items[1:]
+            ]  # fmt: skip
+
+    monkeypatch.setattr(guard_judge, "RankJudge", Judge)
+    monkeypatch.setattr(guard_judge, "own_engine", lambda *_: (None, True))
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    options = rlhf_options(tmp_path, trainer={"max_steps": 2})
+    spec = {"by": "openai", "name_or_path": "m", "base_url": "http://127.0.0.1:9", "max_undecided": 0.1}
+    options["guard"] = {"judge": spec, "num_prompts": 12, "every": 0.5}
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    worker, manifest = chain.run("rlhf", "judged", **options)
+    first, last = rows_of(worker.dir.path / "guard.jsonl")[0::2]
+    assert first["gold"] == [0.5] * 12
+    assert set(last["gold"]) <= {0.0, 0.5, 1.0}
+    assert last["gold"].count(0.5) < 12
+    assert pairs
+    start = {row["text"] for row in rows_of(worker.dir.path / "guard-start.jsonl")}
+    assert {pair["start"] for pair in pairs} <= start
+    assert any("1 of 12 pairs have no readable order (no order)" in text for text in manifest.warnings)
+    options["guard"] = {**options["guard"], "judge": {**spec, "max_undecided": 0.0}}
+    with pytest.raises(UserError, match=r"guard.judge: 1 of 12 pairs have no readable order"):
+        chain.run("rlhf", "strict", **options)
+
+
+def test_an_evaluation_gives_a_function_the_rows_columns(made: Chain) -> None:
+    class Engine:
+        def answer(self, asks: Any, **_: Any) -> Any:
+            return ([Answer("aeiou", "stop", num_tokens=1)] for _ in asks)
+
+    labeller = "data.helpers_preference:tuned"
+    fields = {"task": "preference", "prompts": [{"path": "x"}], "labeller": labeller, "num_samples": 1}
+    rows = [Problem("Say it.", {"tone": tone}, f"x:{tone}", tone) for tone in ("high", "low")]
+    worker = Worker(made.file("rlhf", "unused", data=[{"path": "x"}], rewards=[], reward_model="rm-own", guard="off"))
+    worker.dir.path.mkdir(exist_ok=True)
+    spec = PreferenceSpec.model_validate(fields)
+    found = evaluate_preference(worker, PartialState(), spec, rows, Engine(), "m")  # type: ignore[arg-type]
+    assert [document.metrics["gold"] for document in found.documents] == [1.0, -1.0]
+
+
+@pytest.mark.parametrize(("how", "expected"), [("mean", [2.0, 2.0]), ("min", [1.0, 2.0]), ("variance", [1.5, 2.0])])
+def test_ways_to_combine_members(how: str, expected: list[float]) -> None:
+    spec = RewardModelSpec.model_validate({"from": ["rm"], "combine": how})
+    assert combined(np.array([[1.0, 3.0], [2.0, 2.0]]), spec).tolist() == expected
+
+
+def test_scores_that_are_no_numbers_are_refused(made: Chain) -> None:
+    models = load_rewards(made.dirs["rm-own"] / "model")
+    with torch.no_grad():
+        models.members[0].score.weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match=r"rm-own.*gives scores that are no numbers"):
+        score_texts(models, ["What is 1 plus 1?"], ["2"])
+
+
+@pytest.mark.parametrize(("value", "said"), [(1.5, "gives all answers one score"), (float("nan"), "no numbers")])
+def test_a_reward_model_without_a_scale_is_refused(made: Chain, value: float, said: str) -> None:
+    card = RewardCard.model_validate(json.loads((made.dirs["rm-own"] / "model" / "reward.json").read_text()))
+    with pytest.raises(DataError, match=said):
+        scaled_card(card, np.full((4, 1), value))
+
+
+def test_a_guard_has_enough_prompts_for_a_test(made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And reads no more answers at a time than are trained on."""
+    sizes, read = [], guarding.log_probs_from
+    monkeypatch.setattr(
+        guarding, "log_probs_from", lambda model, rows, *args: sizes.append(len(rows)) or read(model, rows, *args)
+    )
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    options = rlhf_options(tmp_path, trainer={"max_steps": 1}, global_batch_size=8)
+    few = {"prompts": [{"path": str(write_prompts(tmp_path / "few.jsonl", range(100, 101)))}]}
+    with pytest.raises(UserError, match=r"guard: has 1 of the 8 prompts that it needs.*'heldout'"):
+        chain.run("rlhf", "few", **{**options, "heldout": few})
+    options["guard"]["num_prompts"] = 40
+    _, manifest = chain.run("rlhf", "fewer", **options)
+    assert any("looks at 12 prompts: there are no more, and 40 are wanted" in text for text in manifest.warnings)
+    assert sizes == [8, 4] * 2
+
+
+@pytest.mark.parametrize(("num_shared", "said"), [(14, "refused"), (1, "warned"), (0, "")])
+def test_gold_of_the_same_prompts_is_no_judge(made: Chain, tmp_path: Path, num_shared: int, said: str) -> None:
+    own, folder = np.load(made.dirs["rm-own"] / "model" / "prompts.npy"), tmp_path / "gold"
+    shutil.copytree(made.dirs["rm-other"], folder)
+    np.save(folder / "model" / "prompts.npy", np.concatenate([own[:num_shared], 1 + np.arange(20 - num_shared)]))
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = {**made.dirs, "rm-other": folder}
+    file = chain.file("rlhf", "rlhf", **rlhf_options(tmp_path))
+    file.dir.path.mkdir()
+    worker = Worker(file)
+    if said == "refused":
+        with pytest.raises(UserError, match=r"14 of the 20 prompts of 'rm-other'.*fooled with it"):
+            rlhf.check_apart(worker)
+    else:
+        rlhf.check_apart(worker)
+        assert worker.warnings == ["1 of the 20 prompts of 'rm-other' are also those of 'rm-own'"] * bool(said)
 
 
 def test_the_guard_never_reads_the_measure(made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -531,20 +763,24 @@ def test_rows_beside_the_reward_model_are_for_functions(made: Chain, tmp_path: P
     chain.dirs = dict(made.dirs)
     options = rlhf_options(tmp_path, trainer={"max_steps": 4})
     sums = write_prompts(tmp_path / "sums.jsonl", range(200, 230))
-    liked, checked = {"set": {"verifier": "taste"}}, {"set": {"verifier": "vowels"}}
+    liked, checked = {"set": {"verifier": "taste"}}, {"set": {"verifier": "fine"}}
     held = [{**options["heldout"]["prompts"][0], **liked}, {"path": str(sums), **checked}]
+    fine = {"path": "data.helpers_preference:fine", "when": {"verifier": "fine"}, "correctness": True}
+    levelled = [{"path": str(sums), "set": {"verifier": "fine", "level": 1}}]
     mixed = {
-        "data": [{**options["data"][0], **liked, "fraction": 0.5}, {"path": str(sums), **checked}],
+        "data": [{**options["data"][0], **liked, "fraction": 0.5}, *levelled],
         "heldout": {"prompts": held},
         "reward_when": {"verifier": "taste"},
-        "rewards": [{"path": LIKES, "when": {"verifier": "vowels"}, "correctness": True}],
-        "sampling": {"resample": 1},
+        "rewards": [fine],
+        # what only the reward model scores has no level, and nothing says how hard it is
+        "sampling": {"resample": 1, "filter": {"num_samples": 2, "keep": [0.5, 1.0]}, "curriculum": {}},
     }
-    worker, _ = chain.run("rlhf", "rlhf", **{**options, **mixed})
+    worker, manifest = chain.run("rlhf", "rlhf", **{**options, **mixed})
+    assert 30 < manifest.metrics["problems"] <= 60
     rows = pq.read_table(worker.dir.data / "rollouts.parquet").to_pylist()
     scored = {(json.loads(row["prompt"])[0]["content"], *json.loads(row["scores"])) for row in rows}
     by_model = {prompt for prompt, *labels in scored if labels == ["reward_model", "missing_eos"]}
-    by_function = {prompt for prompt, *labels in scored if labels == ["vowels"]}
+    by_function = {prompt for prompt, *labels in scored if labels == ["fine"]}
     assert by_model and by_function
     assert len(by_model) + len(by_function) == len(scored)
     assert by_function <= {row["prompt"] for row in rows_of(sums)}
