@@ -34,7 +34,7 @@ from llmkit.recipe.stages_preference import RankStage, RlhfStage, RolloutStage
 from llmkit.recipe.tools import FunctionSpec, McpSpec, SearchSpec
 
 _RANKED_BY = {
-    "judge": (("asked", "engines"), ("chat", "modeling", "generation")),
+    "judge": (("asked", "engines", "rank_by_judge"), ("chat", "modeling", "generation")),
     "labeller": (("preferring",), ("rewards",)),
 }
 """Who ranks -> the files of `stages/` and the rooms whose code that takes besides."""

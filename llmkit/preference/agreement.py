@@ -21,6 +21,8 @@ Ranks = Mapping[str, int]
 SEED = 0
 FEWEST = 5
 """Items that an interval takes: resamples of fewer hardly differ, so that it would be too narrow."""
+CONTRADICTS = 0.2
+"""Tau of two raters who agree, at least: of two who each err in a quarter of the pairs it is 0.25."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What a perfect model of a rater's taste can reach."""
+    """What a perfect model of a rater's taste, or of what raters have in common, can reach."""
 
     share: float
     """Of the rater's pairs, in the rater's order."""
@@ -51,7 +53,18 @@ class Ceiling:
     high: float
     """95 % interval of `share`."""
     num_items: int
-    """That came twice and hold a pair which neither look ties."""
+    """That were looked at twice and hold a pair which neither look ties."""
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A rater, and how far he is from those whom he contradicts."""
+
+    rater: str
+    tau: float
+    """Mean over these raters."""
+    num_items: int
+    """Pairs of rankings of one item."""
 
 
 def tau_b(first: Ranks, second: Ranks) -> float | None:
@@ -110,6 +123,30 @@ def _interval(taus: list[float]) -> tuple[float | None, float | None]:
     return (2 * found[0] - 1, 2 * found[1] - 1) if found else (None, None)
 
 
+def contradicting(decisions: Sequence[Decision]) -> list[Contradiction]:
+    """Raters who surely rank otherwise than most of the others: the whole interval of their tau with these lies below
+    CONTRADICTS. Of two raters who contradict each other both are named."""
+    raters = sorted({each.rater for each in decisions})
+    pairs = {frozenset(both): between(decisions, *both) for both in combinations(raters, 2)}
+    found = []
+    for rater in raters:
+        known = [each for both, each in pairs.items() if rater in both and each.high is not None]
+        against = [each for each in known if each.high is not None and each.high < CONTRADICTS]
+        if 2 * len(against) > len(known):
+            taus = [each.tau for each in against if each.tau is not None]
+            found.append(Contradiction(rater, sum(taus) / len(taus), sum(each.num_items for each in against)))
+    return found
+
+
+def _first_looks(decisions: Iterable[Decision]) -> dict[str, dict[str, Ranks]]:
+    """Item -> rater -> ranks."""
+    found: dict[str, dict[str, Ranks]] = {}
+    for each in decisions:
+        if each.groups and not each.repeat:
+            found.setdefault(each.item, {})[each.rater] = each.ranks
+    return found
+
+
 def with_oneself(decisions: Iterable[Decision], rater: str) -> Agreement:
     """Of one rater's two rankings of the items that came twice."""
     return agreement(_two_looks(decisions, rater))
@@ -117,7 +154,22 @@ def with_oneself(decisions: Iterable[Decision], rater: str) -> Agreement:
 
 def ceiling(decisions: Iterable[Decision], rater: str) -> Ceiling | None:
     """From one rater's two rankings of the items that came twice; None for few items."""
-    looks = [[a * b > 0 for a, b in _signs(*both) if a and b] for both in _two_looks(decisions, rater)]
+    return _ceiling([[both] for both in _two_looks(decisions, rater)])
+
+
+def ceilings(decisions: Sequence[Decision]) -> dict[str, Ceiling]:
+    """Of all raters together: `between_raters`, where two looks at an item are those of two raters, so that what they
+    like differently counts as error, and `with_oneself`. Without those for which there are few items."""
+    raters = sorted({each.rater for each in decisions})
+    own = [[both] for rater in raters for both in _two_looks(decisions, rater)]
+    others = [list(combinations(each.values(), 2)) for each in _first_looks(decisions).values()]
+    found = {"between_raters": _ceiling(others), "with_oneself": _ceiling(own)}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def _ceiling(items: Iterable[Sequence[tuple[Ranks, Ranks]]]) -> Ceiling | None:
+    """From all pairs of looks at each item."""
+    looks = [[a * b > 0 for both in pairs for a, b in _signs(*both) if a and b] for pairs in items]
     shares = [sum(same) / len(same) for same in looks if same]
     found = mean_interval(shares, SEED) if len(shares) >= FEWEST else None
     if found is None:

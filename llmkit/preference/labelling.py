@@ -47,14 +47,18 @@ def _gaps(scores_K: np.ndarray) -> np.ndarray:
 
 
 def ranked(
-    items: Sequence[Item], scores: Sequence[Scores], *, scale: float, rater: str, seed: int
+    items: Sequence[Item], scores: Sequence[Scores], *, scale: float, rater: str, seed: int, seconds: float = 0.0
 ) -> Iterator[Decision]:
-    """A rater's decisions, the same for the same seed, rater and item. Equal scores without noise are ties."""
+    """A rater's decisions, the same for the same seed, rater and item. Equal scores without noise are ties.
+
+    Args:
+        seconds: that scoring an item took.
+    """
     for item, own in zip(items, scores, strict=True):
-        yield _decision(item, own, scale, rater, seed)
+        yield _decision(item, own, scale, rater, seed, seconds)
 
 
-def _decision(item: Item, scores: Scores, scale: float, rater: str, seed: int) -> Decision:
+def _decision(item: Item, scores: Scores, scale: float, rater: str, seed: int, seconds: float) -> Decision:
     name = hashlib.sha256(f"{seed} {rater} {item.id} {item.version}".encode()).hexdigest()
     rng = np.random.default_rng(int(name[:16], 16))
     ids = list(item.texts)
@@ -70,7 +74,7 @@ def _decision(item: Item, scores: Scores, scale: float, rater: str, seed: int) -
         version=item.version,
         shown=tuple(ids),
         groups=tuple(tuple(group) for group in groups.values()),
-        seconds=0.0,
+        seconds=seconds,
         by="labeller",
     )
 

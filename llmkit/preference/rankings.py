@@ -23,6 +23,8 @@ from llmkit.preference.rollouts import Item
 LONGEST_NAME = 40
 LONGEST_REASON = 500
 LONGEST_TURN = 7 * 24 * 3600.0
+NAMED = 3
+"""Prompts that a message names."""
 Outcome = Literal["ranked", "skipped", "flagged"]
 Id = TypeVar("Id", str, int)
 Key = tuple[str, str, int]
@@ -48,6 +50,8 @@ class Decision(_Event):
     """0: seen for the first time."""
     shown: tuple[str, ...] = Field(min_length=2)
     """Ids of the completions, in the order in which they were shown."""
+    shown_again: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Of a judge that was asked twice: the second order. What it never saw stands last in both."""
     groups: tuple[tuple[str, ...], ...] = ()
     """Best to worst; empty where nothing was ranked."""
     skipped: bool = False
@@ -62,6 +66,8 @@ class Decision(_Event):
             raise ValueError("must be one of ranked, skipped and flagged")
         if self.groups:
             check_groups(self.groups, self.shown)
+        if self.shown_again and sorted(self.shown_again) != sorted(self.shown):
+            raise ValueError("shows other completions the second time")
         return self
 
     @property
@@ -129,6 +135,15 @@ class Standing:
     @property
     def raters(self) -> list[str]:
         return sorted({rater for rater, _, _ in self.decisions})
+
+    def told_stale(self) -> str:
+        """`3 rankings are of answers that are not there any more (prompts p3, p7, p9)`; empty for none."""
+        if not self.stale:
+            return ""
+        names = list(dict.fromkeys(decision.item for decision in self.stale))
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        prompts = f"{'prompt' if len(names) == 1 else 'prompts'} {', '.join(names[:NAMED])}{more}"
+        return f"{len(self.stale)} rankings are of answers that are not there any more ({prompts})"
 
 
 def standing(events: Iterable[Decision | Undo], items: Mapping[str, Item]) -> Standing:

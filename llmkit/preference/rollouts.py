@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmkit.artifacts.files import sha256_of
+from llmkit.artifacts.rundir import RunDir
 from llmkit.errors import DataError
 
 FILE = "rollouts.jsonl"
@@ -49,19 +50,24 @@ class Item:
 
 
 def find_rollouts(path: Path) -> Path:
-    """The file itself, the one in a folder, or of a run the one that its `rank` stage waits for.
+    """The file itself, the one in a folder, or of a run the one that its `rank` stage waits for. Where none waits any
+    more, the one that people have ranked.
 
     Raises:
         DataError: there is none, or a run has several.
     """
-    waiting = sorted(path.glob(f"rankings/*/{FILE}")) if path.is_dir() else []
-    if len(waiting) > 1:
-        folders = ", ".join(str(file.parent) for file in waiting)
-        raise DataError(str(path), f"{len(waiting)} stages wait for rankings", f"give one of {folders}")
-    found = waiting[0] if waiting else path / FILE if path.is_dir() else path
-    if not found.is_file():
-        raise DataError(str(found), "no such file", f"give a {FILE}, a folder with one, or a run that waits for one")
-    return found
+    kept = sorted(path.glob(f"rankings/*/{FILE}")) if path.is_dir() else []
+    finished = {stage.name for stage in RunDir(path).stages() if stage.manifest() is not None} if kept else set()
+    waiting = [file for file in kept if file.parent.name not in finished]
+    found = waiting or kept
+    if len(found) > 1:
+        folders = ", ".join(str(file.parent) for file in found)
+        what = f"{len(found)} stages {'wait for' if waiting else 'have their'} rankings"
+        raise DataError(str(path), what, f"give one of {folders}")
+    file = found[0] if found else path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise DataError(str(file), "no such file", f"give a {FILE}, a folder with one, or a run that waits for one")
+    return file
 
 
 def read_rollouts(path: Path) -> list[Item]:

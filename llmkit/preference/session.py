@@ -70,7 +70,7 @@ class Session:
         """Saves a decision, once however often it is sent.
 
         Raises:
-            Stale: the turn is decided already, or there is no such turn.
+            Stale: the turn is decided already, there is no such turn, or the id is that of another's decision.
             ValueError: it is no decision.
             RunError: it could not be saved.
         """
@@ -78,6 +78,8 @@ class Session:
             now = self._standing()
             if any(decision.id == request.id for decision in now.of(request.rater)):
                 return self._state(request.rater, now)
+            if any(event.id == request.id and event.rater != request.rater for event in self._store.events):
+                raise Stale("Another rater's decision has this id; nothing was saved. Reload the page.")
             self._store.append(self._decision(request, now))
             return self._state(request.rater, self._standing())
 

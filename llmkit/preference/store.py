@@ -27,7 +27,7 @@ def read_events(path: Path) -> list[Decision | Undo]:
     """All that was saved, also while a page writes to it: a line without its end is not saved yet.
 
     Raises:
-        RunError: the file is missing or damaged.
+        RunError: the file is missing or damaged, or two decisions in it have one id.
     """
     try:
         data = path.read_bytes()
@@ -48,10 +48,16 @@ def _saved(data: bytes) -> int:
 
 
 def _parsed(data: bytes, path: Path) -> list[Decision | Undo]:
-    events = []
+    events, made = list[Decision | Undo](), dict[str, tuple[int, Decision]]()
     for number, line in enumerate(data.split(b"\n"), start=1):
         if line.strip():
-            events.append(_event(line, f"{path}:{number}"))
+            event = _event(line, f"{path}:{number}")
+            events.append(event)
+            if isinstance(event, Decision):
+                first, same = made.setdefault(event.id, (number, event))
+                if same != event:
+                    what = f"the id {event.id!r} is that of another decision, in line {first}"
+                    raise RunError(f"{path}:{number}", what, "give one of the two another id: neither is dropped")
     return events
 
 
@@ -135,7 +141,7 @@ def open_store(path: Path) -> Iterator[Store]:
     """Opens or creates the file and mends its last line.
 
     Raises:
-        RunError: another process holds it, it is damaged, or the disk does not take it.
+        RunError: another process holds it, it cannot be read (see `read_events`), or the disk does not take it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,35 +12,30 @@ People's rankings lie in the run's `rankings/<stage>/`, which no stage clears.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, partial
+import time
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import DataSummary, Manifest, Sample
 from llmkit.artifacts.rundir import RANKINGS, RunDir
 from llmkit.chat.turn import answer_to, last_text
 from llmkit.errors import RunError, UserError
-from llmkit.knowledge.store import Row, Steps, read_rows, writing
-from llmkit.preference.agreement import between, with_oneself
+from llmkit.knowledge.store import read_rows, writing
+from llmkit.preference.agreement import between, ceilings, contradicting, with_oneself
 from llmkit.preference.labelling import Scores, noise_scale, ranked, right_share
 from llmkit.preference.pairs import Pairs, pairs_of
 from llmkit.preference.rankings import Decision, standing
 from llmkit.preference.rollouts import FILE as ROLLOUTS
 from llmkit.preference.rollouts import Item, read_rollouts
 from llmkit.preference.store import read_events
-from llmkit.recipe.preference import LabellerSpec, RankJudgeSpec
+from llmkit.recipe.preference import LabellerSpec
 from llmkit.recipe.stages_preference import RankStage
-from llmkit.stages.asked import chunks_of, in_chunks, processes
 from llmkit.stages.common import Worker, main, where_of
-from llmkit.stages.engines import AskedModel, check_engine, engine_of
 from llmkit.stages.preferring import labelled_by
-from llmkit.stages.rank_judge import PROMPT, RankJudge
+from llmkit.stages.rank_by_judge import by_judge
 
-CHUNK, JUDGED = 64, "judged"
-"""Prompts that a judge puts in order between two files, and the name of these among the stage's steps."""
 SLICE = 64
 """Prompts whose answers a function scores at a time."""
 Columns = Mapping[str, Any]
@@ -65,14 +60,16 @@ def by_labeller(worker: Worker, source: Path, items: Mapping[str, Item]) -> tupl
     assert spec is not None
     listed = list(items.values())
     columns = [row.get("columns", {}) for row in read_rows(source)]
+    started = time.monotonic()
     scores = scores_of(spec, listed, columns, lambda done: worker.log("score", done, len(listed)))
+    seconds = round((time.monotonic() - started) / len(listed), 4)
     try:
         scale = noise_scale(scores, spec.noise)
     except ValueError as error:
         raise UserError(where_of(worker, "labeller"), str(error), "set 'noise: 0', or mend the function") from None
     seed, name = worker.file.seed, spec.path.rpartition(":")[2]
     raters = [name] if spec.num_raters == 1 else [f"{name} {number}" for number in range(1, spec.num_raters + 1)]
-    found = [list(ranked(listed, scores, scale=scale, rater=rater, seed=seed)) for rater in raters]
+    found = [list(ranked(listed, scores, scale=scale, rater=rater, seed=seed, seconds=seconds)) for rater in raters]
     share = right_share(listed * len(raters), scores * len(raters), [one for own in found for one in own])
     metrics = {"noise_scale": scale} | ({} if share is None else {"right_pairs": share})
     return [decision for own in found for decision in own], metrics
@@ -125,50 +122,12 @@ def _decided(
     if num_decided < stage.min_ranked * len(items):
         what = f"{num_decided} of {len(items)} prompts are ranked, and {stage.min_ranked:.0%} are wanted"
         if found.stale:
-            what += f" ({len(found.stale)} rankings are of answers that are not there any more)"
+            what += f"; {found.told_stale()}"
         raise UserError(where_of(worker, f"by: {stage.by}"), what, f"{cure}, or set a lower 'min_ranked'")
     if found.stale:
-        worker.warn(f"{len(found.stale)} rankings are of answers that are not there any more; they do not count")
+        worker.warn(f"{found.told_stale()}; they do not count")
     seconds = [decision.seconds for decision in decisions]
     return decisions, {"seconds_per_prompt": sum(seconds) / len(seconds)} if decisions else {}
-
-
-def by_judge(worker: Worker, source: Path, items: Mapping[str, Item]) -> tuple[list[Decision], dict[str, float]]:
-    """Rankings of a model, kept chunk by chunk. Raises UserError where it leaves too many prompts without an order."""
-    stage, state = rank_stage(worker), processes(worker)
-    spec = stage.judge
-    assert spec is not None
-    asked = AskedModel(worker, spec.engine, stage.batch_size)
-    PROMPT.load(spec.prompt)
-    check_engine(spec, spec.by)
-    listed, steps = list(items.values()), Steps(worker.dir.data / "steps")
-    chunks = chunks_of(len(listed), CHUNK)
-    if worker.is_main:
-        steps.begin({JUDGED: sha256_of([worker.file.fingerprint, CHUNK])})
-    state.wait_for_everyone()
-    # the engine is opened with the first chunk: rankings that are all there need none
-    judge = cache(partial(_opened, worker, spec, asked))
-
-    def rows_of(numbers: Sequence[int]) -> Iterable[Row]:
-        return (one.model_dump(mode="json") for one in judge().rank([listed[number] for number in numbers]))
-
-    in_chunks(worker, state, steps, JUDGED, chunks, rows_of, unit="prompts", phase="judge")
-    if judge.cache_info().currsize:
-        for reason, count in judge().failures.most_common(3):
-            worker.warn(f"judge: {count} replies: {reason}")
-    decisions = [Decision.model_validate(row) for row in steps.rows(JUDGED, len(chunks))]
-    num_left = len(items) - len(decisions)
-    if num_left > spec.max_undecided * len(items):
-        what = f"{num_left} of {len(items)} prompts have no readable order"
-        raise UserError(where_of(worker, "judge"), what, "take a stronger judge, or raise 'max_undecided'")
-    return decisions, {"undecided": float(num_left)}
-
-
-def _opened(worker: Worker, spec: RankJudgeSpec, asked: AskedModel) -> RankJudge:
-    stage = rank_stage(worker)
-    engine, chat = engine_of(spec, spec.by, asked, stage.batch_size)
-    assert engine is not None
-    return RankJudge(engine, spec, spec.name_or_path or stage.from_, worker.file.seed, chat=chat)
 
 
 _RANKERS = {"labeller": by_labeller, "file": by_file, "human": by_people, "judge": by_judge}
@@ -179,6 +138,7 @@ def keep(
 ) -> Manifest:
     """Writes the rows, and says what they are. Raises RunError where they order nothing."""
     pairs, folder = pairs_of(decisions, items), worker.dir.data
+    warn_of_contradictions(worker, decisions)
     rows = rows_of(decisions, items, pairs)
     if not rows:
         what = f"{len(decisions)} decisions order no two answers"
@@ -222,7 +182,8 @@ def rows_of(decisions: Sequence[Decision], items: Mapping[str, Item], pairs: Pai
 
 
 def agreements(decisions: Sequence[Decision]) -> dict[str, float]:
-    """Kendall's tau of raters with one another, and with themselves where they saw prompts twice; means over raters."""
+    """Kendall's tau of raters with one another, and with themselves where they saw prompts twice, means over raters.
+    And what a perfect model can reach by either, with its 95 % interval over prompts."""
     raters = sorted({decision.rater for decision in decisions})
     others = [between(decisions, first, second) for first, second in combinations(raters, 2)]
     selves = [with_oneself(decisions, rater) for rater in raters]
@@ -230,7 +191,17 @@ def agreements(decisions: Sequence[Decision]) -> dict[str, float]:
     for name, group in (("tau_between_raters", others), ("tau_with_oneself", selves)):
         taus = [one.tau for one in group if one.tau is not None]
         found |= {name: sum(taus) / len(taus)} if taus else {}
+    for name, most in ceilings(decisions).items():
+        found |= {f"ceiling_{name}": most.share, f"ceiling_{name}_low": most.low, f"ceiling_{name}_high": most.high}
     return found
+
+
+def warn_of_contradictions(worker: Worker, decisions: Sequence[Decision]) -> None:
+    """Where raters contradict each other a reward model learns what is left when their votes cancel out."""
+    found = contradicting(decisions)
+    if found:
+        told = ", ".join(f"'{one.rater}' (tau {one.tau:.2f} over {one.num_items} rankings)" for one in found)
+        worker.warn(f"these raters contradict the others: {told}; ask them what they look for, or leave one side out")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ import hashlib
 import random
 import re
 import string
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, count, islice, product
 
 from llmkit.chat.ask import Ask, Engine
 from llmkit.knowledge.judge import RETRIES, RETRY_TEMPERATURE, speaks_of_grading
@@ -27,16 +29,15 @@ PROMPT = PromptFile(
     variables=frozenset({"prompt", "answers", "fence", "chat"}),
     needed=("prompt", "answers", "fence"),
 )
-LETTERS = string.ascii_uppercase
 LONGEST = 4000
 """Characters of a prompt or answer that the judge sees."""
 _ORDERS = 2
-_REPLY = re.compile(r"(?:order\s*:\s*)?([A-Z](?:\s*[>=]\s*[A-Z])*)\s*\.?", re.IGNORECASE)
+_REPLY = re.compile(r"(?:order\s*:\s*)?([A-Z]+(?:\s*[>=]\s*[A-Z]+)*)\s*\.?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One item as it is put to the judge: the letters' completions, in the order of the letters."""
+    """One item as it is put to the judge: the completions in the order of their letters."""
 
     item: Item
     ids: tuple[str, ...]
@@ -62,7 +63,9 @@ class RankJudge:
 
     def rank(self, items: Sequence[Item], on_progress: Callable[[int], None] = lambda done: None) -> list[Decision]:
         """Decisions on the items that the judge could put in order, in both ways of showing them."""
+        started = time.monotonic()
         shown = [self._shown(item, number) for item in items for number in range(_ORDERS)]
+        orders_of = {(one.item.id, one.round): one.ids for one in shown}
         read: dict[tuple[str, int], list[list[str]]] = {
             (one.item.id, one.round): [[id] for id in one.ids] for one in shown if len(one.ids) < 2
         }
@@ -73,11 +76,14 @@ class RankJudge:
             on_progress(len(items) * (retry + 1) // (RETRIES + 1))
         if left:
             self.failures[f"the reply is no order of all answers, asked {RETRIES + 1} times"] += len(left)
+        # requests run side by side, so that an item has its share of the time and none of its own
+        seconds = round((time.monotonic() - started) / max(len(items), 1), 4)
         decided = []
         for item in items:
-            orders = [read[item.id, number] for number in range(_ORDERS) if (item.id, number) in read]
-            if len(orders) == _ORDERS:
-                decided.append(self._decision(item, orders))
+            places = [(item.id, number) for number in range(_ORDERS)]
+            if all(place in read for place in places):
+                asked = [orders_of[place] for place in places]
+                decided.append(self._decision(item, asked, [read[place] for place in places], seconds))
         return decided
 
     def _shown(self, item: Item, number: int) -> Shown:
@@ -115,14 +121,16 @@ class RankJudge:
         asked = asked_in(one.item)[-LONGEST:]
         prompt = self._prompt.render(
             prompt=asked,
-            answers=list(zip(LETTERS, texts, strict=False)),
+            answers=list(zip(letters(len(texts)), texts, strict=True)),
             fence=fence_of([asked, *texts]),
             chat=self._chat,
         ).strip()
         key = f"rank {one.item.id} {one.item.version} {one.round}"
         return Ask(({"role": "user", "content": prompt},) if self._chat else prompt, key, (temperature,))
 
-    def _decision(self, item: Item, orders: Sequence[Sequence[Sequence[str]]]) -> Decision:
+    def _decision(
+        self, item: Item, asked: Sequence[Sequence[str]], orders: Sequence[Sequence[Sequence[str]]], seconds: float
+    ) -> Decision:
         places: Counter[str] = Counter()
         for groups in orders:
             for place, group in enumerate(groups):
@@ -137,9 +145,10 @@ class RankJudge:
             time="",
             item=item.id,
             version=item.version,
-            shown=tuple(item.texts),
+            shown=(*asked[0], *graders),
+            shown_again=(*asked[1], *graders),
             groups=tuple(groups) + ((graders,) if graders else ()),
-            seconds=0.0,
+            seconds=seconds,
             by="judge",
         )
 
@@ -150,9 +159,16 @@ def read_order(text: str, num_answers: int) -> list[list[int]] | None:
     found = _REPLY.fullmatch(text)
     if found is None:
         return None
-    groups = [[LETTERS.index(letter.strip().upper()) for letter in group.split("=")] for group in found[1].split(">")]
+    places = {letter: place for place, letter in enumerate(letters(num_answers))}
+    groups = [[places.get(letter.strip().upper(), -1) for letter in group.split("=")] for group in found[1].split(">")]
     placed = sorted(place for group in groups for place in group)
     return groups if placed == list(range(num_answers)) else None
+
+
+def letters(num: int) -> list[str]:
+    """A to Z, then AA, AB, ...: what so many answers are called."""
+    sizes = (product(string.ascii_uppercase, repeat=size) for size in count(1))
+    return ["".join(each) for each in islice(chain.from_iterable(sizes), num)]
 
 
 def asked_in(item: Item) -> str:

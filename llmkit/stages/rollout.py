@@ -39,6 +39,8 @@ Completions = list[dict[str, Any]]
 
 def run(worker: Worker) -> Manifest:
     stage, state, steps = rollout_stage(worker), processes(worker), Steps(worker.dir.data / "steps")
+    if stage.engine == "continuous":
+        worker.warn("'engine: continuous' gives no log-probabilities of sampled answers: 'logprob' is null in the rows")
     models = models_of(worker)
     asked = {name: AskedModel(worker, stage.engine, stage.batch_size, folder) for name, folder in models.items()}
     prompts = prepare(worker, stage, asked)

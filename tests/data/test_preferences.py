@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from llmkit.data.problems import Problem
 from llmkit.data.rankings import build_rankings, place_of
 from llmkit.errors import DataError, LlmkitError, ModelError, RunError, UserError
 from llmkit.modeling.reward_model import RewardCard, load_rewards, load_scorer
-from llmkit.preference.rankings import Decision
 from llmkit.preference.rollouts import read_rollouts
 from llmkit.preference.watch import Evaluation, best_of
 from llmkit.recipe.parts import DataSource
@@ -141,38 +139,6 @@ def test_a_labeller_that_does_not_score_an_answer_stops_the_stage(made: Chain, t
         chain.run("rank", "silent", rollouts="answers-own", by="labeller", labeller=silent)
     with pytest.raises(UserError, match="does not score an answer to prompt 1"):
         labelled_by(LabellerSpec(path=silent))(["a", "b"], ["yes", "no"])
-
-
-def test_a_judge_ranks_chunk_by_chunk_and_is_opened_only_for_what_is_left(
-    made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[list[int]] = []
-
-    class Judge:
-        failures = Counter({"none": 0})
-
-        def rank(self, items: Any) -> list[Decision]:
-            opened[-1].append(len(items))
-            return [
-                Decision(
-                    id=item.id, rater="judge", time="", item=item.id, version=item.version, by="judge", seconds=0.0,
-                    shown=tuple(item.texts), groups=tuple((id,) for id in item.texts),
-                )
-                for item in items
-            ]  # fmt: skip
-
-    monkeypatch.setattr(rank, "CHUNK", 16)
-    monkeypatch.setattr(rank, "_opened", lambda *_: opened.append([]) or Judge())
-    chain = Chain(tmp_path, made.model)
-    chain.dirs = dict(made.dirs)
-    worker, manifest = chain.run("rank", "judged", rollouts="answers-own", by="judge", judge={"by": "self"})
-    assert (manifest.metrics["decisions"], opened) == (40, [[16, 16, 8]])
-    rows = (worker.dir.data / "train.jsonl").read_text()
-    (worker.dir.data / "steps" / f"{rank.JUDGED}-00001.jsonl").unlink()
-    for _ in range(2):
-        rank.run(worker)
-    assert opened == [[16, 16, 8], [16]]
-    assert (worker.dir.data / "train.jsonl").read_text() == rows
 
 
 def test_people_are_waited_for_with_words_and_their_rankings_outlive_the_stage(made: Chain, tmp_path: Path) -> None:

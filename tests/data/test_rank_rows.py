@@ -10,9 +10,21 @@ import pytest
 from helpers_rank import ANSWERS, decision, rollout_row, write_rollouts
 from scipy.stats import kendalltau
 
+from llmkit.artifacts.manifest import Manifest, write_manifest
+from llmkit.artifacts.rundir import RunDir
 from llmkit.data.formats import CONVERTERS
 from llmkit.errors import DataError, UserError
-from llmkit.preference.agreement import agreement, agreement_ceiling, between, ceiling, tau_b, with_oneself
+from llmkit.preference.agreement import (
+    Contradiction,
+    agreement,
+    agreement_ceiling,
+    between,
+    ceiling,
+    ceilings,
+    contradicting,
+    tau_b,
+    with_oneself,
+)
 from llmkit.preference.pairs import pairs_of
 from llmkit.preference.rankings import Decision, Undo, clean_name, standing
 from llmkit.preference.rollouts import Item, find_rollouts, item_of, read_rollouts
@@ -30,6 +42,23 @@ def test_a_run_stands_for_the_stage_that_waits_for_rankings(tmp_path: Path) -> N
     second.mkdir()
     write_rollouts(second / "rollouts.jsonl", [rollout_row(0)])
     with pytest.raises(DataError, match="2 stages wait for rankings"):
+        find_rollouts(tmp_path)
+
+
+def test_a_stage_that_has_its_rankings_is_not_waited_for(tmp_path: Path) -> None:
+    """The instruction of jokes.yaml, whose run stops twice."""
+    paths = []
+    for place, name in enumerate(("a", "b"), start=1):
+        (tmp_path / "rankings" / name).mkdir(parents=True)
+        paths.append(write_rollouts(tmp_path / "rankings" / name / "rollouts.jsonl", [rollout_row(0)]))
+        assert find_rollouts(tmp_path) == paths[-1]
+        stage = RunDir(tmp_path).stage(place, name).path
+        stage.mkdir()
+        (stage / "error.json").write_text("{}")  # it stopped and asked for people
+        assert find_rollouts(tmp_path) == paths[-1]
+        write_manifest(stage, Manifest(stage=name, kind="rank", fingerprint="f"))
+        assert name == "b" or find_rollouts(tmp_path) == paths[-1], "it may be ranked further"
+    with pytest.raises(DataError, match="2 stages have their rankings; give one of"):
         find_rollouts(tmp_path)
 
 
@@ -123,7 +152,10 @@ def test_what_counts() -> None:
     now = standing([first, other, again, undo, first.model_copy(update={"id": "old", "version": "x"})], ITEMS)
     assert list(now.decisions.values()) == [again] and now.undone == {other.id: other}
     assert [each.id for each in now.stale] == ["old"] and now.raters == ["anna"]
-    assert standing([first], {}).stale == (first,)
+    assert standing([first], {}).stale == (first,) and not standing([first], ITEMS).told_stale()
+    many = [decision(item_of({**rollout_row(0), "id": f"q{n}"}, ""), ["c0 c1 c2 c3 c4"]) for n in range(5)]
+    assert "(prompt p0)" in standing([first], {}).told_stale()
+    assert standing(many, {}).told_stale().endswith("(prompts q0, q1, q2 and 2 more)")
 
 
 def test_a_ranking_of_other_completions_is_refused() -> None:
@@ -176,6 +208,28 @@ def test_agreement_of_raters() -> None:
     assert own.tau == 0 and own.num_items == 2 and own.low is None
     both = between(made, "anna", "ben")
     assert both == between(made, "ben", "anna") and both.num_items == 2 and (both.num_same, both.num_pairs) == (10, 20)
+
+
+def test_raters_who_contradict_the_others_are_named() -> None:
+    items = [item_of({**rollout_row(0), "id": f"p{n}"}, "") for n in range(6)]
+    right, wrong = ["c0", "c1", "c2", "c3", "c4"], ["c4", "c3", "c2", "c1", "c0"]
+    made = [decision(item, right, rater) for item in items for rater in ("anna", "ben", "dora")]
+    assert contradicting(made) == []
+    made += [decision(item, wrong, "carl") for item in items]
+    assert contradicting(made) == [Contradiction("carl", -1.0, 18)]
+    camps = [each for each in made if each.rater != "dora"] + [decision(item, wrong, "emil") for item in items]
+    assert [one.rater for one in contradicting(camps)] == ["anna", "ben", "carl", "emil"]
+    assert not contradicting([*made[:12], *made[-4:]]), "four items prove nothing"
+
+
+def test_what_raters_have_in_common_is_a_ceiling_too() -> None:
+    items = [item_of({**rollout_row(0, texts=("a", "b")), "id": f"p{n}"}, "") for n in range(16)]
+    made = [decision(each, ["c0", "c1"]) for each in items]
+    made += [decision(each, ["c0", "c1"] if n % 16 < 10 else ["c1", "c0"], "ben") for n, each in enumerate(items)]
+    assert set(found := ceilings(made)) == {"between_raters"} and ceilings(made[:16]) == {}
+    assert found["between_raters"].share == agreement_ceiling(10 / 16) and found["between_raters"].num_items == 16
+    again = [decision(each, ["c0", "c1"], repeat=1) for each in items]
+    assert ceilings([*made, *again])["with_oneself"].share == 1
 
 
 def test_the_ceiling_is_that_of_a_perfect_model_of_a_rater_who_errs() -> None:

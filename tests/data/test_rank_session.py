@@ -60,6 +60,13 @@ def test_one_order_of_items_and_other_orders_of_answers() -> None:
     assert all(60 < count < 140 for count in Counter(many).values())  # no place belongs to a model
 
 
+def test_another_raters_decision_is_never_replaced(session: Session) -> None:
+    session.decide(request(session.state("anna"), "0000000a"))
+    with pytest.raises(Stale, match="Another rater's decision"):
+        session.decide(request(session.state("ben"), "0000000a", rater="ben"))
+    assert [row["done"] for row in session.results()["raters"]] == [1]
+
+
 def test_new_items_do_not_move_the_others() -> None:
     before = [turn.item.id for turn in turns(ITEMS[:4], "anna", 0, 0)]
     after = [turn.item.id for turn in turns(ITEMS, "anna", 0, 0)]

@@ -44,6 +44,18 @@ def test_events_come_back(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(data) and len(read_events(path)) == 5
 
 
+def test_two_decisions_with_one_id_are_refused_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "rankings.jsonl"
+    saved(path, EVENTS[:1])
+    same = path.read_bytes()
+    path.write_bytes(same * 2)
+    assert len(read_events(path)) == 2, "the same decision twice, as of joined files, is one"
+    saved(path, [decision(ITEM, [], "ben", skipped=True, id=EVENTS[0].id)])
+    for reads in (read_events, lambda path: saved(path, [])):
+        with pytest.raises(RunError, match=r"rankings\.jsonl:3: the id 'anna-p0-0' is that of another .*, in line 1"):
+            reads(path)
+
+
 def test_a_kill_at_any_byte_costs_nothing_that_was_saved(tmp_path: Path) -> None:
     path = tmp_path / "rankings.jsonl"
     data = saved(path, EVENTS[2:3] * 2)
