@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,12 +23,16 @@ from transformers import PreTrainedTokenizerBase
 
 from llmkit.artifacts.files import write_json
 from llmkit.artifacts.manifest import DataSummary
+from llmkit.chat.turn import last_text
 from llmkit.data.build import ACCEPTS, Built, cached, loaded
+from llmkit.data.canonical import training_rows
 from llmkit.data.degenerate import with_degenerate
 from llmkit.data.encode import IGNORE, at
-from llmkit.data.messages import Row
+from llmkit.data.files import Raw
+from llmkit.data.messages import BadRow, Row
 from llmkit.data.mixture import Mixture, mix
 from llmkit.data.pairs import split_answer
+from llmkit.data.pool import Opened, Opener
 from llmkit.data.tokens import NUM_EXAMPLES, Example, Settings, facts_of, quantiles, spells_tokens, told
 from llmkit.errors import DataError, TemplateError
 from llmkit.recipe.parts import DataSource
@@ -101,6 +106,45 @@ def _check_distinct(answers: list[list[int]], rankings: list[list[int]]) -> None
                 raise DataError(f"answers {j} and {i}", "are the same to the tokenizer", "remove one of them")
 
 
+def distinct_rows(tokenizer: PreTrainedTokenizerBase) -> Opener:
+    """Reads rows of the reward stage. Those are bad that rank two answers differently which are the same to the
+    tokenizer: they differ in white space, say, that its template strips."""
+    opener = training_rows(ACCEPTS["reward"], "reward")
+
+    def opened(source: DataSource, raws: Iterator[Raw]) -> Opened:
+        inner = opener(source, raws)
+
+        def convert(raw: Raw) -> Row:
+            row = inner.convert(raw)
+            _refuse_same(tokenizer, as_ranking(row))
+            return row
+
+        return inner._replace(convert=convert)
+
+    return opened
+
+
+def _refuse_same(tokenizer: PreTrainedTokenizerBase, row: Row) -> None:
+    """Raises BadRow. Only answers that look alike are rendered: all others differ to any tokenizer."""
+    looks = [_look(answer) for answer in row["answers"]]
+    if len(set(looks)) == len(looks):
+        return
+    try:
+        answers = [split_answer(tokenizer, row["prompt"], each, row.get("tools"))[1] for each in row["answers"]]
+        _check_distinct(answers, row["rankings"])
+    except DataError as error:
+        problem = error.problems[0]
+        raise BadRow(f"{problem.where} {problem.what}") from None
+    except TemplateError:
+        return  # which is said, with the row's place, when it is rendered
+
+
+def _look(answer: Any) -> str:
+    """A text without blanks, capitals and marks over letters."""
+    letters = unicodedata.normalize("NFKD", last_text(answer)).casefold()
+    return "".join(letter for letter in letters if not (letter.isspace() or unicodedata.combining(letter)))
+
+
 def place_of(prompt: Any) -> float:
     """Where a prompt stands between 0 and 1, the same in every data set and for every seed. A text stands where the
     conversation does that chat templates make of it."""
@@ -142,8 +186,7 @@ def build_rankings(
         sources,
         seed=seed,
         data_stages=data_stages,
-        accept=ACCEPTS["reward"],
-        stage_kind="reward",
+        opener=distinct_rows(tokenizer),
         max_rejected=max_rejected,
         dedup=dedup,
         rejected_file=rejected_file,

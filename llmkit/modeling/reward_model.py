@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from llmkit.artifacts.files import read_json
+from llmkit.chat.template import template_of
 from llmkit.errors import ModelError
 from llmkit.modeling.load import keep_gradients, load_config, load_tokenizer, weight_options
 from llmkit.modeling.source import source_of
@@ -165,7 +166,7 @@ def load_rewards(folder: Path, *, device: torch.device | str = "cpu") -> RewardM
     """The reward model in a folder that a `reward` stage left, in float32.
 
     Raises:
-        ModelError: it is no such folder, or is not whole.
+        ModelError: it is no such folder, is not whole, or its template was changed.
     """
     try:
         card = RewardCard.model_validate(read_json(folder / CARD))
@@ -178,4 +179,14 @@ def load_rewards(folder: Path, *, device: torch.device | str = "cpu") -> RewardM
             model = AutoModelForSequenceClassification.from_pretrained(source, **weight_options("float32"))
         keep_scores_exact(model)
         members.append(model.to(device).eval().requires_grad_(False))
-    return RewardModels(card, members, load_tokenizer(str(folder / card.members[0])))
+    return RewardModels(card, members, _tokenizer(folder, card))
+
+
+def _tokenizer(folder: Path, card: RewardCard) -> PreTrainedTokenizerBase:
+    """Raises ModelError where its template is not the one that the model was trained with."""
+    tokenizer = load_tokenizer(str(folder / card.members[0]))
+    template = template_of(tokenizer)
+    if (template.sha256 if template else None) != card.chat_template_sha256:
+        what = "has another chat template than it was trained with: its scores would be of texts that it has never seen"
+        raise ModelError(str(folder), what, "put its chat_template.jinja back, or train it again")
+    return tokenizer

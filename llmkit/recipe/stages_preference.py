@@ -93,7 +93,8 @@ class RewardStage(TrainStage):
     learning_curve: list[Annotated[float, Field(gt=0, lt=1)]] = []
     """Also train on these shares of the prompts, to see what more rankings would bring."""
     max_truncated: float = Field(default=0.0, ge=0, le=1)
-    """Share of prompts that may lose their oldest turns to `max_length` before the stage stops."""
+    """Share of prompts that may be longer than `max_length` even without their older turns before the stage stops; they
+    are left out."""
 
 
 class RlhfStage(PracticeStage):

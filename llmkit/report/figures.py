@@ -26,6 +26,7 @@ _OF_PREFERENCE = {
     "rank": (
         *("prompts", "decisions", "raters", "pairs", "tied_pairs", "skipped", "flagged", "right_pairs", "undecided"),
         *("tau_between_raters", "tau_with_oneself", "seconds_per_prompt", "noise_scale"),
+        *("ceiling_between_raters", "ceiling_with_oneself"),
     ),
     "rlhf": (
         *("best_step", "best_balance", "guard_evaluations", "guard_best_step", "guard_best_gold", "guard_stopped"),
@@ -88,6 +89,9 @@ def _ranked(metrics: Mapping[str, float]) -> list[Figure]:
     if metrics.get("seconds_per_prompt"):
         found.append(Figure("time to a prompt", duration(metrics["seconds_per_prompt"])))
     found += [Figure(*told) for told in agreement(metrics)]
+    for name, under in (("between_raters", "agree with each other"), ("with_oneself", "agree with themselves")):
+        if (most := metrics.get(f"ceiling_{name}")) is not None:
+            found.append(Figure("a perfect model can reach", percent(most), f"of the pairs, by how far raters {under}"))
     if "right_pairs" in metrics:
         found.append(Figure("pairs in true order", percent(metrics["right_pairs"]), "of those that differ in truth"))
     return found

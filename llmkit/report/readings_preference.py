@@ -7,6 +7,8 @@ import re
 _EVALUATED = {
     "gold": ("gold", "How good the first answer to each prompt is, by whoever judges."),
     "gold_win_rate": ("wins by gold", "First answers that are better than the baseline's; as good counts half."),
+    "judge_win_rate": ("wins by judge", "First answers that it likes better than the baseline's; a tie counts half."),
+    "judge_undecided": ("undecided by judge", "Prompts on which the judge's replies cannot be read."),
     "degenerate_rate": ("degenerate answers", "Empty, repeating themselves, or the prompt again."),
     "truncated": ("cut off", "Answers that reached the longest length."),
     "num_tokens": ("tokens", "Mean length of the first answer."),
@@ -15,10 +17,13 @@ _EVALUATED = {
         "Of the model's own answers, two at a time, where one is better.",
     ),
     "writes_better": ("model writes the better", "Of the same pairs: the better one is the likelier one to the model."),
+    "judges_better": ("model says the better", "Asked which of two of its own answers is better, in both orders."),
+    "self_judge_gap": ("self-judge gap", "The difference to how often it writes the better one of the same pairs."),
     "discriminator_gap": ("discriminator-generator gap", "The difference: what the reward model could still teach."),
 }
 _RANKED = {
     "accuracy": ("pair accuracy", "Pairs of answers that it puts in the raters' order."),
+    "ceiling": ("can be reached", "Pairs that a perfect model would put in the order of raters who err or disagree."),
     "longer_wins": ("longer wins", "Pairs that taking the longer answer, and nothing else, would get right."),
     "longer_scores": ("longer scores", "Pairs of which the longer answer has the higher score."),
     "top1": ("top 1", "Prompts whose highest-scored answer is ranked first."),

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from llmkit.artifacts.manifest import EvalRow, Manifest
 from llmkit.report.beside import Column, MetricLine, metric_line
-from llmkit.report.numbers import count, interval, number, percent, short_count
+from llmkit.report.numbers import count, interval, percent, short_count
 from llmkit.report.plots import Axis, Frame, Line, Scale, plot, two_sided
 from llmkit.report.readings_preference import is_member, ranking_words
 from llmkit.report.run import RunReport, StageReport
@@ -21,7 +21,22 @@ from llmkit.report.svg import Part, stacked_bar, word
 HELDOUT = "heldout"
 _CURVE = "rankings"
 _NUM = ("num_prompts", "num_pairs")
-_MAIN = ("accuracy", "top1", "tau", "longer_wins", "longer_scores", "length_correlation", "calibration_error")
+_MAIN = (
+    "accuracy",
+    "ceiling",
+    "top1",
+    "tau",
+    "longer_wins",
+    "longer_scores",
+    "length_correlation",
+    "calibration_error",
+)
+_KNOWN_BY = {
+    "right_pairs": "so many of the ranked pairs are in the labeller's true order",
+    "ceiling_between_raters": "reckoned from how far raters agree with each other",
+    "ceiling_with_oneself": "reckoned from how far raters agree with themselves",
+}
+"""Metrics of a `rank` stage, the surest first, as the `reward` stage takes them."""
 _GAP = re.compile(r"accuracy_gap_(\d+)")
 _FRAME = Frame(420, 205, left=42, top=10, bottom=38)
 
@@ -106,20 +121,14 @@ def _line(metric: str, columns: Sequence[Column]) -> MetricLine:
 
 
 def ceiling(report: RunReport, stage: StageReport) -> tuple[float, str] | None:
-    """Share of pairs that a perfect model would put in the raters' order, and how that is known.
-
-    From two looks of a rater at the same prompts: tau = 2 share - 1, and (1 + sqrt(2 share - 1)) / 2 can be reached.
-    """
-    ranks = [each for each in report.chain if each.name in stage.rows_from and each.kind == "rank" and each.manifest]
-    if len(ranks) != 1 or ranks[0].manifest is None:
+    """Share of pairs that a perfect model would put in the raters' order, and how that is known."""
+    most = stage.manifest.metrics.get(f"{HELDOUT}/ceiling") if stage.manifest else None
+    if most is None:
         return None
-    metrics = ranks[0].manifest.metrics
-    if "right_pairs" in metrics:
-        return metrics["right_pairs"], "so many of the ranked pairs are in the labeller's true order"
-    if "tau_with_oneself" in metrics:
-        tau = max(0.0, metrics["tau_with_oneself"])
-        return (1 + math.sqrt(tau)) / 2, f"reckoned from how far a rater agrees with himself (tau {number(tau)})"
-    return None
+    ranks = [each for each in report.chain if each.name in stage.rows_from and each.kind == "rank" and each.manifest]
+    metrics = [each.manifest.metrics for each in ranks if each.manifest]
+    ways = dict.fromkeys(next((words for name, words in _KNOWN_BY.items() if name in own), "") for own in metrics)
+    return most, "; ".join(way for way in ways if way)
 
 
 def _told(column: Column, found: tuple[float, str] | None, points: Sequence[tuple[float, float]]) -> list[str]:

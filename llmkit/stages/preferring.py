@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,8 @@ from llmkit.chat.template import template_of
 from llmkit.chat.turn import answer_to
 from llmkit.data.pairs import split_answer
 from llmkit.data.problems import Problem, Problems
-from llmkit.errors import ModelError, RunError, UserError
+from llmkit.data.rankings import shorter
+from llmkit.errors import DataError, ModelError, RunError, TemplateError, UserError
 from llmkit.modeling.reward_model import RewardModels, load_rewards
 from llmkit.recipe.practice import RewardSpec, Scalar
 from llmkit.recipe.preference import LabellerSpec, RewardModelSpec
@@ -59,7 +60,7 @@ class ModelJudge:
     because a score beyond them tells nothing."""
 
     def __init__(self, models: RewardModels) -> None:
-        self._models, self.members = models, models.members
+        self.models, self.members = models, models.members
         self._low, self._high = (models.scaled(np.array([bounds])) for bounds in (models.card.low, models.card.high))
 
     def __call__(
@@ -70,7 +71,7 @@ class ModelJudge:
         places: Sequence[str] | None = None,
     ) -> np.ndarray:
         """Neither of the rows' columns nor of their places: a reward model reads texts."""
-        scores_NM = score_texts(self._models, prompts, texts)
+        scores_NM = score_texts(self.models, prompts, texts)
         scores_N: np.ndarray = np.clip(scores_NM, self._low, self._high).mean(1)
         return scores_N
 
@@ -102,20 +103,39 @@ def labelled_by(spec: LabellerSpec) -> Judge:
     return judge
 
 
-def check_renders(models: RewardModels, problem: Problem, where: str) -> None:
-    """Raises UserError where a reward model cannot read what the policy is asked."""
-    chat = template_of(models.tokenizer) is not None
-    if chat != (not isinstance(problem.prompt, str)):
-        has, asks = ("a", "texts") if chat else ("no", "conversations")
-        what = f"has {has} chat template, and the policy is asked {asks}"
-        raise UserError(where, what, "train it from a model of the policy's kind")
+def check_renders(models: RewardModels, problems: Iterable[Problem], where: str) -> None:
+    """Raises UserError where a reward model cannot read what the policy is asked. Messages are rendered again in its
+    own template, whatever the policy's is.
+
+    Args:
+        problems: of prompts of one shape, the same roles in one order, the first is rendered.
+    """
+    chat, shapes = template_of(models.tokenizer) is not None, set[tuple[str, ...]]()
+    for problem in problems:
+        if chat != (not isinstance(problem.prompt, str)):
+            has, asks = ("a", "texts") if chat else ("no", "conversations")
+            what = f"has {has} chat template, and the policy is asked {asks}"
+            raise UserError(where, what, "train it from a model of the policy's kind")
+        shape = () if isinstance(problem.prompt, str) else tuple(message["role"] for message in problem.prompt)
+        if shape in shapes:
+            continue
+        shapes.add(shape)
+        try:
+            answer_ids(models.tokenizer, problem.prompt, "a", models.card.max_length)
+        except (DataError, TemplateError) as error:
+            what = f"its own template cannot render {problem.place} ({error.problems[0].what})"
+            cure = "train it from a model of the policy's kind, or leave such prompts out"
+            raise UserError(where, what, cure) from None
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase, prompt: Any, text: str, max_length: int) -> list[int]:
     """A prompt with an answer as a reward model reads it, in its own template and tokens: the text is rendered again,
-    because a policy could find spellings of a text, token by token, that the model has never seen. Of what is too long
-    the beginning goes."""
-    prompt_ids, ids = split_answer(tokenizer, prompt, answer_to(prompt, text))
+    because a policy could find spellings of a text, token by token, that the model has never seen. What is too long
+    loses its oldest turns, as in training; where that is not enough, which training leaves out, its beginning."""
+    for kept in shorter(prompt):
+        prompt_ids, ids = split_answer(tokenizer, kept, answer_to(prompt, text))
+        if len(prompt_ids) + len(ids) <= max_length:
+            break
     return [*prompt_ids, *ids][-max_length:]
 
 
@@ -176,13 +196,12 @@ class PreferenceScorer:
     def check(self, problems: Problems, *, needs_correctness: bool) -> None:
         """Raises UserError where a reward cannot score the problems, the reward model has none to score, or no function
         says of any whether it is solved and something asks that."""
-        own = next((problem for problem in problems if self.applies(problem)), None)
-        if own is None:
+        if not any(self.applies(problem) for problem in problems):
             wanted = ", ".join(f"{name}: {value}" for name, value in self._when.items())
             cure = "give its rows this column with 'set' on their source, or leave 'reward_when' out"
             raise UserError(self._where, f"none of {len(problems)} prompts has {wanted}", cure)
-        for models in self.models:
-            check_renders(models, own, self._where)
+        for name, models in zip(self.spec.from_, self.models, strict=True):
+            check_renders(models, filter(self.applies, problems), f"{self._where} '{name}'")
         if self.functions is not None:
             self.functions.check(problems, needs_correctness=needs_correctness)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import RewardConfig
 
-from llmkit.artifacts.files import write_json
+from llmkit.artifacts.files import read_json, write_json
 from llmkit.artifacts.manifest import Manifest
 from llmkit.chat.template import ChatTemplate, template_of
 from llmkit.data.rankings import build_rankings
@@ -42,11 +43,22 @@ from llmkit.recipe.trainer_keys import declared
 from llmkit.stages.common import Worker, main, where_of
 from llmkit.stages.pretrain import input_tokenizer
 from llmkit.stages.ranking_trainer import RankingCollator, RankingTrainer
-from llmkit.stages.reward_measures import device, learning_curve, measured_on, real_scores, samples, scaled_card
+from llmkit.stages.reward_measures import (
+    ceiling,
+    device,
+    learning_curve,
+    measured_on,
+    real_scores,
+    samples,
+    scaled_card,
+)
 from llmkit.stages.sft import chat_template
 from llmkit.stages.training import Rows, build_rows, check_length, train_between, trainer_config
 
-DONE = ".done"
+DONE = "done.json"
+"""What a member's training came to: its existence means that the member is saved."""
+ADDED = ("steps", "train_seconds")
+"""Numbers of which an ensemble has the sum, and of others the mean."""
 FEWEST = 20
 """Held-out prompts below which a warning says that the measures mean little."""
 SCALED_OVER = 512
@@ -67,10 +79,11 @@ def run(worker: Worker) -> Manifest:
     rows = build_rows(worker, args, build)
     train, heldout = split(worker, rows)
 
-    metrics: dict[str, float] = {}
     member = Member(worker, tokenizer, template, new_tokens)
-    for number in range(stage.num_models):
-        metrics |= member.train(number, train, worker.dir.model / _name(stage, number))
+    trained = [
+        member.train(number, train, worker.dir.model / _name(stage, number)) for number in range(stage.num_models)
+    ]
+    metrics = together(trained)
     curve = [(share, member.trained_on(share, train)) for share in sorted(stage.learning_curve)]
     args.distributed_state.wait_for_everyone()
     if not worker.is_main:
@@ -122,6 +135,13 @@ def split(worker: Worker, rows: Rows) -> tuple[datasets.Dataset, datasets.Datase
     return train, heldout
 
 
+def together(trained: Sequence[dict[str, float]]) -> dict[str, float]:
+    """What the members' trainings come to: steps and seconds of all, the mean of their last losses."""
+    names = dict.fromkeys(name for each in trained for name in each)
+    found = {name: sum(each.get(name, 0.0) for each in trained) for name in names}
+    return {name: value if name in ADDED else value / len(trained) for name, value in found.items()}
+
+
 class Member:
     """Trains single reward models on rows, each from the stage's input model."""
 
@@ -133,11 +153,16 @@ class Member:
         self._seed = self.stage.seed or 0
 
     def train(self, number: int, rows: datasets.Dataset, target: Path, name: str | None = None) -> dict[str, float]:
-        """Trains a member of seed `seed + number`, if it is not there yet, and saves it in `target`."""
+        """Trains a member of seed `seed + number`, if it is not there yet, and saves it in `target`.
+
+        Returns:
+            What its training came to, also of an earlier start.
+        """
         name = name or str(number)
         marker = self.worker.dir.checkpoints / name / DONE
         if marker.is_file():
-            return {}
+            kept: dict[str, float] = read_json(marker)
+            return kept
         seed = self._seed + number
         args = reward_args(self.worker, seed, name)
         model = self._load(seed, self.stage.peft.quantization if self.stage.peft else None)
@@ -158,9 +183,9 @@ class Member:
         keep_scores_exact(trainer.model)
         _, _, metrics, seconds = train_between(self.worker, trainer, dict)
         self._save(trainer, seed, target, name)
-        if self.worker.is_main:
-            marker.touch()
         found = {key: value for key, value in metrics.items() if key != "train_loss"} | {"train_seconds": seconds}
+        if self.worker.is_main:
+            write_json(marker, found)
         del trainer, model
         gc.collect()
         if torch.cuda.is_available():
@@ -244,12 +269,15 @@ def finish(
 
     found = {"heldout": measured} if len(heldout) else {}
     found |= {name: built.rows for name, built in rows.heldout.items()}
+    named = {"heldout": (stage.data, rows.train.summary.sources)}
+    named |= {name: (stage.heldout[name], built.summary.sources) for name, built in rows.heldout.items()}
     for name, each in found.items():
-        metrics |= {f"{name}/{key}": value for key, value in measured_on(models, each).items()}
+        own = measured_on(models, each) | ceiling(worker, *named[name])
+        metrics |= {f"{name}/{key}": value for key, value in own.items()}
     if len(heldout):
         card = card.model_copy(update={"accuracy": metrics.get("heldout/accuracy")})
         write_json(folder / CARD, card.model_dump())
-    curves = [learning_curve(worker, curve, len(train), measured, metrics)] if curve and len(heldout) else []
+    curves = [learning_curve(card, curve, len(train), measured, metrics)] if curve and len(heldout) else []
     for _, path in curve:
         shutil.rmtree(path, ignore_errors=True)
     return worker.manifest(

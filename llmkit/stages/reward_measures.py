@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
 import torch
 
 from llmkit.artifacts.files import write_json
-from llmkit.artifacts.manifest import Curve, Sample
+from llmkit.artifacts.manifest import Curve, Sample, SourceCount, read_manifest
 from llmkit.errors import DataError
 from llmkit.modeling.reward_model import CARD, RewardCard, RewardModels, load_rewards
 from llmkit.preference.measures import Scored, measures
+from llmkit.recipe.parts import DataSource
 from llmkit.stages.common import Worker
+
+CEILINGS = ("right_pairs", "ceiling_between_raters", "ceiling_with_oneself")
+"""Metrics of a `rank` stage that say what can be reached: of a function's errors it is known, of people's reckoned."""
 
 
 def device() -> torch.device | str:
@@ -74,29 +78,47 @@ def measured_on(models: RewardModels, rows: datasets.Dataset) -> dict[str, float
     return found | ({"degenerate_last": sum(last) / len(last)} if last else {})
 
 
+def ceiling(worker: Worker, sources: Sequence[DataSource], counts: Sequence[SourceCount]) -> dict[str, float]:
+    """Share of pairs that a perfect model would put in the raters' order: of rankings by several `rank` stages the mean
+    over prompts. Nothing where it is not known of all sources.
+
+    Args:
+        counts: rows of each source, in their order.
+    """
+    shares = [(_known(worker, source), count.num_used) for source, count in zip(sources, counts, strict=True)]
+    known = [(share, num) for share, num in shares if share is not None and num]
+    if not known or len(known) < len(shares):
+        return {}
+    return {"ceiling": sum(share * num for share, num in known) / sum(num for _, num in known)}
+
+
+def _known(worker: Worker, source: DataSource) -> float | None:
+    """Of one source, by the surest way in which it is known."""
+    made = read_manifest(Path(worker.file.data_stages[source.from_])) if source.from_ else None
+    if made is None or made.kind != "rank":
+        return None
+    return next((made.metrics[name] for name in CEILINGS if name in made.metrics), None)
+
+
 def learning_curve(
-    worker: Worker,
+    card: RewardCard,
     curve: list[tuple[float, Path]],
     num_train: int,
     heldout: datasets.Dataset,
     metrics: dict[str, float],
 ) -> Curve:
     """Accuracy against the number of prompts that were ranked."""
+    plain = card.model_copy(
+        update={"members": ["."], "means": [0.0], "deviations": [1.0], "low": [0.0], "high": [0.0], "accuracy": None}
+    )
     points = []
     for share, path in curve:
-        write_json(path / CARD, _plain_card(worker))
+        write_json(path / CARD, plain.model_dump())
         accuracy = measured_on(load_rewards(path, device=device()), heldout)["accuracy"]
         points.append((float(max(1, round(share * num_train))), accuracy))
     members = [metrics[key] for key in metrics if key.startswith("heldout/accuracy_of_")]
     whole = sum(members) / len(members) if members else metrics["heldout/accuracy"]
     return Curve(name="rankings", x="prompts ranked", y="pair accuracy", points=[*points, (float(num_train), whole)])
-
-
-def _plain_card(worker: Worker) -> dict[str, Any]:
-    card = RewardCard(
-        members=["."], means=[0.0], deviations=[1.0], low=[0.0], high=[0.0], max_length=0, seed=worker.file.seed
-    )
-    return card.model_dump()
 
 
 def samples(models: RewardModels, rows: datasets.Dataset) -> list[Sample]:

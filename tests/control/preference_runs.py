@@ -95,7 +95,7 @@ def ranked_by_people(run: RunDir, index: int, extra: str = "") -> None:
     counts = {"prompts": 200.0, "decisions": 410.0, "pairs": 3900.0, "tied_pairs": 120.0, "skipped": 6.0}
     counts["flagged"] = 2.0
     agreement = {"tau_between_raters": 0.44, "tau_with_oneself": 0.49, "seconds_per_prompt": 21.7}
-    metrics = {**counts, "raters": 2.0, **agreement}
+    metrics = {**counts, "raters": 2.0, **agreement, "ceiling_with_oneself": 0.85}
     finished(run, index, "people", "rank", "sft", told, metrics=metrics, data=DataSummary(num_rows=200))
 
 
@@ -113,6 +113,7 @@ def rewarded(run: RunDir, index: int, name: str, source: str, extra: str = "") -
         "peft": None,
     }
     metrics = {"steps": 52.0, "last_loss": 0.606, "train_seconds": 79.8} | measures("heldout", 0.675, 166)
+    metrics["heldout/ceiling"] = 0.754 if is_rm else 0.85
     curves = []
     if is_rm:
         metrics |= {"heldout/accuracy_of_0": 0.671, "heldout/accuracy_of_1": 0.668, "heldout/disagreement": 0.21}
