@@ -13,6 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from llmkit.intervals import mean_interval
+
 Outcome = Literal["first", "second", "tie"]
 RESAMPLES = 200
 PRIOR = 0.5
@@ -41,6 +43,20 @@ class Rating:
     num_comparisons: int
 
 
+@dataclass(frozen=True)
+class Duel:
+    """Two models against each other. `win_rate`: of `model`, mean over prompts, a tie counts half; `low`, `high`: its
+    95 % interval over prompts, None for a single one."""
+
+    model: str
+    other: str
+    win_rate: float
+    low: float | None
+    high: float | None
+    num_ties: int
+    num_comparisons: int
+
+
 def ladder(comparisons: Sequence[Comparison], seed: int = 0) -> list[Rating]:
     """Best first. All comparisons of a prompt are drawn together. Raises ValueError for none."""
     if not comparisons:
@@ -60,6 +76,27 @@ def ladder(comparisons: Sequence[Comparison], seed: int = 0) -> list[Rating]:
         for i, name in enumerate(models)
     ]
     return sorted(found, key=lambda one: -one.rating)
+
+
+def duels(comparisons: Sequence[Comparison], seed: int = 0) -> list[Duel]:
+    """Of every two models that were compared, the one that wins more often first. A prompt counts once, however many
+    compared its answers."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for one in comparisons:
+        first, second = sorted((one.first, one.second))
+        won = 0.5 if one.outcome == "tie" else float((one.outcome == "first") == (one.first == first))
+        found.setdefault((first, second), {}).setdefault(one.prompt, []).append(won)
+    made = [_duel(first, second, list(prompts.values()), seed) for (first, second), prompts in found.items()]
+    return sorted(made, key=lambda one: -one.win_rate)
+
+
+def _duel(first: str, second: str, wins: Sequence[Sequence[float]], seed: int) -> Duel:
+    shares = [sum(own) / len(own) for own in wins]
+    if sum(shares) < len(shares) / 2:
+        first, second, shares = second, first, [1 - share for share in shares]
+    low, high = mean_interval(shares, seed) or (None, None)
+    ties = sum(won == 0.5 for own in wins for won in own)
+    return Duel(first, second, sum(shares) / len(shares), low, high, ties, sum(map(len, wins)))
 
 
 def _fit(models: Sequence[str], comparisons: Sequence[Comparison], weights_N: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """`llmkit arena RUN`: how often each model's answers are better than each other one's, and the ladder that follows.
 
-Two sources. Evaluations `preference` asked all models the same prompts and kept how good each answer is. Rankings put
-answers of several models in order (a `rollout` stage with `models`), by people, a model, a function or a file.
+Two sources. Evaluations `preference` asked all models the same prompts and kept how good each answer is, or what a
+judge said of it and the baseline's. Rankings put answers of several models in order (a `rollout` stage with
+`models`), by people, a model, a function or a file.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from rich.table import Table
 from llmkit.artifacts.files import write_json
 from llmkit.artifacts.rundir import RunDir, StageDir, open_run
 from llmkit.errors import RunError
-from llmkit.evaluate.ladder import Comparison, Outcome, Rating, ladder
-from llmkit.evaluate.results import read_documents
+from llmkit.evaluate.ladder import Comparison, Duel, Outcome, Rating, duels, ladder
+from llmkit.evaluate.results import Document, read_documents
 from llmkit.knowledge.store import read_rows
 from llmkit.preference.rankings import standing
 from llmkit.preference.rollouts import FILE as ROLLOUTS
@@ -26,7 +27,7 @@ from llmkit.preference.store import read_events
 from llmkit.stages.command import as_command, parser_of
 
 FILE = "arena.json"
-GOLD = "gold"
+GOLD, JUDGED = "gold", "judge_win"
 
 
 @as_command
@@ -50,13 +51,21 @@ def show(run: RunDir, by: str | None, *, as_json: bool) -> None:
         cure = "add an evaluation 'preference' to the recipe, or rank answers of several models"
         raise RunError(str(run.path), "holds no comparisons of models", cure)
     ratings = ladder(chosen)
-    told = {"by": by or ", ".join(found), "num_comparisons": len(chosen), "ratings": [asdict(one) for one in ratings]}
+    pairs = duels(chosen)
+    told = {
+        "by": by or ", ".join(found),
+        "num_comparisons": len(chosen),
+        "ratings": [asdict(one) for one in ratings],
+        "pairs": [asdict(one) for one in pairs],
+    }
     write_json(run.path / FILE, told)
     console = Console(highlight=False)
     if as_json:
         console.print_json(data=told)
         return
     console.print(_table(ratings))
+    console.print()
+    console.print(_pairs(pairs))
     console.print(f"{len(chosen):,} comparisons by {told['by']}; intervals of 95 % over prompts")
 
 
@@ -68,8 +77,10 @@ def comparisons(run: RunDir) -> dict[str, list[Comparison]]:
 
 
 def _evaluated(run: RunDir) -> Iterator[tuple[str, list[Comparison]]]:
-    """Of every evaluation `preference`: each model's latest answers against each other model's."""
+    """Of every evaluation `preference`: each model's latest answers against each other model's by gold, and against its
+    baseline's by a judge."""
     answers: dict[str, dict[str, list[tuple[str, float]]]] = {}
+    judged: dict[str, list[Comparison]] = {}
     for stage in run.stages():
         manifest = stage.manifest()
         if manifest is None or manifest.kind != "evaluate":
@@ -78,7 +89,10 @@ def _evaluated(run: RunDir) -> Iterator[tuple[str, list[Comparison]]]:
         measured = manifest.parent.stage if manifest.parent else "base"
         for spec in specs:
             documents = read_documents(stage.path / "evals", spec["name"])
-            answers.setdefault(spec["name"], {})[measured] = [(d.prompt, d.metrics[GOLD]) for d in documents]
+            gold = [(d.prompt, d.metrics[GOLD]) for d in documents if GOLD in d.metrics]
+            answers.setdefault(spec["name"], {})[measured] = gold
+            judged.setdefault(f"{spec['name']} by judge", []).extend(_judged(documents, measured, spec.get("baseline")))
+    yield from judged.items()
     for name, models in answers.items():
         made = []
         for first, second in combinations(models, 2):
@@ -86,6 +100,13 @@ def _evaluated(run: RunDir) -> Iterator[tuple[str, list[Comparison]]]:
                 if prompt == other_prompt:
                     made.append(Comparison(prompt, first, second, _outcome(one - other)))
         yield name, made
+
+
+def _judged(documents: Sequence[Document], model: str, baseline: str | None) -> Iterator[Comparison]:
+    """What a judge said of a model's answers and its baseline's."""
+    for document in documents:
+        if baseline is not None and JUDGED in document.metrics:
+            yield Comparison(document.prompt, model, baseline, _outcome(document.metrics[JUDGED] - 0.5))
 
 
 def _ranked(stage: StageDir) -> Iterator[Comparison]:
@@ -97,7 +118,12 @@ def _ranked(stage: StageDir) -> Iterator[Comparison]:
     rollouts = source.data / ROLLOUTS
     models = {(row["id"], one["id"]): one.get("model") for row in read_rows(rollouts) for one in row["completions"]}
     items = {item.id: item for item in read_rollouts(rollouts)}
-    for decision in standing(read_events(stage.data / "rankings.jsonl"), items).decisions.values():
+    decisions = standing(read_events(stage.data / "rankings.jsonl"), items).decisions.values()
+    flagged = {decision.item for decision in decisions if decision.flagged}
+    for decision in decisions:
+        # a second look measures the rater, and what anybody flagged is not to be used
+        if decision.repeat or decision.item in flagged:
+            continue
         for first, second in combinations(decision.ranks, 2):
             one, other = models[decision.item, first], models[decision.item, second]
             if one and other and one != other:
@@ -117,6 +143,17 @@ def _table(ratings: Sequence[Rating]) -> Table:
         interval = f"{one.low:.0f} to {one.high:.0f}"
         numbers = (f"{one.rating:.0f}", interval, f"{one.win_rate:.1%}", f"{one.num_comparisons:,}")
         table.add_row(str(place), one.model, *numbers)
+    return table
+
+
+def _pairs(found: Sequence[Duel]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("model", "against", "wins", "95 %", "ties", "comparisons"):
+        table.add_column(name, justify="left" if name in ("model", "against") else "right")
+    for one in found:
+        interval = f"{one.low:.1%} to {one.high:.1%}" if one.low is not None and one.high is not None else ""
+        numbers = (f"{one.win_rate:.1%}", interval, f"{one.num_ties:,}", f"{one.num_comparisons:,}")
+        table.add_row(one.model, one.other, *numbers)
     return table
 
 
