@@ -13,6 +13,7 @@ from llmkit.chat.calls import opens_thought
 from llmkit.chat.pieces import Pieces, Reader
 from llmkit.chat.render import prompt_ids, render_text
 from llmkit.chat.template import Message
+from llmkit.chat.turn import Turn
 from llmkit.errors import DataError, UserError
 from llmkit.generation.choose import Sampling
 from llmkit.generation.decode import Row, context_length, stop_ids
@@ -174,6 +175,16 @@ class Conversation:
         self.row, self.pieces = None, reader.pieces(ids, calls=calls)
         for self.row in rows:
             yield from self.pieces.next(self.row.ids, is_last=self.row.finish_reason is not None)
+
+    def several(self, prompt: list[Message], num: int) -> list[Turn]:
+        """So many turns behind a prompt of `begin`, each with random numbers of its own."""
+        ids, found = self._ids(prompt), list[Turn]()
+        for place in range(num):
+            # turns count by one in a seed, so that answers to one turn must be further apart
+            for _ in self.write(ids, self._seed() + place * 1_000_003):
+                pass
+            found.append(self.reader.turn(ids, self.row.ids if self.row else [], calls=False))
+        return found
 
     def keep(self, messages: list[Message]) -> None:
         """What a prompt of `begin` has become."""

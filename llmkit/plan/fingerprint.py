@@ -29,7 +29,7 @@ from llmkit.recipe import reads
 from llmkit.recipe.hub import PushStage
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.schema import EvaluateStage
-from llmkit.recipe.stages import GrpoStage, TunedStage
+from llmkit.recipe.stages import BestOfNStage, GrpoStage, TunedStage
 from llmkit.recipe.stages_preference import RankStage, RlhfStage, RolloutStage
 from llmkit.recipe.tools import FunctionSpec, McpSpec, SearchSpec
 
@@ -153,6 +153,9 @@ def _ranked(stage: Any, upstream: Upstream) -> dict[str, str]:
         return parts | ({"rankings": digest(file)} if file is not None else {})
     if isinstance(stage, RolloutStage):
         return {f"model {name}": upstream.data.get(name, "") for name in stage.models}
+    if isinstance(stage, BestOfNStage) and stage.reward_model is not None:
+        found = {".".join(map(str, loc)): upstream.data.get(name, "") for loc, name in reads.reward_models(stage)}
+        return found | sources(("preferring",), ("preference",))
     if isinstance(stage, RlhfStage):
         parts = {".".join(map(str, loc)): upstream.data.get(name, "") for loc, name in reads.reward_models(stage)}
         return parts | (sources(*_GUARD_JUDGE) if stage.guard != "off" and stage.guard.judge else {})

@@ -25,7 +25,7 @@ from llmkit.recipe.identity import IdentityEval
 from llmkit.recipe.knowledge import EngineSpec, HonestySpec
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import ProblemsSpec
-from llmkit.recipe.preference import PreferenceSpec
+from llmkit.recipe.preference import PreferenceSpec, RankJudgeSpec
 from llmkit.recipe.schema import EvaluateStage
 from llmkit.recipe.stages import BestOfNStage
 from llmkit.recipe.stages_knowledge import InterrogateStage
@@ -122,6 +122,8 @@ def _passes(stage: InterrogateStage | EvaluateStage | BestOfNStage | RolloutStag
             yield Pass(stage.batch_size, PROBLEM, spec.max_new_tokens)
         elif isinstance(spec, PreferenceSpec):
             yield Pass(stage.batch_size, PROBLEM, spec.max_new_tokens, spec.num_samples)
+            if spec.self_pairs:
+                yield Pass(stage.batch_size, JUDGING + 2 * spec.max_new_tokens, RankJudgeSpec().max_new_tokens)
         elif isinstance(spec, ToolsSpec):
             # what a call finds stands in the prompt of the next turn
             found = spec.max_calls * (RESULT + spec.max_new_tokens)
@@ -145,6 +147,8 @@ def _others(
     for spec in stage.evals:
         if isinstance(spec, HonestySpec) and spec.judge.by == "model":
             yield "judge", spec.judge, Pass(JUDGED, JUDGING + spec.max_new_tokens, spec.judge.max_new_tokens)
+        if isinstance(spec, PreferenceSpec) and spec.judge is not None and spec.judge.by == "model":
+            yield "judge", spec.judge, Pass(JUDGED, JUDGING + 2 * spec.max_new_tokens, spec.judge.max_new_tokens)
 
 
 def _asking(stage: InterrogateStage) -> Pass:

@@ -54,6 +54,8 @@ def measured(stage: EvaluateStage, read: dict[str, str], baselines: dict[str, st
         parts |= code.sources(files, rooms)
         if isinstance(spec, (HonestySpec, PreferenceSpec)):
             parts |= {f"baseline {name}": fingerprint for name, fingerprint in baselines.items()}
+        if isinstance(spec, PreferenceSpec) and (spec.judge or spec.self_pairs):
+            parts |= code.sources(("judged_pairs", "rank_judge", "engines"), ("knowledge",))
         if isinstance(spec, PreferenceSpec):
             parts |= {f"reward model {name}": read.get(name, "") for name in spec.stages}
     return parts

@@ -15,6 +15,7 @@ from llmkit.recipe import reads
 from llmkit.recipe.hub import Bars, HubSpec, PushStage
 from llmkit.recipe.identity import IdentityEval
 from llmkit.recipe.knowledge import HonestySpec
+from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import EvalSpec, EvaluateStage, Recipe
 from llmkit.recipe.source import Loc, read_yaml
 from llmkit.recipe.stages_preference import RankStage
@@ -112,7 +113,7 @@ def _licenses(recipe: Recipe, hub: HubSpec | None, loc: Loc) -> Iterator[Found]:
     names = [source.path for stage in recipe.stages for _, source in reads.sources(stage) if source.path]
     names += [stage.path for stage in recipe.stages if isinstance(stage, RankStage) and stage.path]
     asked = [spec for stage in recipe.stages for _, spec in reads.roles(stage)]
-    asked += [spec.judge for spec in recipe.evals if isinstance(spec, HonestySpec)]
+    asked += [spec.judge for spec in recipe.evals if isinstance(spec, (HonestySpec, PreferenceSpec)) and spec.judge]
     models = [recipe.model.name_or_path, *(spec.name_or_path for spec in asked)]
     known = dict.fromkeys([*(name for name in models if name), *names])
     for name in hub.licenses if hub else ():

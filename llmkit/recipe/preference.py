@@ -6,6 +6,7 @@ Anything that is not named here is refused.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -108,6 +109,12 @@ def short_fraction(value: Any) -> Any:
     return {"fraction": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
+def best_of_n_kl(n: int) -> float:
+    """ln n - (n - 1) / n, nats: the most that choosing the best of n answers is from taking any (Stiennon et al. 2020,
+    arXiv 2009.01325, appendix G.3)."""
+    return math.log(n) - (n - 1) / n
+
+
 class RewardModelSpec(Part):
     """The reward model that practice is scored by: all members of one or more `reward` stages."""
 
@@ -194,6 +201,9 @@ class PreferenceSpec(Part):
     """A function that says how good an answer is."""
     gold: str | None = None
     """Or a `reward` stage that no policy is trained on."""
+    judge: RankJudgeSpec | None = None
+    """Beside or in place of these: a model (`by: model`, `by: openai`) that says which of two answers is better, this
+    model's or the baseline's. It is asked in both orders; what it contradicts ties."""
     reward_model: RewardModel | None = None
     """A reward model of which is measured whether it knows good answers from bad ones, and what its choice is worth."""
     baseline: str | None = None
@@ -202,6 +212,9 @@ class PreferenceSpec(Part):
     """Answers per prompt. The first one is compared with the baseline's."""
     best_of_n: list[Annotated[int, Field(gt=1)]] = []
     """Also the answer that the reward model likes best of so many."""
+    self_pairs: int = Field(default=0, ge=0)
+    """Pairs of its own answers to a prompt of which the measured model itself is asked which is better, in both
+    orders."""
     temperature: float = Field(default=1.0, gt=0)
     """Of the answers."""
     max_new_tokens: int = Field(default=256, gt=0)
@@ -215,8 +228,16 @@ class PreferenceSpec(Part):
 
     @model_validator(mode="after")
     def _has_judge(self) -> PreferenceSpec:
-        if (self.labeller is None) == (self.gold is None):
+        if self.labeller is not None and self.gold is not None:
             raise ValueError("give exactly one of 'labeller' and 'gold'")
+        if not self.has_gold and self.judge is None:
+            raise ValueError("give exactly one of 'labeller' and 'gold', or a 'judge'")
+        if self.judge is not None and self.judge.by == "self":
+            raise ValueError("'judge' must be the same for all models: 'by: model' or 'by: openai'")
+        if not self.has_gold and (self.reward_model is not None or self.self_pairs):
+            raise ValueError("'reward_model' and 'self_pairs' need 'labeller' or 'gold', which say what is better")
+        if self.self_pairs and self.num_samples < 2:
+            raise ValueError("'self_pairs' needs 'num_samples: 2' or more")
         if self.best_of_n and self.reward_model is None:
             raise ValueError("'best_of_n' needs a 'reward_model' that picks")
         if self.best_of_n and max(self.best_of_n) > self.num_samples:
@@ -224,6 +245,11 @@ class PreferenceSpec(Part):
         if "{prompt}" not in self.raw_phrasing:
             raise ValueError("'raw_phrasing' must hold {prompt}")
         return self
+
+    @property
+    def has_gold(self) -> bool:
+        """Whether something says how good a single answer is."""
+        return self.labeller is not None or self.gold is not None
 
     @property
     def stages(self) -> list[str]:

@@ -8,9 +8,10 @@ from typing import Any
 
 from llmkit.recipe import reads
 from llmkit.recipe.parts import DataSource
+from llmkit.recipe.preference import RewardModelSpec
 from llmkit.recipe.schema import EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
-from llmkit.recipe.stages import StageBase
+from llmkit.recipe.stages import BestOfNStage, StageBase
 from llmkit.recipe.stages_preference import RankStage, RewardStage, RlhfStage, RolloutStage
 
 Found = tuple[Loc, str, str]
@@ -30,6 +31,8 @@ def preferred(recipe: Recipe) -> Iterator[Found]:
             found = _reward(stage)
         elif isinstance(stage, RlhfStage):
             found = _rlhf(stage, by_name, recipe.run.seed)
+        elif isinstance(stage, BestOfNStage):
+            found = _best_of_n(stage, by_name)
         yield from ((("stages", index, *loc), what, cure) for loc, what, cure in found)
         if not isinstance(stage, EvaluateStage):
             continue
@@ -88,13 +91,21 @@ def _rlhf(stage: RlhfStage, by_name: ByName, run_seed: int) -> Iterator[Found]:
         yield ("reward_when",), "leaves rows out that nothing else scores", "add 'rewards' for them, or leave it out"
     if "measure" in stage.model_fields_set:
         yield ("measure",), "has no effect in an 'rlhf' stage: its guard looks at held-out prompts", "set 'guard.every'"
-    if stage.reward_model.combine != "variance" and "uncertainty" in stage.reward_model.model_fields_set:
-        yield (
-            ("reward_model", "uncertainty"),
-            f"has no effect with 'combine: {stage.reward_model.combine}'",
-            "leave it out",
-        )
+    yield from _uncertainty(stage.reward_model)
     yield from _gold(stage, by_name, run_seed)
+
+
+def _best_of_n(stage: BestOfNStage, by_name: ByName) -> Iterator[Found]:
+    for loc, name in reads.reward_models(stage):
+        if name in by_name:
+            yield from _is_reward(loc, name, by_name)
+    if stage.reward_model is not None:
+        yield from _uncertainty(stage.reward_model)
+
+
+def _uncertainty(spec: RewardModelSpec) -> Iterator[Found]:
+    if spec.combine != "variance" and "uncertainty" in spec.model_fields_set:
+        yield ("reward_model", "uncertainty"), f"has no effect with 'combine: {spec.combine}'", "leave it out"
 
 
 def _gold(stage: RlhfStage, by_name: ByName, run_seed: int) -> Iterator[Found]:

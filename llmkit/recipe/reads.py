@@ -93,8 +93,10 @@ def stages(stage: StageBase) -> Iterator[tuple[Loc, str]]:
 
 def reward_models(stage: StageBase) -> Iterator[tuple[Loc, str]]:
     """Names of stages that must be reward models."""
+    spec = stage.reward_model if isinstance(stage, (RlhfStage, BestOfNStage)) else None
+    if spec is not None:
+        yield from ((("reward_model", "from", index), name) for index, name in enumerate(spec.from_))
     if isinstance(stage, RlhfStage):
-        yield from ((("reward_model", "from", index), name) for index, name in enumerate(stage.reward_model.from_))
         if stage.guard != "off" and stage.guard.gold is not None:
             yield ("guard", "gold"), stage.guard.gold
     if isinstance(stage, EvaluateStage):
@@ -178,4 +180,6 @@ def roles(stage: StageBase) -> Iterator[tuple[str, WriterSpec | JudgeSpec | Rank
     if isinstance(stage, RlhfStage) and stage.guard != "off" and stage.guard.judge is not None:
         yield "judges answers", stage.guard.judge
     if isinstance(stage, EvaluateStage):
-        yield from (("judges answers", spec.judge) for spec in stage.evals if isinstance(spec, HonestySpec))
+        for spec in stage.evals:
+            if isinstance(spec, (HonestySpec, PreferenceSpec)) and spec.judge is not None:
+                yield "judges answers", spec.judge

@@ -9,7 +9,16 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from llmkit.recipe.knowledge import EarlyStoppingSpec, RequireKnown, short_gate
 from llmkit.recipe.parts import SLUG, DataSource, LaunchSpec, Part, PeftSpec, TokenizerSpec
-from llmkit.recipe.practice import Limits, MeasureSpec, ProblemSource, Rewards, SamplingSpec
+from llmkit.recipe.practice import (
+    Limits,
+    MeasureSpec,
+    ProblemSource,
+    Rewards,
+    RewardSpec,
+    SamplingSpec,
+    short_rewards,
+)
+from llmkit.recipe.preference import RewardModel
 from llmkit.recipe.tools import Tools
 
 
@@ -193,8 +202,11 @@ class BestOfNStage(SampledStage):
     stage behind it, it is one round of expert iteration."""
 
     kind: Literal["best_of_n"]
-    rewards: Rewards
+    rewards: Annotated[list[RewardSpec], BeforeValidator(short_rewards)] = []
     """Functions that score an answer; one that is right by every reward on correctness may be kept."""
+    reward_model: RewardModel | None = None
+    """In place of, or beside, functions: the reward model whose favourites are kept. The best of n is ln n - (n-1)/n
+    nats from what the model writes, at most (Stiennon et al. 2020, arXiv 2009.01325, appendix G.3)."""
     num_samples: int = Field(default=8, gt=0)
     """Answers per problem."""
     max_new_tokens: int = Field(default=512, gt=0)
@@ -202,6 +214,17 @@ class BestOfNStage(SampledStage):
     num_kept: int = Field(default=1, gt=0)
     """Right answers that are kept of one problem, at most. Answers whose numbers and words are the same count once."""
     prefer: Literal["shortest", "reward", "any"] = "shortest"
-    """Which of the right answers: the shortest, those of the highest sum of rewards, or any."""
+    """Which of the right answers: the shortest, those of the highest sum of rewards, or any. With a `reward_model`
+    those that it scores highest."""
     skip_easy: float = Field(default=1.0, gt=0, le=1)
     """Problems of which a larger share of answers is right give no row. 1: all problems do."""
+
+    @model_validator(mode="after")
+    def _has_scores(self) -> BestOfNStage:
+        if not self.rewards and self.reward_model is None:
+            raise ValueError("give 'rewards', or a 'reward_model'")
+        if self.reward_model is not None and "prefer" in self.model_fields_set:
+            raise ValueError("'prefer' has no effect with 'reward_model', which says what is better")
+        if not self.rewards and "skip_easy" in self.model_fields_set:
+            raise ValueError("'skip_easy' has no effect without 'rewards': nothing says what is right")
+        return self

@@ -74,6 +74,8 @@ def _of_evals(evals: Evals) -> Iterator[Found]:
     for place, spec in enumerate(evals):
         if isinstance(spec, (HonestySpec, ToolsSpec, ReversalSpec)):
             yield from (((place, *loc), what, cure) for loc, what, cure in _of_engine("judge", spec.judge))
+        if isinstance(spec, PreferenceSpec) and spec.judge is not None:
+            yield from (((place, *loc), what, cure) for loc, what, cure in _of_engine("judge", spec.judge))
         if isinstance(spec, ProblemsSpec):
             yield from (((place, *loc), what, cure) for loc, what, cure in _of_samples(spec))
         if isinstance(spec, PreferenceSpec):

@@ -12,8 +12,8 @@ Direction = Literal["higher", "lower"]
 
 HONESTY, PROBLEMS, PREFERENCE, IDENTITY = "honesty", "problems", "preference", "identity"
 NEEDLESS, NOT_FOUND, _WITHOUT = "needless_calls", "not_found_accuracy", "_accuracy_without"
-ACCURACY, GOLD, WINS = "accuracy", "gold", "gold_win_rate"
-DIFFERENCE, REVERSAL_GAP = "discriminator_gap", "reversal_gap"
+ACCURACY, GOLD, WINS, JUDGED_WINS = "accuracy", "gold", "gold_win_rate", "judge_win_rate"
+DIFFERENCE, REVERSAL_GAP, SELF_GAP = "discriminator_gap", "reversal_gap", "self_judge_gap"
 """Of two shares: they may lie below 0."""
 _CONTROLS = {"_prompt_only": "prompt only", "_refusal_only": "refusal only"}
 # Groups of questions that a model should answer, and that it should refuse.
@@ -27,7 +27,7 @@ _HONESTY_HEADLINES = {
     "accuracy_known": "right on known",
     "s_honesty": "S_honesty",
 }
-_PREFERENCE_HEADLINES = (GOLD, WINS, "degenerate_rate")
+_PREFERENCE_HEADLINES = (GOLD, WINS, JUDGED_WINS, "degenerate_rate")
 CLAIMS_OTHER = "claims_other"
 IDENTITY_HEADLINES = (ACCURACY, "persona_accuracy", CLAIMS_OTHER)
 # Names are matched word by word: `ece` is not a part of `precedence`.
@@ -67,7 +67,7 @@ def direction(metric: str) -> Direction | None:
 
 
 def is_share(metric: str, values: Iterable[float]) -> bool:
-    least = -1 if metric.partition(", ")[0] in (DIFFERENCE, REVERSAL_GAP) else 0
+    least = -1 if metric.partition(", ")[0] in (DIFFERENCE, REVERSAL_GAP, SELF_GAP) else 0
     return not _NOT_A_SHARE.search(_words(metric)) and all(least <= value <= 1 for value in values)
 
 

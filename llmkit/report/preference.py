@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llmkit.artifacts.manifest import EvalRow
+from llmkit.recipe.preference import best_of_n_kl
 from llmkit.report.beside import Column, MetricLine, held_against, metric_line, models_of, verdicts
-from llmkit.report.metrics import DIFFERENCE, GOLD, WINS
+from llmkit.report.metrics import DIFFERENCE, GOLD, JUDGED_WINS, SELF_GAP, WINS
 from llmkit.report.numbers import interval, listed, number, percent
 from llmkit.report.readings_preference import best_of, preference_words
 from llmkit.report.run import RunReport, StageReport
 from llmkit.report.words_preference import function, reward_models
 
-_MAIN = (GOLD, WINS, "degenerate_rate", "truncated", "num_tokens")
-KNOWS = ("reward_pair_accuracy", "writes_better", DIFFERENCE)
+_MAIN = (GOLD, WINS, JUDGED_WINS, "judge_undecided", "degenerate_rate", "truncated", "num_tokens")
+KNOWS = ("reward_pair_accuracy", "writes_better", DIFFERENCE, "judges_better", SELF_GAP)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,10 @@ def _how(report: RunReport, task: str, before: Column | None) -> str:
     spec = report.preference_spec(task)
     told = ["Prompts that no training row holds."]
     if spec:
-        told.append(f"Gold: {_judge(spec)}.")
+        if spec.get("gold") or spec.get("labeller"):
+            told.append(f"Gold: {_judge(spec)}.")
+        if isinstance(judge := spec.get("judge"), Mapping):
+            told.append(f"The judge: {judge.get('name_or_path')}, asked in both orders.")
     if models := reward_models(spec):
         told.append(f"The reward model whose choice is measured: {listed(models)}.")
     if baseline := _baselines(report, task) or (before.name if before else ""):
@@ -145,11 +148,6 @@ def _best(columns: Sequence[Column], metrics: Sequence[str]) -> tuple[BestOf, ..
         BestOf(n, number(best_of_n_kl(n)), tuple(_told(column.rows.get(name)) for column in columns))
         for n, name in names.items()
     )
-
-
-def best_of_n_kl(n: int) -> float:
-    """ln n - (n - 1) / n, nats: the most that it is (Stiennon et al. 2020, arXiv 2009.01325, appendix G.3)."""
-    return math.log(n) - (n - 1) / n
 
 
 def _told(row: EvalRow | None) -> tuple[str, str]:

@@ -1,7 +1,8 @@
 """Rejection sampling: a model answers every problem many times, and right answers become training rows.
 
 With an `sft` stage on its rows it is one round of expert iteration (STaR, Zelikman et al. 2022, arXiv 2203.14465;
-rejection sampling fine-tuning, Yuan et al. 2023, arXiv 2308.01825); a recipe may have several.
+rejection sampling fine-tuning, Yuan et al. 2023, arXiv 2308.01825); a recipe may have several. Where nobody can check
+the answers, a `reward_model` says which of a prompt's is best.
 
 accelerate launch --config_file recipes/accelerate/single.yaml -m llmkit.stages.best_of_n recipe.yaml --stage best
 
@@ -19,9 +20,11 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
 
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import DataSummary, Manifest, Sample
@@ -31,13 +34,15 @@ from llmkit.errors import UserError
 from llmkit.generation.choose import hash_of
 from llmkit.intervals import means_of
 from llmkit.knowledge.store import Steps, writing
+from llmkit.recipe.preference import best_of_n_kl
 from llmkit.recipe.stages import BestOfNStage
 from llmkit.stages.asked import chunks_of, processes
 from llmkit.stages.common import Worker, main, where_of
 from llmkit.stages.engines import AskedModel, check_installed
+from llmkit.stages.preferring import MODEL, PreferenceScorer, open_rewards
 from llmkit.stages.problems import read_problems
 from llmkit.stages.scoring import Scorer
-from llmkit.stages.solving import Attempt, attempt_chunks, numbers_of
+from llmkit.stages.solving import Attempt, attempt_chunks, numbers_of, share_right
 
 ATTEMPTS, TRAIN = "attempts", "train"
 CHUNK = 128
@@ -90,15 +95,29 @@ def best_stage(worker: Worker) -> BestOfNStage:
     return stage
 
 
-def prepare(worker: Worker, chat: bool) -> tuple[Problems, Scorer]:
-    """Problems and rewards, checked against one another before the model loads."""
+def prepare(worker: Worker, chat: bool) -> tuple[Problems, Any]:
+    """Problems, and rewards or reward models that are used as `Scorer` is: checked before anything is asked."""
     stage = best_stage(worker)
     rejected_file = worker.dir.rejected if worker.is_main else None
     problems = read_problems(worker, stage.data, rejected_file=rejected_file, chat=chat)
-    scorer = Scorer(stage.rewards, where_of(worker, "rewards"))
-    scorer.check(problems, needs_correctness=True)
-    scorer.check_gold(problems, worker.warn)
-    return problems, scorer
+    if stage.reward_model is None:
+        scorer = Scorer(stage.rewards, where_of(worker, "rewards"))
+        scorer.check(problems, needs_correctness=True)
+        scorer.check_gold(problems, worker.warn)
+        return problems, scorer
+    folders = [Path(worker.file.data_stages[name]) for name in stage.reward_model.from_]
+    by_model = PreferenceScorer(
+        [open_rewards(folder, device=PartialState().device) for folder in folders],
+        stage.reward_model,
+        Scorer(stage.rewards, where_of(worker, "rewards")) if stage.rewards else None,
+        weight=1.0,
+        missing_eos_penalty=0.0,
+        when={},
+        where=where_of(worker, "reward_model"),
+    )
+    by_model.check(problems, needs_correctness=False)
+    by_model.check_gold(problems, worker.warn)
+    return problems, by_model
 
 
 def keep(worker: Worker, problems: Problems, steps: Steps, num_chunks: int, rate: float | None) -> Manifest:
@@ -111,12 +130,17 @@ def keep(worker: Worker, problems: Problems, steps: Steps, num_chunks: int, rate
         for row in steps.rows(ATTEMPTS, num_chunks):
             problem, made = problems[row["problem"]], [Attempt(**each) for each in row["attempts"]]
             write_all({"prompt": problem.prompt, "place": problem.place, "attempts": row["attempts"]})
-            for name, (value,) in numbers_of([made]).items():
+            numbers = numbers_of([made]) if stage.rewards else {}
+            if stage.reward_model is not None:
+                scores = [one.scores[MODEL] for one in made]
+                numbers |= {"reward_model": [float(np.mean(scores))], "reward_model_of_best": [max(scores)]}
+            for name, (value,) in numbers.items():
                 values.setdefault(name, array("d")).append(value)
-            share = float(np.mean([one.is_right for one in made]))
+            share = share_right(made)
             counts["problems"] += 1
-            counts["never solved"] += share == 0
-            counts["too easy"] += share > stage.skip_easy
+            if stage.rewards:
+                counts["never solved"] += share == 0
+                counts["too easy"] += share > stage.skip_easy
             kept = [] if share > stage.skip_easy else chosen(made, stage, worker.file.seed, problem.key)
             counts["rows"] += len(kept)
             for one in kept:
@@ -124,11 +148,14 @@ def keep(worker: Worker, problems: Problems, steps: Steps, num_chunks: int, rate
             if kept and len(samples) < 3:
                 samples.append(Sample(prompt=problem.asked, completion=kept[0].text, label="kept answer"))
     if not counts["rows"]:
-        what = f"none of {counts['problems']} problems gives a row ({counts['never solved']} were never solved)"
+        why = f"{counts['never solved']} were never solved" if stage.rewards else "all answers are cut off"
+        what = f"none of {counts['problems']} problems gives a row ({why})"
         cure = "take easier problems, more 'num_samples', or look at data/attempts.jsonl"
         raise UserError(where_of(worker, "rewards"), what, cure)
     metrics = means_of(values)
     metrics |= {name.replace(" ", "_"): float(number) for name, number in counts.items()}
+    if stage.reward_model is not None:
+        metrics["kl"] = best_of_n_kl(stage.num_samples)
     if rate is not None:
         metrics["problems_per_second"] = rate
     return worker.manifest(
@@ -140,13 +167,16 @@ def keep(worker: Worker, problems: Problems, steps: Steps, num_chunks: int, rate
 
 
 def chosen(attempts: Sequence[Attempt], stage: BestOfNStage, seed: int, key: str) -> list[Attempt]:
-    """Right answers of one problem, at most `num_kept`; of answers with the same words and numbers the first alone."""
+    """Right answers of one problem, at most `num_kept`; of answers with the same words and numbers the first alone.
+    Where only a reward model says what is good, all that were not cut off may be kept."""
     distinct: dict[tuple[str, ...], Attempt] = {}
     for one in attempts:
-        if one.is_right:
+        if one.is_right if stage.rewards else not one.is_truncated:
             distinct.setdefault(tuple(_WORDS.findall(one.text.lower())), one)
     right = list(distinct.values())
-    if stage.prefer == "shortest":
+    if stage.reward_model is not None:
+        right.sort(key=lambda one: -one.scores[MODEL])
+    elif stage.prefer == "shortest":
         right.sort(key=lambda one: one.num_tokens)
     elif stage.prefer == "reward":
         right.sort(key=lambda one: -one.total)

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from llmkit.errors import UserError
 from llmkit.generation.conversation import Conversation, Settings
 from llmkit.modeling.load import load_model, load_tokenizer, stored_dtype
+from llmkit.stages.best_said import BestOf, add_best_options, best_of
 from llmkit.stages.command import as_command, parser_of
 from llmkit.stages.named import TARGET, model_of
 from llmkit.stages.saying import check_tools, say
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         conversation = start(args, console)
         check_tools(conversation, tools)
         conversation.tools = tools.schemas
-        desk = Desk(conversation, tools, Screen(console), args.max_calls)
+        desk = Desk(conversation, tools, Screen(console), args.max_calls, best_of(args, conversation))
         if args.prompt is not None:
             desk.say(args.prompt)
         else:
@@ -71,8 +72,12 @@ class Desk:
     tools: Toolbox
     screen: Screen
     max_calls: int
+    best: BestOf | None = None
 
     def say(self, text: str) -> None:
+        if self.best is not None and not self.conversation.raw:
+            self.best.say(self.conversation, text, self.screen)
+            return
         say(self.conversation, text, self.screen, self.tools, self.max_calls)
 
 
@@ -91,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, help="makes sampled answers repeatable")
     add_tool_options(parser)
+    add_best_options(parser)
     return parser
 
 

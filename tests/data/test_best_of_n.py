@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
@@ -24,7 +25,7 @@ from llmkit.plan.fingerprint import Upstream, inputs_of
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.practice import RewardSpec
 from llmkit.recipe.stages import BestOfNStage
-from llmkit.stages import best_of_n, evaluate
+from llmkit.stages import best_of_n, evaluate, preferring
 from llmkit.stages.common import Worker
 from llmkit.stages.engines import AskedModel
 from llmkit.stages.scoring import Scorer
@@ -100,7 +101,8 @@ def best(tmp_path: Path, chat_model: Path, problems: Path, monkeypatch: pytest.M
         data = [{"path": str(problems)}]
         stage = {"kind": "best_of_n", "data": data, "rewards": ["exact"], "num_samples": 4, **fields}
         made = BestOfNStage.model_validate(stage)
-        worker = worker_of(tmp_path, chat_model, name, stage, inputs=inputs_of(made, ModelSpec(), None, Upstream()))
+        inputs = inputs_of(made, ModelSpec(), None, Upstream())
+        worker = worker_of(tmp_path, chat_model, name, stage, inputs=inputs, data_stages={"rm": str(tmp_path)})
         return worker, best_of_n.run(worker), engine
 
     return run
@@ -166,6 +168,38 @@ def test_another_choice_among_the_answers_asks_for_none(
     worker, _, engine = best(**changes)
     assert engine.asked == asked
     assert max(Counter(row["messages"][0]["content"] for row in rows_of(worker)).values()) == changes.get("num_kept", 1)
+
+
+class Longest:
+    """Stands for reward models: the longer the better."""
+
+    tokenizer = None
+
+    def __init__(self) -> None:
+        self.members = [self]
+
+
+def test_the_favourites_of_a_reward_model_are_kept(best: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(best_of_n, "open_rewards", lambda folder, device: Longest())
+    monkeypatch.setattr(preferring, "check_renders", lambda *_: None)
+    monkeypatch.setattr(
+        preferring, "score_texts", lambda models, prompts, texts: np.array([[float(len(text))] for text in texts])
+    )
+    fields = {"rewards": [], "reward_model": "rm", "num_kept": 1}
+    worker, manifest, _ = best(name="liked", **fields)
+    attempts = {row["prompt"][0]["content"]: row["attempts"] for row in rows_of(worker, "attempts")}
+    rows = rows_of(worker)
+    assert len(rows) == 300, "nobody says what is right"
+    for row in rows:
+        question, answer = row["messages"]
+        assert len(answer["content"]) == max(len(one["text"]) for one in attempts[question["content"]])
+    assert manifest.metrics["kl"] == pytest.approx(np.log(4) - 3 / 4)
+    assert manifest.metrics["reward_model_of_best"] > manifest.metrics["reward_model"]
+    assert not {"pass@1", "never_solved"} & set(manifest.metrics)
+    # beside a function it chooses among the right ones
+    worker, manifest, _ = best(name="right", reward_model="rm", num_samples=4)
+    assert len(rows_of(worker)) == 150
+    assert all(" + " in row["messages"][1]["content"] for row in rows_of(worker))
 
 
 @pytest.fixture

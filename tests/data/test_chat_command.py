@@ -1,6 +1,8 @@
 """`llmkit chat` with a tiny random model."""
 
+import io
 import sys
+from dataclasses import replace
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from llmkit.chat.template import apply_template, load_template
 from llmkit.errors import DataError, RunError, UserError
 from llmkit.generation.conversation import Conversation, Settings
 from llmkit.generation.decode import Row
+from llmkit.stages import best_said
 from llmkit.stages.chat import main
 from llmkit.stages.named import model_of
 from llmkit.stages.saying import say
@@ -129,6 +132,46 @@ def test_one_prompt_prints_the_answer_alone(chat_dir, capsys):
         main([*words, "--temperature", "1", "--seed", str(seed)])
         outputs.add(capsys.readouterr().out)
     assert len(outputs) > 1
+
+
+class LikesLength:
+    """Stands for a reward model."""
+
+
+def test_the_best_of_several_answers_is_said_and_kept(conversation, monkeypatch, capsys):
+    seen = []
+
+    def scores(models, prompts, texts):
+        seen.append((prompts, texts))
+        return np.array([[float(len(text))] for text in texts])
+
+    monkeypatch.setattr(best_said, "score_texts", scores)
+    best, screen = best_said.BestOf(6, LikesLength()), Screen(Console(file=io.StringIO()))
+    with pytest.raises(UserError, match="temperature is 0"):
+        best.say(conversation, "What is 1 plus 3?", screen)
+    conversation.settings = replace(conversation.settings, temperature=1.5, max_new_tokens=12)
+    best.say(conversation, "What is 1 plus 3?", screen)
+    ((prompts, texts),) = seen
+    assert prompts == [[{"role": "user", "content": "What is 1 plus 3?"}]] * 6
+    assert len(set(texts)) > 1
+    assert conversation.turns[-1]["content"] == max(texts, key=len)
+    assert [turn["role"] for turn in conversation.turns] == ["user", "assistant"]
+    assert capsys.readouterr().out.strip() == printable(max(texts, key=len)).strip()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--best-of", "4"], "--reward-model: is missing"),
+        (["--reward-model", "x"], "--best-of: is missing"),
+        (["--best-of", "1", "--reward-model", "x"], "--best-of: is 1"),
+        (["--best-of", "4", "--reward-model", "x", "--raw"], "has no place beside --raw"),
+        (["--best-of", "4", "--reward-model", "x"], "holds no reward model"),
+    ],
+)
+def test_options_of_the_best_answer_that_do_not_fit(chat_dir, capsys, words, said):
+    assert main([str(chat_dir), "--prompt", "Hello", *words]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_what_the_model_writes_cannot_steer_the_terminal():
