@@ -96,9 +96,8 @@ def reward_models(stage: StageBase) -> Iterator[tuple[Loc, str]]:
     spec = stage.reward_model if isinstance(stage, (RlhfStage, BestOfNStage)) else None
     if spec is not None:
         yield from ((("reward_model", "from", index), name) for index, name in enumerate(spec.from_))
-    if isinstance(stage, RlhfStage):
-        if stage.guard != "off" and stage.guard.gold is not None:
-            yield ("guard", "gold"), stage.guard.gold
+    if isinstance(stage, RlhfStage) and stage.guard != "off" and stage.guard.gold is not None:
+        yield ("guard", "gold"), stage.guard.gold
     if isinstance(stage, EvaluateStage):
         yield from eval_reward_models(stage.evals)
 

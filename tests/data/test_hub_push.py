@@ -77,6 +77,17 @@ def test_what_goes_up_comes_back(hub: LoopbackHub, run: RunDir, tmp_path: Path):
     assert not hub.unserved and not hub.leaks()
 
 
+def test_rankings_go_up_as_a_data_set_that_trl_reads(hub: LoopbackHub, run: RunDir):
+    """The command of docs/ranking.md."""
+    assert main([str(run.path), "--repo-id", MODEL[0]]) == 0
+    ranked = ROWS["06-ranks"]
+    assert list(datasets.load_dataset(DATA[0], "ranks", split="train")) == ranked["train"]
+    pairs = list(datasets.load_dataset(DATA[0], "ranks-pairs", split="train"))
+    assert pairs == [row | {"rater": f"rater-{place}"} for place, row in enumerate(ranked["pairs"], start=1)]
+    assert all(isinstance(row[side], list) for row in pairs for side in ("prompt", "chosen", "rejected"))
+    assert not hub.leaks()
+
+
 def test_a_repeat_sends_nothing(hub: LoopbackHub, run: RunDir, tmp_path: Path):
     made = ready(run, tmp_path / "scratch")
     first = send(made.packages, spec())

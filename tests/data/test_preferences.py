@@ -17,7 +17,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
-from llmkit.artifacts.manifest import write_manifest
+from llmkit.artifacts.manifest import Manifest, SourceCount, write_manifest
 from llmkit.chat.ask import Answer
 from llmkit.data.problems import Problem
 from llmkit.data.rankings import build_rankings, place_of
@@ -32,9 +32,9 @@ from llmkit.stages.common import Worker
 from llmkit.stages.grpo import GrpoTrainer
 from llmkit.stages.guarding import Guard
 from llmkit.stages.preferences import evaluate_preference
-from llmkit.stages.preferring import combined, labelled_by, score_texts
+from llmkit.stages.preferring import answer_ids, check_renders, combined, labelled_by, score_texts
 from llmkit.stages.ranking_trainer import RankingCollator, RankingTrainer
-from llmkit.stages.reward_measures import scaled_card
+from llmkit.stages.reward_measures import ceiling, scaled_card
 
 LIKES = "data.helpers_preference:vowels"
 
@@ -208,6 +208,28 @@ def test_answers_that_are_the_same_cannot_have_different_ranks(tmp_path: Path, m
         built(tmp_path / "r.jsonl", [{"prompt": "Q?", "answers": ["Yes.", "Yes."], "rankings": [[1, 2]]}], model)
 
 
+def test_such_a_row_is_rejected_with_a_reason_and_the_others_are_kept(tmp_path: Path, model: Path) -> None:
+    rejected, same = tmp_path / "rejected.jsonl", {"prompt": "Q?", "answers": ["Yes.", "Yes."], "rankings": [[1, 1]]}
+    rows = [*map(ranking, range(5)), {**same, "rankings": [[1, 2]]}, {**same, "answers": ["yes.", "Yes."]}]
+    rows[-1] |= {"rankings": [[1, 2]]}
+    found = built(tmp_path / "r.jsonl", rows, model, rejected_file=rejected)
+    (row,) = rows_of(rejected)
+    assert (len(found.rows), row["line"]) == (6, 6)
+    assert row["reason"] == "answers 0 and 1 are the same to the tokenizer"
+    assert found.summary.sources[0].num_rejected == 1
+
+
+def test_scoring_sees_the_shape_that_was_trained(tmp_path: Path, model: Path) -> None:
+    turns = [{"role": r, "content": f"{r} says a word {n}"} for n in range(6) for r in ("user", "assistant")]
+    prompt = [{"role": "system", "content": "Be kind."}, *turns, {"role": "user", "content": "And now?"}]
+    row = {"prompt": prompt, "answers": ["Now it is so.", "Now it is not."], "rankings": [[1, 2]]}
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    (trained,) = built(tmp_path / "r.jsonl", [row], model, max_length=96).rows
+    assert answer_ids(tokenizer, prompt, "Now it is so.", 96) == trained["prompt_ids"] + trained["answers_ids"][0]
+    endless = [{"role": "user", "content": "And now? " * 60}]
+    assert len(answer_ids(tokenizer, endless, "Now it is so.", 96)) == 96
+
+
 def test_old_turns_go_before_an_answer_does(tmp_path: Path, model: Path) -> None:
     turns = [{"role": r, "content": f"{r} says a word {n}"} for n in range(6) for r in ("user", "assistant")]
     prompt = [{"role": "system", "content": "Be kind."}, *turns, {"role": "user", "content": "And now?"}]
@@ -311,9 +333,77 @@ def test_it_learns_what_is_liked(made: Chain) -> None:
     assert manifest.metrics["heldout/accuracy"] > 0.5
     card = RewardCard.model_validate(json.loads((made.dirs["rm-own"] / "model" / "reward.json").read_text()))
     assert card.accuracy == manifest.metrics["heldout/accuracy"]
+    assert manifest.metrics["heldout/ceiling"] == 1.0, "the function errs in no pair"
     models = load_rewards(made.dirs["rm-own"] / "model")
     scores = score_texts(models, [[{"role": "user", "content": "What is 1 plus 1?"}]] * 2, ["aeiou", ""])
     assert np.isfinite(scores).all()
+
+
+def test_the_ceiling_of_several_rank_stages_is_their_mean_over_prompts(made: Chain, tmp_path: Path) -> None:
+    for name, metrics in (
+        ("a", {"right_pairs": 0.7, "ceiling_with_oneself": 0.9}),
+        ("b", {"ceiling_between_raters": 0.8, "ceiling_with_oneself": 0.9}),
+        ("c", {"pairs": 3.0}),
+    ):
+        write_manifest(tmp_path / name, Manifest(stage=name, kind="rank", fingerprint="f", metrics=metrics))
+    file = made.file("reward", "rm", data=[{"from": "ranks-own"}])
+    worker = Worker(file.model_copy(update={"data_stages": {name: str(tmp_path / name) for name in "abc"}}))
+
+    def found(**num_used: int) -> dict[str, float]:
+        counts = [SourceCount(source=name, num_read=9, num_used=num, sha256="") for name, num in num_used.items()]
+        return ceiling(worker, [DataSource.model_validate({"from": name}) for name in num_used], counts)
+
+    assert found(a=1)["ceiling"] == 0.7
+    assert found(a=30, b=10)["ceiling"] == pytest.approx(0.725)
+    assert found(a=30, c=10) == {}, "of some of the rankings nobody knows it"
+
+
+def test_rows_as_those_of_hh_rlhf(made: Chain, tmp_path: Path) -> None:
+    """Whole conversations as text, the same but for their last answers."""
+    rows = []
+    for i in range(24):
+        asked = f"\n\nHuman: What is {i}?\n\nAssistant: A number.\n\nHuman: And {i} plus {i % 3}?\n\nAssistant:"
+        rows.append({"chosen": f"{asked} It is {i + i % 3}.", "rejected": f"{asked} Go away {i}."})
+    rows.append({"chosen": rows[0]["chosen"], "rejected": rows[0]["chosen"]})
+    path = tmp_path / "hh.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options: dict[str, Any] = {"max_rejected": 0.1, "global_batch_size": 8, "trainer": {"max_steps": 2}}
+    chain = Chain(tmp_path, made.model)
+    worker, manifest = chain.run("reward", "hh", data=[{"path": str(path)}], heldout_fraction=0.5, **options)
+    metrics = manifest.metrics
+    assert (manifest.data.num_rows, manifest.data.sources[0].num_rejected) == (24, 1)
+    assert 0 <= metrics["heldout/accuracy_low"] <= metrics["heldout/accuracy"] <= metrics["heldout/accuracy_high"] <= 1
+    assert metrics["heldout/num_pairs"] == metrics["heldout/num_prompts"]
+    assert "heldout/ceiling" not in metrics
+    assert (worker.dir.model / "model.safetensors").is_file()
+
+
+def test_what_a_reward_model_cannot_read_is_said_before_anything_is_asked(made: Chain, tmp_path: Path) -> None:
+    models = load_rewards(made.dirs["rm-own"] / "model")
+    plain = Problem([{"role": "user", "content": "Hello"}], {}, "p.jsonl:1", "a")
+    odd = Problem([{"role": "tool", "content": "4"}, {"role": "user", "content": "So?"}], {}, "p.jsonl:7", "b")
+    check_renders(models, [plain] * 3, "stage")
+    with pytest.raises(UserError, match="has a chat template, and the policy is asked texts"):
+        check_renders(models, [plain, Problem("Hello", {}, "p.jsonl:2", "c")], "stage")
+    loop, refuses = (
+        "{%- for message in messages",
+        "{%- if messages[0].role == 'tool' %}{{ raise_exception('no tools') }}",
+    )
+    assert loop in models.tokenizer.chat_template
+    refusing = models.tokenizer.chat_template.replace(loop, f"{refuses}{{% endif %}}{loop}", 1)
+    models.tokenizer.chat_template = refusing
+    with pytest.raises(UserError, match=r"stage: its own template cannot render p\.jsonl:7 \(.*no tools"):
+        check_renders(models, [plain, plain, odd], "stage")
+
+
+def test_a_reward_model_with_another_template_than_it_was_trained_with_is_refused(made: Chain, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(made.dirs["rm-own"] / "model", folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template += " "
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelError, match="has another chat template than it was trained with"):
+        load_rewards(folder)
 
 
 def test_members_of_an_ensemble_and_shares_of_the_rankings(made: Chain, tmp_path: Path) -> None:
@@ -337,6 +427,7 @@ def test_members_of_an_ensemble_and_shares_of_the_rankings(made: Chain, tmp_path
     first, second = (AutoModelForCausalLM.from_pretrained(worker.dir.model / name).state_dict() for name in "01")
     assert any(not torch.equal(first[name], second[name]) for name in first)
     metrics = manifest.metrics
+    assert metrics["steps"] == 8
     assert metrics["heldout/disagreement"] > 0
     assert {"heldout/accuracy_of_0", "heldout/accuracy_of_1", "heldout/degenerate_last"} <= set(metrics)
     (curve,) = manifest.curves
@@ -387,8 +478,12 @@ def test_a_killed_ensemble_goes_on_with_its_second_member(
     with pytest.raises(KeyboardInterrupt):
         reward.run(Worker(file))
     trained.clear()
-    reward.run(Worker(file))
+    manifest = reward.run(Worker(file))
     assert trained == [8]
+    assert manifest.metrics["steps"] == 8
+    trained.append(9)  # none is trained any more
+    again = reward.run(Worker(file))
+    assert again.metrics == manifest.metrics
     for name in "01":
         a, b = (load_rewards_of(folder, name) for folder in (whole.dir.model, file.dir.model))
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
