@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from llmkit.data.problems import Problem
 from llmkit.data.rankings import build_rankings, place_of
 from llmkit.errors import DataError, LlmkitError, ModelError, RunError, UserError
 from llmkit.modeling.reward_model import RewardCard, load_rewards, load_scorer
+from llmkit.preference.rankings import Decision
 from llmkit.preference.rollouts import read_rollouts
 from llmkit.preference.watch import Evaluation, best_of
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.preference import DegenerateSpec, LabellerSpec, PreferenceSpec, RankingLossSpec, RewardModelSpec
-from llmkit.stages import guard_judge, guarding, rank, rlhf, rollout
+from llmkit.stages import guard_judge, guarding, rlhf, rollout
 from llmkit.stages.common import Worker
 from llmkit.stages.grpo import GrpoTrainer
 from llmkit.stages.guarding import Guard
