@@ -10,7 +10,8 @@ A step is evaluated here and compared elsewhere: the values that are expected ne
 What is cut off, each where the system allows it; `walls.py` does it:
     user       from a root user: the program runs as nobody
     network    a network of its own with nothing in it, and no sockets
-    processes  it starts and signals no other process, and reaches none's memory, environment or limits
+    processes  it starts and signals no other process, and reaches none's memory, environment or limits; where there is
+               the filter below it also shares no memory, queues or keys, and makes no files in memory
     files      all is read-only but FOLDER, which is memory and goes with it
 Namespaces do that on Linux, for users that may make them. Elsewhere on Linux (x86-64 and arm64) a filter of system
 calls does `network` and `processes`, with the help of Landlock or of the other user: it sees no paths, and without

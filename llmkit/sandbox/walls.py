@@ -63,7 +63,28 @@ _REFUSED = {
     "ioprio_set": (251, 30),
     "io_uring_setup": (425, 425),
     "bpf": (321, 280),
+    # memory that no limit counts, queues and keys, some of which outlive the program
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+    "shmdt": (67, 197),
+    "msgget": (68, 186),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "msgctl": (71, 187),
+    "semget": (64, 190),
+    "semop": (65, 193),
+    "semctl": (66, 191),
+    "semtimedop": (220, 192),
+    "mq_open": (240, 180),
+    "mq_unlink": (241, 181),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
 }
+"""Refused whatever their arguments: the numbers on x86-64 and on arm64."""
 _ON_ITSELF = {
     "prlimit64": (302, 261),
     "sched_setaffinity": (203, 122),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import shutil
@@ -27,7 +28,7 @@ def call(*arguments):
 info = ctypes.create_string_buffer(128)
 struct.pack_into("iii", info, 0, 15, 0, -1)
 arm = os.uname().machine == "aarch64"
-pid, folder = PID, FOLDER
+pid, folder, shared = PID, FOLDER, SHARED
 for way in WAYS:
     try: exec(way)
     except (OSError, RuntimeError) as error: print("refused", type(error).__name__)
@@ -59,6 +60,16 @@ WAYS = {
     "starts a thread": "threading.Thread(target=print).start()",
     "opens a socket": "__import__('socket').socket()",
     "types at a terminal": "fcntl.ioctl(0, 0x5412, b'x')",
+    "holds memory without a limit": "os.memfd_create('a')",
+    "shares memory": "call(194 if arm else 29, 0, 4096, 0o1600)",
+    "reads shared memory": "call(196 if arm else 30, shared, None, 0o10000)",
+    "removes shared memory": "call(195 if arm else 31, shared, 0, None)",
+    "makes a queue of messages": "call(186 if arm else 68, 0, 0o1600)",
+    "makes semaphores": "call(190 if arm else 64, 0, 1, 0o1600)",
+    "opens a queue of messages": "call(180 if arm else 240, b'llmkit', 0o102, 0o600, None)",
+    "leaves a key": "call(217 if arm else 248, b'user', b'llmkit', b'x', 1, -5)",
+    "asks for a key": "call(218 if arm else 249, b'user', b'llmkit', None, 0)",
+    "looks at keys": "call(219 if arm else 250, 0, -5, 0)",
 }
 
 
@@ -77,20 +88,30 @@ def ours(tmp_path: Path) -> Iterator[Path]:
     )
 
 
-def tried(ways: Iterable[str], folder: Path, pid: int, namespaces: bool) -> Ran:
+@pytest.fixture
+def shared() -> Iterator[int]:
+    """Memory that every process of this machine may read and write; the number of its segment."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    made = libc.shmget(0, 4096, 0o1666)
+    yield made
+    assert made < 0 or libc.shmctl(made, 0, None) == 0, "it was still there"
+
+
+def tried(ways: Iterable[str], folder: Path, pid: int, namespaces: bool, shared: int = -1) -> Ran:
     """One run for all of them: one line each."""
-    code = TRY.replace("PID", str(pid)).replace("FOLDER", repr(str(folder))).replace("WAYS", repr(list(ways)))
+    code = TRY.replace("PID", str(pid)).replace("FOLDER", repr(str(folder))).replace("SHARED", str(shared))
+    code = code.replace("WAYS", repr(list(ways)))
     return run({"code": code, "namespaces": namespaces}, "", timeout=5, memory=2**30)
 
 
 @pytest.mark.parametrize("namespaces", [True, False])
-def test_it_reaches_nothing_of_its_caller(namespaces: bool, ours: Path) -> None:
+def test_it_reaches_nothing_of_its_caller(namespaces: bool, ours: Path, shared: int) -> None:
     if sys.platform != "linux":
         pytest.skip("Linux")
     handled: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: handled.append(number))
     try:
-        ran = tried(WAYS.values(), ours, os.getpid(), namespaces)
+        ran = tried(WAYS.values(), ours, os.getpid(), namespaces, shared)
     finally:
         signal.signal(signal.SIGTERM, before)
     if not set(ran.cut) >= CUT:
@@ -140,7 +161,7 @@ def test_an_ordinary_user_is_cut_off_too() -> None:
     ways = [WAYS["reads its environment"], WAYS["opens its memory to write"]]
     script = (
         f"import sys, os; sys.path.insert(0, {str(BOX.parents[1])!r}); from llmkit.sandbox.program import run\n"
-        f"code = {TRY.replace('WAYS', repr(ways)).replace('FOLDER', '0')!r}.replace('PID', str(os.getpid()))\n"
+        f"code = {TRY.replace('WAYS', repr(ways)).replace('FOLDER', '0').replace('SHARED', '0')!r}.replace('PID', str(os.getpid()))\n"
         "for allowed in (True, False):\n"
         "    ran = run({'code': code, 'namespaces': allowed}, '', timeout=5, memory=2**30)\n"
         "    print({'network', 'processes'} <= set(ran.cut), ran.output.split())\n"
