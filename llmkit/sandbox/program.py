@@ -39,11 +39,18 @@ _BOX = Path(__file__).with_name("box.py")
 
 @dataclass(frozen=True)
 class Ran:
-    """A program that ended or was ended."""
+    """A program that ended or was ended.
+
+    Attributes:
+        status: None: it had to be ended.
+        cut: what it was cut off from.
+        flooded: it was ended for what it printed, not for its time.
+    """
 
     output: str
     status: int | None
     cut: tuple[str, ...]
+    flooded: bool = False
 
     @property
     def timed_out(self) -> bool:
@@ -83,7 +90,7 @@ def run(job: dict[str, Any], stdin: str, *, timeout: float, memory: int) -> Ran:
             errors.seek(0)
             last = errors.read()[-300:].decode("utf-8", "replace").strip().splitlines()[-1:]
             raise UserError("sandbox", f"programs cannot be run here ({''.join(last)})", "leave out what runs them")
-    return Ran(output.decode("utf-8", "replace"), status, tuple(about.get("cut", ())))
+    return Ran(output.decode("utf-8", "replace"), status, tuple(about.get("cut", ())), len(data) > MAX_OUTPUT)
 
 
 def _environment() -> dict[str, str]:

@@ -14,11 +14,17 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
+import shutil
 import threading
 import weakref
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pydantic_monty
+from pydantic_monty._binary import find_monty_binary
 
 from llmkit.chat.schemas import python_schema
 from llmkit.errors import UserError
@@ -26,12 +32,18 @@ from llmkit.recipe.tools import PythonSpec
 from llmkit.sandbox.program import isolation
 from llmkit.sandbox.program import run as run_program
 from llmkit.tools.shown import shown
-from llmkit.tools.tool import NUM_THREADS, CallFailed, Tool, shortened
+from llmkit.tools.tool import NUM_THREADS, CallFailed, Tool, shortened, waiting
 
 MAX_CODE = 2**16
 MAX_RECURSION = 400
+GRACE = 0.1
+"""Seconds behind its time limit after which a worker of monty's that has not stopped is ended: one long operation, such
+as a power of large numbers, is not interrupted from within."""
 # a number by which the error of this limit and that of the memory can be told apart
 _MAX_OUTPUT = 2**18 + 13
+# of its heap, or of one allocation that its heap knows nothing of
+_TOO_LARGE = ("MemoryError: memory limit", "MemoryError: the worker exceeded its memory limit")
+_FLOODED = "the program printed too much"
 _ERROR = 500
 _NOTHING = "(no output: print what you want to see)"
 
@@ -81,9 +93,14 @@ class _Pool:
             if self._is_closed:
                 raise CallFailed("python has ended")
             if self._pool is None:
-                self._pool = pydantic_monty.Monty(max_processes=min(NUM_THREADS, _num_cores()))
-                self._pool.__enter__()
-                self._end = weakref.finalize(self, _end, self._pool, self._owner)
+                folder = Path(mkdtemp(prefix="llmkit-"))
+                pool = pydantic_monty.Monty(
+                    binary_path=_quiet(folder),
+                    max_processes=min(NUM_THREADS, _num_cores()),
+                    feed_duration_limit_grace=GRACE,
+                )
+                self._end = weakref.finalize(self, _end, pool, self._owner, folder)
+                self._pool = pool.__enter__()
             return self._pool
 
     def close(self) -> None:
@@ -94,9 +111,19 @@ class _Pool:
                     self._end()
 
 
-def _end(pool: pydantic_monty.Monty, owner: int) -> None:
+def _end(pool: pydantic_monty.Monty, owner: int, folder: Path) -> None:
     if os.getpid() == owner:
         pool.__exit__(None, None, None)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _quiet(folder: Path) -> Path | None:
+    """The worker's program without its stderr, where it says a second time what it has told us; None where no script
+    of ours can be run."""
+    script = folder / "monty"
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(find_monty_binary())} "$@" 2>/dev/null\n')
+    script.chmod(0o700)
+    return script if os.name == "posix" and os.access(script, os.X_OK) else None
 
 
 def _num_cores() -> int:
@@ -115,23 +142,29 @@ def _in_monty(pool: _Pool, code: str, spec: PythonSpec) -> str:
     printed = pydantic_monty.CollectString(max_bytes=_MAX_OUTPUT)
     error = ""
     try:
-        with pool.get().checkout(limits=limits, os_policy=policy) as session:
+        with ExitStack() as stack:
+            with waiting():
+                session = stack.enter_context(pool.get().checkout(limits=limits, os_policy=policy))
             session.feed_run(shown(code), print_callback=printed)
-    except pydantic_monty.MontyCrashedError:
-        error = "the interpreter ended: the program asked too much of it"
+    except pydantic_monty.MontyCrashedError as failed:
+        error = _late(spec) if failed.timed_out else "the interpreter ended: the program asked too much of it"
     except (pydantic_monty.MontyRuntimeError, pydantic_monty.MontySyntaxError) as failed:
         error = _said(failed, spec)
     return _answer(printed.output, error, spec)
+
+
+def _late(spec: PythonSpec) -> str:
+    return f"TimeoutError: the program ran longer than {spec.timeout:g} seconds"
 
 
 def _said(failed: pydantic_monty.MontyRuntimeError | pydantic_monty.MontySyntaxError, spec: PythonSpec) -> str:
     """Kind, text and line of an error; of limits the same words in every run."""
     text, frames = failed.display("type-msg"), failed.traceback()
     if text.startswith("TimeoutError: feed time limit"):
-        return f"TimeoutError: the program ran longer than {spec.timeout:g} seconds"
-    if text.startswith("MemoryError: memory limit") and f"> {_MAX_OUTPUT} bytes" in text:
-        return "the program printed too much"
-    if text.startswith("MemoryError: memory limit"):
+        return _late(spec)
+    if text.startswith(_TOO_LARGE) and f"> {_MAX_OUTPUT} bytes" in text:
+        return _FLOODED
+    if text.startswith(_TOO_LARGE):
         text = f"MemoryError: the program needs more than {spec.memory_mb} MiB"
     own = [frame.line for frame in frames if frame.line]
     return f"{text} (line {own[-1]})" if own else text
@@ -178,10 +211,8 @@ def _in_process(code: str, spec: PythonSpec) -> str:
     output, ended, said = ran.output.rpartition(mark)
     if ended:
         return _answer(output, _told(said), spec)
-    error = f"the program ended with status {ran.status}"
-    return _answer(
-        ran.output, error if ran.status is not None else "the program ran too long or printed too much", spec
-    )
+    error = _FLOODED if ran.flooded else _late(spec)
+    return _answer(ran.output, error if ran.timed_out else f"the program ended with status {ran.status}", spec)
 
 
 def _told(said: str) -> str:

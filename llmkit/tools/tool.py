@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,7 +33,7 @@ class Result:
 
     Attributes:
         text: for the model; with `failed` what went wrong.
-        seconds: that it took.
+        seconds: that it took, without what it waited for its turn (`waiting`).
     """
 
     text: str
@@ -63,7 +65,7 @@ class Tool:
 
     def result(self, arguments: dict[str, Any]) -> Result:
         """The answer, and whether the call failed. Raises nothing."""
-        start = time.perf_counter()
+        start, _waited.seconds = time.perf_counter(), 0.0
         failed = True
         try:
             text = self._wrong(arguments)
@@ -73,7 +75,7 @@ class Tool:
             text = _said(error)
         except Exception as error:
             text = f"{self.name} failed: {type(error).__name__}: {_said(error)[:_SHOWN]}"
-        return Result(shortened(text, self.max_chars), failed, time.perf_counter() - start)
+        return Result(shortened(text, self.max_chars), failed, time.perf_counter() - start - _waited.seconds)
 
     def _ran(self, arguments: dict[str, Any]) -> str:
         text = self.run(arguments)
@@ -96,6 +98,19 @@ class Tool:
     def _validator(self) -> Any:
         """With an empty registry: a schema that points elsewhere must not make us fetch it."""
         return _Validator(self.schema["function"].get("parameters", {}), registry=Registry())
+
+
+_waited = threading.local()
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Around what a call waits for because others are made at the same time; it costs them, not this one."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        _waited.seconds = getattr(_waited, "seconds", 0.0) + time.perf_counter() - start
 
 
 def _others(validator: Any, allowed: Any, instance: Any, schema: Any) -> Iterator[Any]:

@@ -159,9 +159,10 @@ def test_an_ordinary_user_is_cut_off_too() -> None:
     if os.geteuid() != 0 or not python.exists() or not shutil.which("setpriv"):
         pytest.skip("not root, or no Python for all")
     ways = [WAYS["reads its environment"], WAYS["opens its memory to write"]]
+    code = TRY.replace("WAYS", repr(ways)).replace("FOLDER", "0").replace("SHARED", "0")
     script = (
         f"import sys, os; sys.path.insert(0, {str(BOX.parents[1])!r}); from llmkit.sandbox.program import run\n"
-        f"code = {TRY.replace('WAYS', repr(ways)).replace('FOLDER', '0').replace('SHARED', '0')!r}.replace('PID', str(os.getpid()))\n"
+        f"code = {code!r}.replace('PID', str(os.getpid()))\n"
         "for allowed in (True, False):\n"
         "    ran = run({'code': code, 'namespaces': allowed}, '', timeout=5, memory=2**30)\n"
         "    print({'network', 'processes'} <= set(ran.cut), ran.output.split())\n"

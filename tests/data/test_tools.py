@@ -300,6 +300,37 @@ def test_limits_of_python_change_what_runs() -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("print(1)\nx = 7 ** 30_000_000", "TimeoutError: the program ran longer than 0.1 seconds"),
+        ("x = 7 ** 300_000\nwhile True: y = x * x", "TimeoutError: the program ran longer than 0.1 seconds"),
+        ("x = 'x' * (60 * 2**20)\ny = x.upper()", "MemoryError: the program needs more than 64 MiB"),
+        ("','.join(['x' * 10**6] * 100)", "MemoryError: the program needs more than 64 MiB"),
+        ("x = []\nwhile True: x.append('y' * 10**6)", "MemoryError: the program needs more than 64 MiB (line 2)"),
+    ],
+)
+def test_a_limit_is_told_the_same_way_by_whatever_it_was_found(code: str, said: str, capfd: Any) -> None:
+    """By the interpreter itself, or by its end."""
+    timeout = 0.1 if "Timeout" in said else 10
+    tool = python_tool(PythonSpec(name="python", timeout=timeout, memory_mb=64))
+    result = tool.result({"code": code})
+    tool.close()
+    assert result.failed and result.text.splitlines()[-1] == said
+    assert capfd.readouterr().err == ""
+
+
+def test_what_a_call_waits_for_others_is_not_its_own_time() -> None:
+    """There are fewer workers than calls."""
+    num = 4 * len(os.sched_getaffinity(0))
+    with open_tools(specs({"name": "python", "timeout": 0.2})) as box:
+        box.run([Call("python", {"code": "1"})] * num)
+        start = time.monotonic()
+        seconds = [result.seconds for result in box.run([Call("python", {"code": "while True: pass"})] * num)]
+        whole = time.monotonic() - start
+    assert whole > 0.7 and max(seconds) < 0.7 * whole and min(seconds) > 0.15
+
+
+@pytest.mark.parametrize(
     ("code", "expression"),
     [
         ("1 + 1", "1 + 1"),
@@ -422,11 +453,13 @@ def test_output_and_error_of_a_process_are_kept_apart(code: str, output: str, er
 
 
 def test_a_process_that_leaves_well_has_not_failed() -> None:
-    tool = python_tool(PythonSpec(name="python", interpreter="subprocess", timeout=0.2))
+    tool = python_tool(PythonSpec(name="python", interpreter="subprocess", timeout=0.5))
     result = tool.result({"code": "print('a'); exit()"})
     assert (result.text, result.failed) == ("a", False)
     result = tool.result({"code": "print('begun')\nwhile True: pass"})
-    assert result.failed and result.text == "begun\nthe program ran too long or printed too much"
+    assert result.failed and result.text == "begun\nTimeoutError: the program ran longer than 0.5 seconds"
+    result = tool.result({"code": "import os\nwhile True: os.write(1, b'x' * 100_000)"})
+    assert result.failed and result.text.endswith("\nthe program printed too much")
 
 
 # The calculator -------------------------------------------------------------------------------------------------------

@@ -18,13 +18,13 @@ import pytest
 
 from llmkit.recipe.tools import PythonSpec
 from llmkit.sandbox.program import isolation
-from llmkit.tools.python import python_tool
+from llmkit.tools.python import GRACE, python_tool
 from llmkit.tools.tool import Tool
 
 SECRET = "canary-5f1d"
 TIMEOUT = 0.2
-IN_TIME = 4.0
-"""Seconds: the limit, the grace for a worker that must be ended, and a busy machine."""
+IN_TIME = TIMEOUT + GRACE + 0.3
+"""Seconds: the limit, the grace for a worker that must be ended, and what a busy machine adds."""
 
 WAYS = {
     # files
@@ -131,9 +131,12 @@ def test_there_are_sixty() -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_no_way_out(way: str, places: dict[str, Any], monty: Tool) -> None:
     code = WAYS[way].format(**places) if "{" in WAYS[way] else WAYS[way]
-    start = time.monotonic()
-    result = monty.result({"code": code})
-    assert time.monotonic() - start < IN_TIME
+    for _ in range(4):  # a machine may be busy once, and not each time
+        start = time.monotonic()
+        result = monty.result({"code": code})
+        if (took := time.monotonic() - start) < IN_TIME:
+            break
+    assert took < IN_TIME
     assert "LOOSE" not in result.text and SECRET not in result.text and len(result.text) < 4000
     assert result.failed or result.text == "None" or "no output" in result.text, "nothing here is a success"
     assert untouched(places)
@@ -165,7 +168,7 @@ def test_no_way_out_of_the_process(way: str, places: dict[str, Any]) -> None:
     code = WAYS[way].format(**places) if "{" in WAYS[way] else WAYS[way]
     start = time.monotonic()
     result = tool.result({"code": code})
-    assert time.monotonic() - start < 4 * TIMEOUT + IN_TIME
+    assert time.monotonic() - start < 4 * TIMEOUT + 4.0
     assert SECRET not in result.text and len(result.text) < 4000
     assert "LOOSE" not in result.text
     assert untouched(places)
