@@ -41,7 +41,7 @@ def opens_thought(tokenizer: PreTrainedTokenizerBase, prompt_ids: list[int]) -> 
 
 def read_turn(tokenizer: PreTrainedTokenizerBase, ids: list[int], *, thinking: bool) -> Turn:
     """The turn that these ids are: an assistant's own, from behind the generation prompt on; the stop token and what
-    follows it are left out.
+    follows it are left out, and so is another token that ended it, such as the one behind documents.
 
     Args:
         thinking: whether the prompt ended inside of a `<think>` (`opens_thought`): all up to `</think>` is reasoning.
@@ -51,11 +51,18 @@ def read_turn(tokenizer: PreTrainedTokenizerBase, ids: list[int], *, thinking: b
     """
     template = template_of(tokenizer)
     how = _format(tokenizer, template)
-    stop = tokenizer.convert_tokens_to_ids(template.stop_token) if template and template.stop_token else None
-    own = ids[: ids.index(stop)] if stop in ids else list(ids)
+    own = _without_end(tokenizer, template, ids)
     if how == "json":
         return read_text(decode(tokenizer, own), thinking=thinking)
     return _read_tokens(tokenizer, own, thinking)
+
+
+def _without_end(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate | None, ids: list[int]) -> list[int]:
+    stop = tokenizer.convert_tokens_to_ids(template.stop_token) if template and template.stop_token else None
+    if stop in ids:
+        return ids[: ids.index(stop)]
+    last = tokenizer.added_tokens_decoder.get(ids[-1]) if ids else None
+    return ids[:-1] if last is not None and last.special and last.content not in _SPANS else ids
 
 
 def _format(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate | None) -> Format:

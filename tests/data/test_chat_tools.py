@@ -85,6 +85,19 @@ def test_tool_conversations_are_parsed_back(name: str, exchange) -> None:  # typ
 
 
 @every_template
+@pytest.mark.parametrize("with_call", [False, True])
+def test_what_ends_a_turn_is_no_text_of_it(name: str, with_call: bool) -> None:
+    """The stop token, another token that ends answers, or none where it was cut off; a call's own end is kept."""
+    tokenizer, talk = READY[name], talk_of(("1", "a", [(call_of("search", query="x"), "r")], "b"))
+    message = talk[1] if with_call else talk[-1]
+    own = own_ids(tokenizer, message)
+    stop, other = tokenizer.convert_tokens_to_ids([STOP, "<|pad|>"])
+    said = own[: own.index(stop)]
+    for end in ([stop], [other], []):
+        assert read_turn(tokenizer, [*said, *end], thinking=False).message() == message
+
+
+@every_template
 @pytest.mark.parametrize("build", [bos_tokenizer, metaspace_tokenizer])
 def test_other_tokenizers(name: str, build) -> None:  # type: ignore[no-untyped-def]
     tokenizer = ready(name, build())

@@ -45,6 +45,22 @@ def test_a_call_is_made_and_the_model_goes_on(tokenizer: Any) -> None:
     assert one.call_seconds > 0
 
 
+def test_a_turn_that_the_end_of_documents_ends_holds_nothing_of_it(tokenizer: Any) -> None:
+    """As a base model's EOS ends an answer without tools, too, and is no text of it."""
+
+    class Ended(Scripted):
+        def answer(self, asks: Sequence[Ask], **options: Any) -> Iterator[list[Answer]]:
+            end = self.tokenizer.convert_tokens_to_ids("<|endoftext|>")
+            for (answer,) in super().answer(asks, **options):
+                yield [Answer(answer.text, "stop", ids=(*answer.ids[:-1], end))]
+
+    one = asked("a")
+    engine = Ended(tokenizer, lambda ask: "Done." if results(ask) else f"Look. {call('calculator', expression='1')}")
+    with open_tools([CalculatorSpec(name="calculator")]) as box:
+        talk(engine, tokenizer, box, [one], max_new_tokens=400)
+    assert one.answer == "Done." and "endoftext" not in str(one.messages)
+
+
 def test_conversations_go_on_together_and_end_one_by_one(tokenizer: Any) -> None:
     def reply(ask: Ask) -> str:
         wanted = int(str(ask.prompt[0]["content"]))  # type: ignore[index]
