@@ -15,6 +15,9 @@ NOTES = Path(os.environ["STUB_VLLM"])
 WORDS = sys.argv[1:]
 NAME, PORT = (WORDS[WORDS.index(word) + 1] for word in ("--served-model-name", "--port"))
 
+USAGE = {"prompt_tokens": 4, "total_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": None}
+"""Without the details of what was written, as vLLM has it."""
+
 
 def note(name: str, value: Any) -> None:
     """Whole or not at all."""
@@ -55,13 +58,15 @@ class Stub(BaseHTTPRequestHandler):
         elif body["model"] != NAME:
             self.reply(404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
         elif body.get("stream"):
-            self.stream(for_ever=text == "on and on")
+            has_usage = (body.get("stream_options") or {}).get("include_usage")
+            self.stream(for_ever=text == "on and on", has_usage=bool(has_usage))
         else:
             message = {"role": "assistant", "content": f"You said {text}."}
             choice = {"index": 0, "finish_reason": "stop", "message": message}
-            self.reply(200, {"id": "a", "object": "chat.completion", "created": 0, "model": NAME, "choices": [choice]})
+            head = {"id": "a", "object": "chat.completion", "created": 0, "model": NAME}
+            self.reply(200, {**head, "choices": [choice], "usage": USAGE})
 
-    def stream(self, for_ever: bool) -> None:
+    def stream(self, for_ever: bool, has_usage: bool) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.end_headers()
@@ -72,6 +77,9 @@ class Stub(BaseHTTPRequestHandler):
                 chunk = {"id": "a", "object": "chat.completion.chunk", "created": 0, "model": NAME, "choices": [choice]}
                 self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
                 time.sleep(0.01)
+            if has_usage:
+                chunk |= {"choices": [], "usage": USAGE}
+                self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
             self.wfile.write(b"data: [DONE]\n\n")
         except OSError:
             note("left", True)

@@ -120,6 +120,8 @@ def test_only_calls_as_json_are_read(model_dir: Path, tmp_path: Path) -> None:
 def test_answers_pass_as_they_are_written(running: Running, notes: Path) -> None:
     create = running.client().chat.completions.create
     assert create(model="tiny", messages=HELLO).choices[0].message.content == "You said Hello."
+    *_, last = create(model="tiny", messages=HELLO, stream=True, stream_options={"include_usage": True})
+    assert last.usage.completion_tokens == 3 and last.usage.completion_tokens_details is None
     chunks = list(create(model="tiny", messages=HELLO, stream=True, temperature=0.3, extra_body={"best_of_vllm": 1}))
     assert [chunk.choices[0].delta.content for chunk in chunks] == ["One", " two", " three"]
     body = noted(notes, "body")

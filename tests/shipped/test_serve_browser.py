@@ -71,6 +71,30 @@ def test_a_conversation_by_keys_alone(browser: Any, host: ScriptedHost, url: str
     assert len(host.asked[2].prompt) == 1 and window.said == []
 
 
+def test_answers_of_vllm_are_shown_whole(browser: Any, host: ScriptedHost, url: str) -> None:
+    """Its usage has no details, and newer versions call reasoning `reasoning`."""
+    head = {"id": "a", "object": "chat.completion.chunk", "created": 0, "model": host.name}
+    deltas = [
+        {"role": "assistant", "content": ""},
+        {"reasoning": "2 and 3"},
+        {"reasoning": " make 5"},
+        {"content": "5."},
+    ]
+    chunks = [head | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks.append(head | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": None})
+    usage = {"prompt_tokens": 9, "total_tokens": 16, "completion_tokens": 7, "prompt_tokens_details": None}
+    chunks.append(head | {"choices": [], "usage": usage})
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    window = Window(browser, url)
+    window.page.route(
+        "**/v1/chat/completions", lambda route: route.fulfill(body=body, content_type="text/event-stream")
+    )
+    window.ask("2+3?")
+    assert window.texts(".assistant > .said") == ["5."] and window.texts(".note") == ["7 tokens"]
+    assert window.page.locator(".thought .said").text_content() == "2 and 3 make 5"
+    assert not window.said
+
+
 def test_settings_reach_the_request(browser: Any, host: ScriptedHost, url: str) -> None:
     window = Window(browser, url)
     window.page.click("#show-settings")

@@ -148,10 +148,11 @@ const Chat = {
     }
     for (const choice of chunk.choices) {
       if (choice.finish_reason) written.finish = choice.finish_reason;
-      if (choice.delta.reasoning_content) {
+      const thought = choice.delta.reasoning_content || choice.delta.reasoning; // the second is newer vLLM's
+      if (thought) {
         written.has = true;
-        written.turn.reasoning_content = (written.turn.reasoning_content || "") + choice.delta.reasoning_content;
-        view.think(choice.delta.reasoning_content);
+        written.turn.reasoning_content = ((written.turn.reasoning_content || "") + thought).replace(/^\n+/, "");
+        view.think(thought);
       }
       if (choice.delta.content) {
         written.has = true;
@@ -164,7 +165,7 @@ const Chat = {
 
   noted(written) {
     const usage = written.usage;
-    const numThought = usage ? usage.completion_tokens_details.reasoning_tokens : 0;
+    const numThought = usage?.completion_tokens_details?.reasoning_tokens ?? 0;
     const used = usage ? `${usage.completion_tokens} tokens${numThought ? `, ${numThought} of them reasoning` : ""}` : "";
     return written.finish === "length" ? `${used}, cut off` : used;
   },

@@ -56,7 +56,8 @@ class AnswerView {
       this.numThought = 0;
     }
     this.numThought += 1;
-    append(this.thought.lastChild, text);
+    const shown = this.thought.lastChild;
+    append(shown, shown.firstChild ? text : text.replace(/^\n+/, ""));
   }
 
   say(text) {
