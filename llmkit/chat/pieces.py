@@ -88,6 +88,7 @@ class Pieces:
 
     Attributes:
         num_thought: tokens of the reasoning, the one that ends it included.
+        is_ended: the content holds a stop string.
     """
 
     def __init__(self, reader: Reader, marks: tuple[str, ...], ends: tuple[str, ...], state: _State) -> None:
@@ -96,7 +97,7 @@ class Pieces:
         self._rest = ""
         self._is_fresh = state == "thought"
         self._shown = ""
-        self._is_ended = False
+        self.is_ended = False
         self.num_thought = 0
 
     def next(self, ids: list[int], is_last: bool) -> list[str]:
@@ -111,12 +112,12 @@ class Pieces:
     @property
     def held(self) -> str:
         """All that was held back: calls as they were written."""
-        return "" if self._is_ended else self._rest
+        return "" if self.is_ended else self._rest
 
     def rest(self, turn: Turn) -> list[str]:
         """What was held back and is content after all: what stands behind a call, or only looked like one."""
         content = str(turn.message()["content"])
-        if self._is_ended:
+        if self.is_ended:
             return []
         return [content[len(self._shown) :]] if content.startswith(self._shown) and content != self._shown else []
 
@@ -143,12 +144,14 @@ class Pieces:
         return [*([Thought(text)] if text else []), *self._said(is_last)]
 
     def _said(self, is_last: bool) -> list[str]:
+        if self._is_fresh:
+            self._rest = self._rest.lstrip("\n")
         places = [(place, mark) for mark in self._marks if (place := self._rest.find(mark)) >= 0]
         if places:
             self._state = "held"
             place, mark = min(places)
-            self._is_ended = mark in self._ends
-            free = self._rest[:place] if self._is_ended else self._rest[:place].rstrip()
+            self.is_ended = mark in self._ends
+            free = self._rest[:place] if self.is_ended else self._rest[:place].rstrip()
         else:
             free = _free(self._rest, self._marks, is_last)
         text, self._rest = self._begun(free)

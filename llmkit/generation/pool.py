@@ -22,7 +22,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from llmkit.errors import LlmkitError
 from llmkit.generation.choose import Sampling
 from llmkit.generation.decode import Row, decode, evaluating, pad_id_of, stop_ids
-from llmkit.generation.sample import StopStrings
 
 _Finish = Literal["stop", "length"] | None
 
@@ -37,7 +36,6 @@ class Job:
 
     row: Row
     sampling: Sampling
-    stop: StopStrings
     is_left: bool = False
     told: SimpleQueue[tuple[int, _Finish] | str] = field(default_factory=SimpleQueue)
 
@@ -177,8 +175,5 @@ class _Batch:
 
     def _stop(self, rows: list[Row]) -> None:
         for row in rows:
-            job = self.jobs[id(row)]
-            if job.is_left:
+            if self.jobs[id(row)].is_left:
                 row.finish_reason = "stop"
-            elif job.stop.strings:
-                job.stop([row])

@@ -4,6 +4,7 @@ GET  /                        the page
 GET  /health                  {"status": "ok"}
 GET  /about                   for the page: the model, its tools
 GET  /v1/models               the one model
+GET  /v1/models/NAME          the same alone
 POST /v1/chat/completions     also as a stream of events
 POST /v1/completions          likewise
 """
@@ -26,7 +27,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from llmkit.serving.errors import ApiError
+from llmkit.serving.errors import ApiError, check_model
 from llmkit.serving.gate import Gate
 from llmkit.serving.host import Event, Gone, Host, Prepared, Written
 from llmkit.serving.replies import Reply
@@ -83,11 +84,17 @@ def routed(name: str, about: dict[str, Any], chat: _Answer, text: _Answer) -> AS
     async def told(_: Request) -> Response:
         return JSONResponse(about | {"model": name})
 
+    model = {"id": name, "object": "model", "created": started, "owned_by": "llmkit"}
+
     async def models(_: Request) -> Response:
-        model = {"id": name, "object": "model", "created": started, "owned_by": "llmkit"}
         return JSONResponse({"object": "list", "data": [model]})
 
-    routes = [Route("/", show), Route("/health", health), Route("/about", told), Route("/v1/models", models)]
+    async def one_model(request: Request) -> Response:
+        check_model(request.path_params["asked"], name)
+        return JSONResponse(model)
+
+    routes = [Route("/", show), Route("/health", health), Route("/about", told)]
+    routes += [Route("/v1/models", models), Route("/v1/models/{asked:path}", one_model)]
     routes += [Route("/v1/chat/completions", chat, methods=["POST"])]
     routes += [Route("/v1/completions", text, methods=["POST"])]
     handlers: Any = {ApiError: _refused, HTTPException: _unknown, Gone: _left, Exception: _failed}

@@ -18,6 +18,12 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
+def check_model(asked: str, name: str) -> None:
+    """Raises ApiError for another than the one that is served."""
+    if asked != name:
+        raise ApiError(404, f"There is no model '{asked}' here; there is '{name}'.", code="model_not_found")
+
+
 def too_long(num_prompt: int, context: int) -> ApiError:
     """For a prompt that leaves no room for an answer."""
     what = f"This model's context holds {context} tokens, and your prompt has {num_prompt}. Shorten it."

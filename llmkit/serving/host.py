@@ -23,9 +23,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Written:
-    """All of an answer.
+    """An answer. With the server's own tools there may be turns before it, which `Event`s have told.
 
     Attributes:
+        content, reasoning: of the last turn.
         prompt_tokens: of all turns; a turn behind a call reads all that stands before it again.
         thought_tokens: of those written, reasoning.
     """

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmkit.chat.turn import Message
-from llmkit.serving.errors import ApiError
+from llmkit.serving.errors import ApiError, check_model
 from llmkit.serving.messages import messages_of, tools_of
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -160,8 +160,7 @@ def _parsed(kind: Any, body: Any, model: str) -> Any:
         if value is not None and not any(value == each and type(value) in (type(each), float) for each in neutral):
             what = f"'{name}' is not supported here, other than as {' or '.join(map(repr, neutral))}."
             raise ApiError(400, what, param=name, code="unsupported_value")
-    if asked.model != model:
-        raise ApiError(404, f"There is no model '{asked.model}' here; there is '{model}'.", code="model_not_found")
+    check_model(asked.model, model)
     return asked
 
 

@@ -18,7 +18,6 @@ from llmkit.generation.conversation import Settings
 from llmkit.generation.decode import Row
 from llmkit.generation.engine import ids_of, unanswered
 from llmkit.generation.pool import Job, Pool
-from llmkit.generation.sample import StopStrings
 from llmkit.generation.thought import ThoughtLimit
 from llmkit.serving.host import Event, Gone, Written
 from llmkit.serving.wanted import Wanted
@@ -46,7 +45,7 @@ class Writer:
         self._is_left = False
         self._said: dict[str, list[str]] = {"text": [], "thought": []}
         self._num_prompt = self._num_written = self._num_thought = 0
-        self._separator = ""
+        self._apart: set[str] = set()
         self.tell: Callable[[Event], None] = lambda event: None
 
     @property
@@ -76,17 +75,21 @@ class Writer:
         """One turn, told as it comes. Raises Gone, PoolFailed."""
         ids, calls = ids_of(self._reader.tokenizer, ask), bool(ask.tools)
         self._pieces = self._reader.pieces(ids, calls=calls, ends=self._wanted.stop)
-        stop = StopStrings(self._reader.tokenizer, self._wanted.stop)
-        self._job = job = Job(self._row(ids, ask.key), self._sampling, stop)
+        self._job = job = Job(self._row(ids, ask.key), self._sampling)
         if self._is_left:
             raise Gone
         self._pool.add(job)
         written: list[int] = []
+        finish: Literal["stop", "length"] | None = None
         for written, finish in job.tokens():
             if self._is_left:
                 raise Gone
             for piece in self._pieces.next(written, is_last=finish is not None):
                 self._say("thought" if isinstance(piece, Thought) else "text", piece)
+            if self._pieces.is_ended:  # by a stop string, which counts in the content alone
+                job.leave()
+                finish = "stop"
+                break
         assert finish is not None
         self._count(len(ids), len(written))
         self._ids = tuple(written)
@@ -98,8 +101,9 @@ class Writer:
             self._say("text", piece)
 
     def tell_message(self, message: Message, **about: Any) -> None:
-        """What is written behind it stands apart from what was before."""
-        self._separator = "\n\n" if self._said["text"] else ""
+        """A new turn begins behind it; in a stream it stands apart from those before."""
+        self._apart |= {kind for kind, said in self._said.items() if said}
+        self._said = {"text": [], "thought": []}
         self.tell(Event("message", message=message, about=about))
 
     def written(self, finish_reason: Literal["stop", "length", "tool_calls"], calls: Sequence[Call] = ()) -> Written:
@@ -124,7 +128,6 @@ class Writer:
         return Row(0, ids, draws, limit, temperature=self.temperature, force=force)
 
     def _say(self, kind: Literal["text", "thought"], piece: str) -> None:
-        if kind == "text" and self._separator:
-            piece, self._separator = self._separator + piece, ""
         self._said[kind].append(piece)
-        self.tell(Event(kind, text=piece))
+        self.tell(Event(kind, text=f"\n\n{piece}" if kind in self._apart else piece))
+        self._apart.discard(kind)

@@ -15,7 +15,6 @@ from llmkit.generation import pool as pooling
 from llmkit.generation.choose import Sampling
 from llmkit.generation.decode import Row
 from llmkit.generation.pool import Job, Pool, PoolFailed
-from llmkit.generation.sample import StopStrings
 
 
 class Loaded:
@@ -24,7 +23,7 @@ class Loaded:
 
     def job(self, num_prompt: int, num_new: int = 3, **sampling: Any) -> Job:
         row = Row(0, [5] * num_prompt, np.zeros(num_new, dtype=np.float32), num_new)
-        return Job(row, Sampling(**sampling), StopStrings(self.tokenizer, ()))
+        return Job(row, Sampling(**sampling))
 
     def pool(self, max_rows: int = 16) -> Pool:
         return Pool(self.model, self.tokenizer, max_rows)

@@ -56,7 +56,10 @@ def says(server: Served, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], lis
 def test_an_answer_and_its_counts(server: Served, says: Any) -> None:
     prompts = says("It is <b>5</b>.")
     client = server.client()
-    assert [model.id for model in client.models.list()] == ["tiny"]
+    (model,) = client.models.list()
+    assert model.id == "tiny" and client.models.retrieve("tiny") == model
+    with pytest.raises(openai.NotFoundError, match="There is no model 'me/other' here; there is 'tiny'"):
+        client.models.retrieve("me/other")
     messages = [
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "2+3?"}]},
@@ -142,11 +145,12 @@ def test_the_servers_tools_run_on_the_server(server: Served, says: Any) -> None:
     says(lambda prompt: "It is 144." if "<tool_response>\n144" in prompt else "I compute.\n" + asked)
     create = server.client().chat.completions.create
     made = create(model="tiny", messages=HELLO)
-    assert made.choices[0].message.content == "I compute.\n\nIt is 144." and made.choices[0].finish_reason == "stop"
+    assert made.choices[0].message.content == "It is 144." and made.choices[0].finish_reason == "stop"
     turn, result = (each["message"] for each in made.llmkit["messages"])
-    assert turn["tool_calls"][0]["id"] == result["tool_call_id"] and result["content"] == "144"
+    assert turn["content"] == "I compute." and result["content"] == "144"
+    assert turn["tool_calls"][0]["id"] == result["tool_call_id"]
     streamed = list(create(model="tiny", messages=HELLO, stream=True))
-    assert "".join(c.choices[0].delta.content or "" for c in streamed) == made.choices[0].message.content
+    assert "".join(c.choices[0].delta.content or "" for c in streamed) == "I compute.\n\nIt is 144."
     assert [c.llmkit["message"]["role"] for c in streamed if getattr(c, "llmkit", None)] == ["assistant", "tool"]
     # a history that holds them goes on as it was
     prompts = says("Yes.")
@@ -155,6 +159,58 @@ def test_the_servers_tools_run_on_the_server(server: Served, says: Any) -> None:
     prompts = says("No tools.")
     create(model="tiny", messages=HELLO, tool_choice="none")
     assert "calculator" not in prompts[0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_comes_back_is_the_history_that_the_model_saw(server: Served, says: Any, stream: bool) -> None:
+    """Several turns, each with reasoning of its own."""
+
+    def reply(prompt: str) -> str:
+        found = prompt.count("<tool_response>\n")
+        said = call("calculator", expression=f"{found} + 1") if found < 2 else "It is 2."
+        return f"<think>\nthought {found}\n</think>\n\n{said if found else f'I compute.{chr(10)}{said}'}"
+
+    prompts = says(reply)
+    create = server.client().chat.completions.create
+    history: list[Any] = list(HELLO)
+    if stream:
+        turn: dict[str, str] = {}
+        for chunk in create(model="tiny", messages=HELLO, stream=True):
+            if getattr(chunk, "llmkit", None):
+                history.append(chunk.llmkit["message"])
+                turn = {}
+            for name in ("content", "reasoning_content"):
+                said = getattr(chunk.choices[0].delta, name, None) or ""
+                turn[name] = (turn.get(name, "") + said).lstrip("\n")
+        history.append({"role": "assistant", **turn})
+    else:
+        made = create(model="tiny", messages=HELLO)
+        assert made.choices[0].message.reasoning_content == "thought 2"
+        history += [each["message"] for each in made.llmkit["messages"]]
+        history.append(made.choices[0].message.model_dump(exclude_none=True))
+    assert [message["role"] for message in history] == ["user", *("assistant", "tool") * 2, "assistant"]
+    seen = [prompts[2], reply(prompts[2])]
+    create(model="tiny", messages=[*history, *HELLO], max_tokens=1)
+    assert prompts[-1].startswith("".join(seen))
+
+
+def test_stops_are_of_the_answer_alone(server: Served, says: Any) -> None:
+    """Neither reasoning nor a call ends at one; without either it is as it was."""
+    asked = call("calculator", expression="12 * 12")
+    says(lambda p: "It is\n144." if "<tool_response>\n" in p else f"<think>\na\nb\n</think>\n\n{asked}")
+    create = server.client().chat.completions.create
+    made = create(model="tiny", messages=HELLO, stop="\n")
+    assert made.choices[0].message.content == "It is" and made.choices[0].finish_reason == "stop"
+    assert [each["message"]["content"] for each in made.llmkit["messages"]] == ["", "144"]
+    assert made.llmkit["messages"][0]["message"]["reasoning_content"] == "a\nb"
+    says("<think>\nEND\n</think>\n\none END two")
+    made = create(model="tiny", messages=HELLO, stop="END")
+    assert made.choices[0].message.content == "one " and made.choices[0].message.reasoning_content == "END"
+    numbers = [create(model="tiny", messages=HELLO, **more).usage.completion_tokens for more in ({"stop": "END"}, {})]
+    assert numbers[0] < numbers[1]
+    says(lambda p: call("weather", town="END"))
+    made = create(model="tiny", messages=HELLO, stop="END", tools=[WEATHER])
+    assert made.choices[0].finish_reason == "tool_calls"
 
 
 def test_what_a_person_or_a_tool_spells_is_no_call(server: Served, says: Any) -> None:
