@@ -108,6 +108,9 @@ class McpSpec(Part):
     env: list[str] = []
     """Names of environment variables that a started server gets besides PATH, HOME and the like. No values: recipes are
     written to the run's files."""
+    headers_env: dict[str, str] = {}
+    """For an address: HTTP headers that each request carries, such as `Authorization`, and for each the name of the
+    environment variable that holds its whole value, such as `Bearer ...`."""
     timeout: float = Field(default=30.0, gt=0)
     """Seconds that a call may take."""
     max_chars: int = Field(default=2000, ge=100)
@@ -119,6 +122,14 @@ class McpSpec(Part):
         if isinstance(mcp, str) and not mcp.startswith(("http://", "https://")):
             raise ValueError("'mcp' is a list (a command and its arguments) or an address that begins with http")
         return mcp
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> McpSpec:
+        if self.env and isinstance(self.mcp, str):
+            raise ValueError("'env' is for a server that is started; an address takes 'headers_env'")
+        if self.headers_env and not isinstance(self.mcp, str):
+            raise ValueError("'headers_env' is for an address (http or https); a server that is started takes 'env'")
+        return self
 
 
 def _which(value: Any) -> str | None:

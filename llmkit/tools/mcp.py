@@ -22,8 +22,10 @@ from llmkit.tools.tool import CallFailed, Tool
 
 try:
     import mcp
+    from httpx2 import AsyncClient, Timeout
     from mcp import types
     from mcp.client.stdio import StdioServerParameters
+    from mcp.client.streamable_http import streamable_http_client
 except ModuleNotFoundError as missing:
     raise UserError("tools: mcp", f"needs the package '{missing.name}'", "pip install 'llmkit[mcp]'") from None
 
@@ -36,7 +38,7 @@ def mcp_tools(spec: McpSpec) -> list[Tool]:
     """The server's tools. It ends when one of them is closed. Raises UserError where it cannot be reached."""
     connection = _Connection(spec)
     try:
-        listed = {tool.name: tool for tool in connection.wait(connection.list(), START_SECONDS)}
+        listed = {tool.name: tool for tool in _listed(connection)}
         unknown = [name for name in spec.tools if name not in listed]
         if unknown:
             raise UserError(connection.name, f"has no tool '{unknown[0]}'", f"it has {', '.join(listed) or 'none'}")
@@ -44,6 +46,17 @@ def mcp_tools(spec: McpSpec) -> list[Tool]:
     except BaseException:
         connection.close()
         raise
+
+
+def _listed(connection: _Connection) -> list[types.Tool]:
+    try:
+        found: list[types.Tool] = connection.wait(connection.list(), START_SECONDS)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the server answers, or does not
+        what = f"does not list its tools ({_cause(error)})"
+        raise UserError(connection.name, what, "see what the server logs; it must answer tools/list") from None
+    return found
 
 
 def _tool(connection: _Connection, tool: types.Tool, spec: McpSpec) -> Tool:
@@ -130,19 +143,35 @@ class _Connection:
     async def _serve(self) -> None:
         """The client is opened and closed by one task, as its libraries want it."""
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(mcp.Client(_server(self._spec)))
+            client = await stack.enter_async_context(mcp.Client(await _server(self._spec, stack)))
             self._client.set_result(client)
             await self._ended.wait()
 
 
-def _server(spec: McpSpec) -> str | StdioServerParameters:
+async def _server(spec: McpSpec, stack: AsyncExitStack) -> Any:
+    """What the client takes: a command, or an address, perhaps with headers. Raises UserError."""
     if isinstance(spec.mcp, str):
-        return spec.mcp
-    missing = [name for name in spec.env if name not in os.environ]
-    if missing:
-        raise UserError("tools: mcp.env", f"the environment has no {missing[0]}", "set it, or leave it out")
+        if not spec.headers_env:
+            return spec.mcp
+        headers = {header: _header(name) for header, name in spec.headers_env.items()}
+        http = AsyncClient(headers=headers, timeout=Timeout(spec.timeout, connect=START_SECONDS))
+        return streamable_http_client(spec.mcp, http_client=await stack.enter_async_context(http))
     command, *args = spec.mcp
-    return StdioServerParameters(command=command, args=args, env={name: os.environ[name] for name in spec.env})
+    given = {name: _given(name, "env") for name in spec.env}
+    return StdioServerParameters(command=command, args=args, env=given)
+
+
+def _given(name: str, key: str) -> str:
+    if name not in os.environ:
+        raise UserError(f"tools: mcp.{key}", f"the environment has no {name}", "set it, or leave it out")
+    return os.environ[name]
+
+
+def _header(name: str) -> str:
+    value = _given(name, "headers_env")
+    if not (value.isascii() and value.isprintable() and value.strip() == value and value):
+        raise UserError("tools: mcp.headers_env", f"{name} holds what no header can", "check its value")
+    return value
 
 
 def _cause(error: BaseException) -> str:
