@@ -1,8 +1,12 @@
-"""Search over 100,000 passages with the index, against reading all of them."""
+"""Search over 100,000 passages with the index, against reading all of them.
+
+The passages are cut out of wikitext-2 where LLMKIT_REAL_DATA has it, else made up.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import tempfile
 import time
@@ -20,13 +24,24 @@ TARGET_MS = 10.0
 
 
 def documents(rng: random.Random) -> Iterator[Document]:
-    """Made-up passages of 40 to 120 words, whose words are as unequally frequent as those of a language."""
-    names = [f"w{number}" for number in range(VOCABULARY)]
-    weights = [1 / (rank + 2) for rank in range(VOCABULARY)]
-    pool = rng.choices(names, weights, k=4_000_000)
+    """Passages of 40 to 120 words."""
+    pool = real_words() or made_up_words(rng)
     for number in range(NUM_PASSAGES):
         start, size = rng.randrange(len(pool) - 120), rng.randint(40, 120)
         yield Document(" ".join(pool[start : start + size]), f"Page {number}")
+
+
+def real_words() -> list[str]:
+    """Of wikitext-2 in their order; empty without it."""
+    path = Path(os.environ.get("LLMKIT_REAL_DATA", ""), "wikitext-2", "valid.txt")
+    return path.read_text(encoding="utf-8").split() if path.is_file() else []
+
+
+def made_up_words(rng: random.Random) -> list[str]:
+    """As unequally frequent as those of a language."""
+    names = [f"w{number}" for number in range(VOCABULARY)]
+    weights = [1 / (rank + 2) for rank in range(VOCABULARY)]
+    return rng.choices(names, weights, k=4_000_000)
 
 
 def scan(lines: list[str], query: str) -> int:

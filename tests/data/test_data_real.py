@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
 from helpers_data import built, byte_tokenizer
 
 from llmkit.data.encode import sides
 from llmkit.data.mixture import mix
 from llmkit.recipe.parts import DataSource
+from llmkit.stages.index import main as index_documents
+from llmkit.tools.index import Index
 
 
 def test_gsm8k_by_a_column_map(real_data: Path) -> None:
@@ -64,3 +68,47 @@ def test_nq_open_has_several_answers(real_data: Path) -> None:
     result = built(source, chat=True)
     assert result.summary.num_rows == 100
     assert all(isinstance(example.row["completion"], str) for example in result.examples)
+
+
+@pytest.fixture(scope="module")
+def library(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """Wikitext and a page on every country, as `llmkit index` makes it."""
+    folder = tmp_path_factory.mktemp("library")
+    countries = json.loads((real_data / "countries/countries.json").read_text())
+    with (folder / "countries.jsonl").open("w") as file:
+        for one in countries:
+            name, tongues = one["name"]["common"], ", ".join(one["languages"].values())
+            text = (
+                f"{name} is a country in {one['region']}. Capital: {', '.join(one['capital'])}. Languages: {tongues}."
+            )
+            file.write(json.dumps({"title": name, "text": text}) + "\n")
+    documents = [str(folder / "countries.jsonl"), str(real_data / "wikitext-2/valid.txt")]
+    assert index_documents([*documents, "--out", str(folder / "index"), "--passage-chars", "600"]) == 0
+    return Index.open(folder / "index")
+
+
+@pytest.mark.parametrize(
+    ("query", "title"),
+    [
+        ("capital of Mongolia", "Mongolia"),
+        ("which country has the capital Ouagadougou", "Burkina Faso"),
+        ("Where is Thimphu the capital?", "Bhutan"),
+        ("dzongkha LANGUAGE", "Bhutan"),
+        ("European lobster Homarus gammarus", "Homarus gammarus"),
+        ("Meridian Mississippi railroad", "Meridian , Mississippi"),
+        ("who wrote Angel of Death by Slayer", "Angel of Death ( Slayer song )"),
+        ("High Five Interchange Dallas", "High Five Interchange"),
+        ("Scientology in Germany court", "Scientology in Germany"),
+        ("Sonic the Hedgehog Mega Drive game", "Sonic the Hedgehog ( 1991 video game )"),
+        ("Battle of Sullivan's Island 1776", "Battle of Sullivan 's Island"),
+        ("Japanese battleship Asahi", "Japanese battleship Asahi"),
+        ("Raid on Manila 1798", "Raid on Manila ( 1798 )"),
+    ],
+)
+def test_search_finds_what_is_asked_for(library: Index, query: str, title: str) -> None:
+    first, *_ = library.search(query, 3, "any")
+    assert first.title == title
+
+
+def test_search_finds_nothing_of_rubbish(library: Index) -> None:
+    assert library.search("xyzzy plugh", 3, "any") == []
