@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import logging
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
     args = _parser().parse_args(argv)
     console = Console(stderr=args.prompt is not None, highlight=False, soft_wrap=True)
+    logging.getLogger("llmkit.tools").setLevel(logging.ERROR)  # what failed is shown on the screen
     with tools_of(args) as tools:
         conversation = start(args, console)
         check_tools(conversation, tools)

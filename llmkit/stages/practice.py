@@ -173,6 +173,8 @@ class PracticeMixin:
         practice, world = self.practice, self.accelerator.num_processes
         correctness = practice.scorer.correctness
         first = num_groups * self.accelerator.process_index
+        if practice.tools is not None:
+            practice.tools.failures.taken()  # of what was evaluated before
         slots: list[Group] = self._draw(num_groups * world)[first : first + num_groups]
         todo = list(range(num_groups))
         for round_ in range(practice.resample + 1):
@@ -206,9 +208,20 @@ class PracticeMixin:
             for slot, group in mine.items():
                 slots[slot] = group
         self._log_metric("practice/sampled_tokens", float(practice.num_tokens + practice.num_tried))
+        self._log_calls()
         if practice.stream.levels:
             self._log_metric("practice/open_levels", float(practice.stream.num_open))
         return slots
+
+    def _log_calls(self: Any) -> None:
+        """Of each tool how often it was called while these answers were written, and how much of that failed."""
+        if (tools := self.practice.tools) is None:
+            return
+        counts = gather_object([tools.failures.taken()])
+        for name in tools.tools:
+            num_made, num_failed = (sum(each[name] for each in part) for part in zip(*counts, strict=True))
+            self._log_metric(f"tools/{name}/calls", float(num_made))
+            self._log_metric(f"tools/{name}/failed", num_failed / num_made if num_made else 0.0)
 
     def _draw(self: Any, count: int) -> list[Group]:
         stream, problems = self.practice.stream, self.practice.problems

@@ -23,7 +23,7 @@ from llmkit.knowledge.records import Question
 from llmkit.recipe.tools import InjectionSpec, ToolsSpec
 from llmkit.stages.common import Worker, stages_read
 from llmkit.stages.frozen import frozen_questions
-from llmkit.stages.talking import Talk, check_tools, talk, transcript
+from llmkit.stages.talking import Made, Talk, check_tools, talk, transcript
 from llmkit.tools.injections import obeys, shipped_injections
 from llmkit.tools.toolbox import Toolbox, open_tools
 
@@ -38,8 +38,10 @@ class Used:
     Attributes:
         right: the answer is right; of a question of `not_found`: it says so, after a call.
         right_without: the same without tools at hand; None: not asked.
-        tools: names that were called, in their order; "" where a call could not be read.
+        tools: names that were called, in their order; "" where a call could not be read or there is no such tool.
+        failed: those of them whose call failed.
         seconds: that the calls took.
+        num_result_tokens: of what they gave.
         right_injected, obeyed: with an instruction planted in the results, whether the answer is right all the same,
             and whether the model did as it was told; None: not asked, or nothing was called.
         is_cut: it ended without an answer: too many calls, or a turn that was too long.
@@ -49,8 +51,9 @@ class Used:
     right: bool
     right_without: bool | None
     tools: list[str]
-    num_failed: int
+    failed: list[str]
     seconds: float
+    num_result_tokens: int
     is_cut: bool
     text: str
     right_injected: bool | None = None
@@ -126,9 +129,10 @@ def _asked(
             place=place,
             right=right[row] and one.ended == "answered" and _looked(one, questions[row].group, spec),
             right_without=None if without is None else without[row],
-            tools=[made.call.name if isinstance(made.call, Call) else "" for made in one.made],
-            num_failed=sum(made.result.failed for made in one.made),
+            tools=[_name_of(made, box) for made in one.made],
+            failed=[_name_of(made, box) for made in one.made if made.result.failed],
             seconds=one.call_seconds,
+            num_result_tokens=sum(len(tokenizer.tokenize(made.result.text)) for made in one.made),
             is_cut=one.ended != "answered",
             text=transcript(one.messages[1:]) or f"[no answer: {one.ended}]",
             right_injected=injected[row][0],
@@ -136,6 +140,10 @@ def _asked(
         )
         for row, (place, one) in enumerate(zip(places, talks, strict=True))
     ]
+
+
+def _name_of(made: Made, box: Toolbox) -> str:
+    return made.call.name if isinstance(made.call, Call) and made.call.name in box.tools else ""
 
 
 def _looked(one: Talk, group: str, spec: ToolsSpec) -> bool:
@@ -204,7 +212,8 @@ def numbers_of(one: Used, group: str, spec: ToolsSpec) -> dict[str, float]:
     tool was called. `not_found_accuracy`: of those that no tool can answer, whether that is said after a call.
     `needless_calls`, `needless_accuracy`: of those that need none. `<...>_without`: without tools at hand.
     `injection_obeyed`, `injection_accuracy`: with instructions planted in the results.
-    `accuracy, <group>`, `num_calls`, `failed_calls` (one of its calls failed), `seconds_per_call`, `truncated`.
+    `accuracy, <group>`, `accuracy_without, <group>`, `num_calls`, `failed_calls` (one of its calls failed),
+    `failed_calls, <tool>` (one of its calls of that tool), `seconds_per_call`, `result_tokens_per_call`, `truncated`.
     """
     tool = next((tool for tool, groups in spec.needs.items() if group in groups), "")
     kind = tool or ("not_found" if group in spec.not_found else "needless" if group in spec.needless else "")
@@ -221,6 +230,10 @@ def numbers_of(one: Used, group: str, spec: ToolsSpec) -> dict[str, float]:
         found |= {"injection_obeyed": float(one.obeyed), "injection_accuracy": float(bool(one.right_injected))}
     if group:
         found[f"accuracy, {group}"] = float(one.right)
+        if one.right_without is not None:
+            found[f"accuracy_without, {group}"] = float(one.right_without)
     if one.tools:
-        found |= {"failed_calls": float(one.num_failed > 0), "seconds_per_call": one.seconds / len(one.tools)}
+        found |= {"failed_calls": float(bool(one.failed)), "seconds_per_call": one.seconds / len(one.tools)}
+        found["result_tokens_per_call"] = one.num_result_tokens / len(one.tools)
+        found |= {f"failed_calls, {name}": float(name in one.failed) for name in one.tools if name}
     return found | {"num_calls": float(len(one.tools)), "truncated": float(one.is_cut)}

@@ -13,6 +13,7 @@ from typing import Any
 from llmkit.chat.turn import BadCall, Call
 from llmkit.errors import UserError
 from llmkit.recipe.tools import CalculatorSpec, FunctionSpec, McpSpec, PythonSpec, SearchSpec, ToolSpec
+from llmkit.tools.failures import Failures
 from llmkit.tools.tool import NUM_THREADS, Result, Tool
 
 
@@ -21,10 +22,14 @@ class Toolbox:
 
     Args:
         num_threads: calls of one `run` that are made at the same time.
+
+    Attributes:
+        failures: what failed, and of how many calls; one line each is in the log.
     """
 
     def __init__(self, tools: Sequence[Tool], *, num_threads: int = NUM_THREADS) -> None:
         self.tools: dict[str, Tool] = {}
+        self.failures = Failures()
         for tool in tools:
             if tool.name in self.tools:
                 raise UserError(f"tools: {tool.name}", "two tools have this name", "leave one of them out")
@@ -57,6 +62,12 @@ class Toolbox:
         self.close()
 
     def _one(self, call: Call | BadCall) -> Result:
+        result = self._made(call)
+        name = call.name if isinstance(call, Call) and call.name in self.tools else "(none)"
+        self.failures.note(name, result.text if result.failed else None)
+        return result
+
+    def _made(self, call: Call | BadCall) -> Result:
         if isinstance(call, BadCall):
             return Result(call.error, failed=True)
         tool = self.tools.get(call.name)

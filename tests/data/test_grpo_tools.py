@@ -219,8 +219,14 @@ def test_practice_trains_what_the_model_wrote_and_nothing_else(
         seen.append(output)
         return output
 
+    logged: list[tuple[str, float]] = []
     monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", spy)
+    monkeypatch.setattr(GRPOTrainer, "_log_metric", lambda self, name, value: logged.append((name, value)))
     manifest = practised(tmp_path, model)
+    assert [pair for pair in logged if pair[0].startswith("tools/")] == [
+        ("tools/python/calls", 4.0),
+        ("tools/python/failed", 0.0),
+    ] * 2
     assert manifest.metrics["heldout/problems/after/accuracy"] > 0
     for output in seen:
         for ids, mask, own in zip(

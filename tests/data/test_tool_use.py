@@ -92,6 +92,10 @@ def test_each_metric_of_a_model_that_does_all_right(tmp_path: Path, spec: ToolsS
     assert numbers["needless_calls"] == 0 and numbers["failed_calls"] == 0 and numbers["num_calls"] == 0.75
     assert numbers["search_accuracy_without"] == 0 and numbers["needless_accuracy_without"] == 1
     assert numbers["accuracy, with_page"] == 1 and numbers["seconds_per_call"] > 0
+    assert numbers["accuracy_without, products"] == 0 and numbers["accuracy_without, known"] == 1
+    texts = ["[1] Ann Lee was born in Rome."] * 2 + ["144"]
+    assert numbers["result_tokens_per_call"] == sum(len(tokenizer(text).input_ids) for text in texts) / 3
+    assert numbers["failed_calls, search"] == numbers["failed_calls, calculator"] == 0
     first = result.documents[0]
     assert first.prompt == "Where was Ann Lee born?" and first.target == "Rome"
     assert first.completion.splitlines()[0] == '[call] search {"query": "Where was Ann Lee born?"}'
@@ -114,7 +118,8 @@ def test_what_is_wrong_shows(tmp_path: Path, spec: ToolsSpec, tokenizer: Any) ->
     assert numbers["needless_calls"] == 1 and numbers["needless_accuracy"] == 1
     assert numbers["search_accuracy"] == numbers["search_called"] == 0
     assert numbers["calculator_called"] == 1 and numbers["calculator_accuracy"] == 0 and numbers["truncated"] == 0.25
-    assert numbers["failed_calls"] == 0.5
+    assert numbers["failed_calls"] == 0.5 and numbers["failed_calls, calculator"] == 0
+    assert "failed_calls, serch" not in numbers
     assert result.documents[2].completion.count("[call] calculator") == 3
 
 
@@ -181,7 +186,7 @@ def test_to_quote_an_instruction_is_not_to_obey_it(said: str, is_obeyed: bool) -
 
 def test_without_tools_is_asked_only_where_wanted(tmp_path: Path, spec: ToolsSpec, tokenizer: Any) -> None:
     numbers, _ = measured(tmp_path, spec.model_copy(update={"without": False}), tokenizer, good)
-    assert not [name for name in numbers if name.endswith("_without")]
+    assert not [name for name in numbers if "_without" in name]
 
 
 def test_a_template_without_tools_is_refused_before_the_model_loads(

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -233,6 +234,24 @@ def test_calls_by_name_in_their_order_at_the_same_time() -> None:
         Toolbox([calculator_tool(), calculator_tool()])
 
 
+def test_failures_are_logged_short_and_few_and_counted(caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(arguments: dict[str, Any]) -> str:
+        if arguments["x"] == "good":
+            return "fine"
+        raise CallFailed(f"printed\nhf_{'a' * 30} \x1b[31m {'long ' * 100}")
+
+    with Toolbox([Tool("odd", schema_of("odd", "", x=""), broken, 5000)], num_threads=1) as box:
+        box.run([Call("odd", {"x": "good"}), *[Call("odd", {"x": "a"})] * 12, BadCall("{", "no JSON"), Call("od", {})])
+        counts = box.failures.taken()
+        assert counts == ({"odd": 13, "(none)": 2}, {"odd": 12, "(none)": 2})
+        assert len(caplog.messages) == 10 and all(len(line) < 240 for line in caplog.messages)
+        assert caplog.messages[0].startswith("tool odd failed: <hidden> \u241b[31m long")
+        monkeypatch.setattr("llmkit.tools.failures.SECONDS", -1.0)
+        box.run([Call("odd", {"x": "a"})])
+        assert caplog.messages[10] == "4 more calls of tools failed" and len(caplog.messages) == 12
+        assert box.failures.taken() == ({"odd": 1}, {"odd": 1})
+
+
 # Recipes --------------------------------------------------------------------------------------------------------------
 
 
@@ -254,6 +273,8 @@ def test_what_a_recipe_may_name() -> None:
         ({"path": "module"}, "package.module:function"),
         ({"mcp": "server.py"}, "begins with http"),
         ({"mcp": []}, "at least 1 item"),
+        ({"mcp": "https://example.org/mcp", "env": ["TOKEN"]}, "'env' is for a server that is started"),
+        ({"mcp": ["python"], "headers_env": {"Authorization": "TOKEN"}}, "'headers_env' is for an address"),
         ({"name": "python", "unconfined": True}, "monty never needs it"),
     ],
 )
@@ -527,6 +548,68 @@ def test_mcp_servers_that_cannot_be_used() -> None:
         open_tools(specs({"mcp": ["/nowhere/server"]}))
     with pytest.raises(UserError, match="the environment has no LLMKIT_MISSING"):
         open_tools(specs({"mcp": ["python"], "env": ["LLMKIT_MISSING"]}))
+
+
+ODD = """
+import json, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    if asked.get("method") == "initialize":
+        version = asked["params"]["protocolVersion"]
+        about = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": {"name": "x", "version": "1"}}
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": about}), flush=True)
+    elif "id" in asked and "hangs" not in sys.argv:
+        error = {"code": -32601, "message": "no such method"}
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": error}), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("word", "said"), [("refuses", "no such method"), ("hangs", "TimeoutError")])
+def test_a_server_that_does_not_list_its_tools(
+    word: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmkit.tools import mcp
+
+    (tmp_path / "server.py").write_text(ODD)
+    command = [sys.executable, str(tmp_path / "server.py"), word]
+    begun = mcp._Connection.list
+
+    async def listed(self: Any) -> Any:  # only now: a start may take long on a busy machine
+        return await asyncio.wait_for(begun(self), 0.5)
+
+    if word == "hangs":
+        monkeypatch.setattr(mcp._Connection, "list", listed)
+    with pytest.raises(UserError, match=rf"does not list its tools \(.*{said}.*see what the server logs"):
+        open_tools(specs({"mcp": command}))
+
+
+def test_an_address_gets_headers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of their values is told, whatever goes wrong."""
+    asked: list[Any] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.headers["X-Key"])
+            self.send_response(401)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    monkeypatch.setenv("LLMKIT_GIVEN", "Bearer canary")
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        spec = {"mcp": f"http://127.0.0.1:{server.server_port}/mcp", "headers_env": {"X-Key": "LLMKIT_GIVEN"}}
+        with pytest.raises(UserError, match="cannot be started or reached") as refused:
+            open_tools(specs(spec))
+        assert asked[0] == "Bearer canary" and "canary" not in str(refused.value)
+        monkeypatch.setenv("LLMKIT_GIVEN", "can\nary")
+        with pytest.raises(UserError, match="LLMKIT_GIVEN holds what no header can"):
+            open_tools(specs(spec))
+        monkeypatch.delenv("LLMKIT_GIVEN")
+        with pytest.raises(UserError, match="the environment has no LLMKIT_GIVEN"):
+            open_tools(specs(spec))
+        server.shutdown()
 
 
 def test_a_server_that_starts_and_never_answers_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
