@@ -240,6 +240,7 @@ def test_failures_are_logged_short_and_few_and_counted(caplog: Any, monkeypatch:
             return "fine"
         raise CallFailed(f"printed\nhf_{'a' * 30} \x1b[31m {'long ' * 100}")
 
+    caplog.set_level("WARNING", "llmkit.tools")
     with Toolbox([Tool("odd", schema_of("odd", "", x=""), broken, 5000)], num_threads=1) as box:
         box.run([Call("odd", {"x": "good"}), *[Call("odd", {"x": "a"})] * 12, BadCall("{", "no JSON"), Call("od", {})])
         counts = box.failures.taken()
