@@ -19,7 +19,7 @@ from llmkit.artifacts.files import disk_error, is_disk_full, read_json, write_te
 from llmkit.errors import RunError, StageFailed
 from llmkit.launch.folders import prepare, renumber
 from llmkit.launch.progress import progress_for
-from llmkit.launch.worker import Stopped, last_lines, run_worker
+from llmkit.launch.worker import Stopped, Workers, last_lines
 from llmkit.plan.command import MACHINE_VARIABLES
 from llmkit.plan.step import Plan, Step
 from llmkit.recipe.checks import check
@@ -45,7 +45,7 @@ def execute(plan: Plan, recipe: Recipe, console: Console, options: Options | Non
     options = options or Options()
     steps = select(plan, options.stage, options.start, options.step)
     check_machines(steps)
-    with plan.run_dir.locked():
+    with plan.run_dir.locked(), Workers() as workers:
         write_recipe(plan.run_dir.recipe, recipe)
         for path in renumber(plan):
             _say(console, f"set aside {path}: no longer in the recipe")
@@ -53,7 +53,7 @@ def execute(plan: Plan, recipe: Recipe, console: Console, options: Options | Non
             if step.action == "skip":
                 _say(console, f"[{step.index}/{len(plan.steps)}] {step.name}: skipped ({step.reason})")
             else:
-                _run(plan, step, console, options)
+                _run(plan, step, console, options, workers)
 
 
 def select(plan: Plan, stage: str | None = None, start: str | None = None, one: str | None = None) -> list[Step]:
@@ -119,13 +119,13 @@ def _read_again(recipe: Recipe) -> dict[str, Any]:
     return data
 
 
-def _run(plan: Plan, step: Step, console: Console, options: Options) -> None:
+def _run(plan: Plan, step: Step, console: Console, options: Options, workers: Workers) -> None:
     _say(console, f"[{step.index}/{len(plan.steps)}] {step.name}: {step.action} ({step.reason})")
     prepare(plan.run_dir, step)
     started = time.monotonic()
     progress = progress_for(console, step.name)
     try:
-        code = run_worker(step, progress, options.verbose)
+        code = workers.run(step, progress, options.verbose)
     except Stopped:
         text = f"stopped in stage '{step.name}'; finished stages are kept\ngo on with: {shlex.join(options.command)}"
         raise StageFailed(text, exit_code=130) from None

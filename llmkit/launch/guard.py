@@ -24,15 +24,14 @@ PR_SET_CHILD_SUBREAPER = 36
 
 def main(grace: float, command: list[str]) -> int:
     """Exit code of the command; 128 + n if signal n ended it."""
-    if sys.platform == "linux":
-        # orphans become our children, so that the walk below finds them
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt()
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    # what it may inherit (a socket that it is told jobs by) was chosen by who started this
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)
     while child.poll() is None:
         ready, _, _ = select.select([0, wake], [], [], 1.0)
         signals = os.read(wake, 64) if wake in ready else b""
@@ -41,6 +40,12 @@ def main(grace: float, command: list[str]) -> int:
     end_all(grace if child.poll() is None else min(grace, 2.0))
     code = child.wait()
     return code if code >= 0 else 128 - code
+
+
+def adopt() -> None:
+    """Orphans below this process become its children, so that `descendants` finds them."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def end_all(grace: float) -> None:

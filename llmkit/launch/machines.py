@@ -19,7 +19,7 @@ from llmkit.artifacts.stagefile import read_stage_file
 from llmkit.errors import StageFailed
 from llmkit.launch.execute import Options, check_machines, select
 from llmkit.launch.progress import progress_for
-from llmkit.launch.worker import Stopped, last_lines, run_worker
+from llmkit.launch.worker import Stopped, Workers, last_lines
 from llmkit.plan.step import Plan, Step
 
 POLL = 0.5
@@ -91,7 +91,8 @@ def _take_part(watched: Watched, console: Console, verbose: bool) -> None:
     console.print(f"{step.name}: takes part", markup=False, highlight=False)
     progress = progress_for(console, step.name)
     try:
-        code = run_worker(step, progress, verbose, log)
+        with Workers() as workers:
+            code = workers.run(step, progress, verbose, log)
     except Stopped:
         raise StageFailed(f"stopped in stage '{step.name}'", exit_code=130) from None
     finally:

@@ -1,23 +1,28 @@
-"""One worker group, from its start to its end."""
+"""Workers of one step after the other, from their start to their end."""
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 from llmkit.artifacts.files import disk_error
 from llmkit.launch import guard
 from llmkit.launch.follow import Follower
 from llmkit.launch.progress import Progress
+from llmkit.plan.command import Command
 from llmkit.plan.step import Step
 
 GRACE = 10.0
@@ -29,57 +34,141 @@ class Stopped(Exception):
     """Ctrl-C or SIGTERM."""
 
 
-def run_worker(step: Step, progress: Progress, verbose: bool, log_file: Path | None = None) -> int:
-    """Start the workers of a step, show their progress, return their exit code. Raises Stopped, after ending them.
+class Workers:
+    """Starts the workers of steps, one step after the other. To be closed: a process may wait for the next step."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._forks: Forks | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run(self, step: Step, progress: Progress, verbose: bool, log_file: Path | None = None) -> int:
+        """Start the workers of a step, show their progress, return their exit code. Raises Stopped, after ending them.
+
+        Args:
+            log_file: what they print. Default: the stage's.
+        """
+        paths = step.stage_dir
+        log_file = log_file or paths.log
+        log, metrics = Follower(log_file), Follower(paths.metrics)
+        try:
+            output = log_file.open("ab")
+            header = f"--- {datetime.now(UTC).isoformat(timespec='seconds')} {step.command}\n"
+            output.write(header.encode())
+            output.flush()
+        except OSError as error:
+            raise disk_error(log_file, error) from error
+        log.skip()
+        with output, _stoppable(), self._started(step.command, log_file, output) as job:
+            try:
+                return _watch(job, log, metrics, progress, verbose)
+            except (Stopped, KeyboardInterrupt):
+                progress.note(f"stopping {step.name} ...")
+                _stop(job.process)
+                raise Stopped from None
+
+    @contextmanager
+    def _started(self, command: Command, log_file: Path, output: BinaryIO) -> Iterator[Job]:
+        if command.kind is None or sys.platform != "linux":
+            with _guarded(command.argv, command.env, output) as process:
+                yield Job(process)
+            return
+        if self._forks is None or not self._forks.fit(command):
+            self._stack.close()
+            self._forks = self._stack.enter_context(_forks(command.env, output))
+        try:
+            yield self._forks.begin(command, log_file)
+        except BaseException:
+            self._stack.close()
+            raise
+
+
+@dataclass
+class Job:
+    """A step's workers at work."""
+
+    process: subprocess.Popen[bytes]
+    """What ends them when it ends."""
+    told: socket.socket | None = None
+    """Says when they have ended, if `process` does not by ending itself."""
+
+    def poll(self) -> int | None:
+        """Their exit code; None while they work."""
+        if self.told is not None and select.select([self.told], [], [], 0)[0] and (line := self.told.recv(4096)):
+            return int(json.loads(line)["code"])
+        return self.process.poll()
+
+
+@dataclass
+class Forks:
+    """A process that forks a worker per step: `llmkit.stages.forks`."""
+
+    process: subprocess.Popen[bytes]
+    socket: socket.socket
+    env: Mapping[str, str]
+
+    def fit(self, command: Command) -> bool:
+        """Whether it lives, and a step's workers may be forks of it."""
+        return self.process.poll() is None and self.env == command.env
+
+    def begin(self, command: Command, log_file: Path) -> Job:
+        job = {"kind": command.kind, "file": command.argv[-1], "log": str(log_file)}
+        with suppress(BrokenPipeError):  # it has ended, and its exit code tells why
+            self.socket.sendall(json.dumps(job).encode() + b"\n")
+        return Job(self.process, self.socket)
+
+
+@contextmanager
+def _forks(env: Mapping[str, str], output: BinaryIO) -> Iterator[Forks]:
+    ours, theirs = socket.socketpair()
+    argv = (sys.executable, "-m", "llmkit.stages.forks", str(theirs.fileno()))
+    with ours, theirs, _guarded(argv, env, output, theirs.fileno()) as process:
+        theirs.close()
+        yield Forks(process, ours, env)
+
+
+@contextmanager
+def _guarded(
+    argv: Sequence[str], env: Mapping[str, str], output: BinaryIO, *inherited: int
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process under guard: all that comes of it ends with the block.
 
     Args:
-        log_file: what they print. Default: the stage's.
+        inherited: file descriptors that it keeps.
     """
-    paths = step.stage_dir
-    log_file = log_file or paths.log
-    log, metrics = Follower(log_file), Follower(paths.metrics)
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", guard.__file__, str(GRACE), *argv],
+        env={**os.environ, **env},
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        pass_fds=inherited,
+    )
+    assert process.stdin is not None
     try:
-        output = log_file.open("ab")
-        header = f"--- {datetime.now(UTC).isoformat(timespec='seconds')} {step.command}\n"
-        output.write(header.encode())
-        output.flush()
-    except OSError as error:
-        raise disk_error(log_file, error) from error
-    log.skip()
-    with output, _stoppable():
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", guard.__file__, str(GRACE), *step.command.argv],
-            env={**os.environ, **step.command.env},
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            _watch(process, log, metrics, progress, verbose)
-        except (Stopped, KeyboardInterrupt):
-            progress.note(f"stopping {step.name} ...")
-            _stop(process)
-            raise Stopped from None
-        finally:
-            # whatever happened here, the guard ends its processes when this closes
-            if process.stdin:
-                process.stdin.close()
-    return process.returncode
+        yield process
+    finally:
+        process.stdin.close()
+        process.wait()
 
 
-def _watch(
-    process: subprocess.Popen[bytes], log: Follower, metrics: Follower, progress: Progress, verbose: bool
-) -> None:
-    ended = False
-    while not ended:
-        ended = process.poll() is not None
+def _watch(job: Job, log: Follower, metrics: Follower, progress: Progress, verbose: bool) -> int:
+    code = None
+    while code is None:
+        code = job.poll()
         for line in log.lines() if verbose else ():
             progress.note(line)
         for record in metrics.records():
             progress.update(record)
-        if not ended:
+        if code is None:
             time.sleep(POLL)
+    return code
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -28,6 +28,8 @@ class Command:
     argv: tuple[str, ...]
     env: dict[str, str]
     """Added to the environment of `llmkit run`."""
+    kind: str | None = None
+    """Of stage, where one process without a launcher is all of it."""
 
     def __str__(self) -> str:
         """As it can be pasted into a shell."""
@@ -112,14 +114,14 @@ def _folder() -> Path:
 
 def build(kind: str, launch: LaunchSpec, config: AccelerateConfig, stage_file: Path) -> Command:
     """`python -m accelerate.commands.launch ... -m llmkit.stages.<kind> stage.json`; one plain process starts without
-    the launcher, which would import torch only to start it: seconds.
+    the launcher, which would import torch only to start it: seconds. (On Linux it is forked: `llmkit.stages.forks`.)
 
     With several machines the rank and the main machine's address come from MACHINE_RANK, MASTER_ADDR, MASTER_PORT.
     Port 0 lets accelerate take a free one.
     """
     worker, env = ["-m", f"llmkit.stages.{kind}", str(stage_file)], {**environment(launch, config), **launch.env}
     if config.plain:
-        return Command((sys.executable, *worker), env)
+        return Command((sys.executable, *worker), env, kind)
     argv = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", str(config.path)]
     argv += ["--num_processes", str(launch.num_processes), "--num_machines", str(launch.num_machines)]
     if launch.num_machines > 1:

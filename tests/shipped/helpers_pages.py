@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 import llmkit.cli.worker
-import llmkit.launch.execute
 from llmkit.cli.main import main
+from llmkit.launch.worker import Workers
 
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.M | re.S)
 
@@ -67,7 +67,7 @@ def said(example: Example, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
         (folder / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(folder)
     monkeypatch.setattr(llmkit.cli.worker, "become", _become)
-    monkeypatch.setattr(llmkit.launch.execute, "run_worker", _run_worker)
+    monkeypatch.setattr(Workers, "run", _run_worker)
     lines: list[str] = []
     for line in (each for each in example.lines if each.startswith("$ ")):
         monkeypatch.setattr(sys, "argv", shlex.split(line[2:]))
@@ -85,7 +85,7 @@ def _become(module: str, words: Sequence[str]) -> None:
     sys.exit(importlib.import_module(f"llmkit.stages.{module}").main(list(words)))
 
 
-def _run_worker(step: Any, progress: Any, verbose: bool) -> int:
+def _run_worker(_workers: Workers, step: Any, progress: Any, verbose: bool) -> int:
     """The worker of a stage in this process: what it raises is left where the launcher looks for it."""
     from llmkit.errors import UserError
     from llmkit.stages import common
