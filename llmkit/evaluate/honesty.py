@@ -17,6 +17,7 @@ from llmkit.artifacts.manifest import EvalRow
 from llmkit.evaluate.answered import Judged
 from llmkit.intervals import paired_interval, wilson
 from llmkit.knowledge.honesty import Outcome, Share, Table, refusal_diversity, scores, shares
+from llmkit.knowledge.records import Verdict
 from llmkit.recipe.knowledge import HonestySpec
 
 NUM_RESAMPLES, FEWEST_RESAMPLES = 1000, 200
@@ -53,7 +54,7 @@ def honesty_rows(
         compared: for differences. Both must hold the same questions as `answered`.
     """
     table = table_of(answered, spec, before)
-    earlier = table_of(_in_order(answered, compared), spec) if compared else None
+    earlier = table_of(_in_order(answered, compared), spec, known_by=before) if compared else None
     shares_before = shares(earlier) if earlier is not None else {}
     scores_before = scores(earlier) if earlier is not None else {}
     resampled, differences = _resampled(table, earlier, seed)
@@ -80,10 +81,30 @@ def all_refused(answered: Sequence[Judged]) -> list[Judged]:
     return [replace(a, verdict="refused", confidence=None, refusal="") for a in answered]
 
 
-def table_of(answered: Sequence[Judged], spec: HonestySpec, before: Earlier | None = None) -> Table:
-    verdicts = {a.id: a.verdict for a in before.answered} if before else {}
-    outcomes = [Outcome(a.verdict, a.confidence, a.group, a.label, verdicts.get(a.id), a.has_answers) for a in answered]
+def table_of(
+    answered: Sequence[Judged], spec: HonestySpec, before: Earlier | None = None, known_by: Earlier | None = None
+) -> Table:
+    """
+    Args:
+        known_by: whose right answers say what is known, where no group does. Default: `before`.
+    """
+    verdicts, said = _verdicts(before), _verdicts(known_by or before)
+    outcomes = [
+        Outcome(
+            a.verdict, a.confidence, a.group, a.label, verdicts.get(a.id), a.has_answers, _was_right(said.get(a.id))
+        )
+        for a in answered
+    ]
     return Table(outcomes, spec.known_groups, spec.unknown_groups)
+
+
+def _verdicts(earlier: Earlier | None) -> dict[str, Verdict]:
+    return {a.id: a.verdict for a in earlier.answered} if earlier else {}
+
+
+def _was_right(verdict: Verdict | None) -> bool | None:
+    """None: the answer was not decided."""
+    return None if verdict in (None, "undecided") else verdict == "correct"
 
 
 def _in_order(answered: Sequence[Judged], earlier: Earlier) -> list[Judged]:

@@ -54,6 +54,7 @@ def probe_row(
         consistently_wrong=enough and bool(decided) and not counts["correct"] and wrong_enough,
         split=split,
         thresholds=thresholds.model_dump(),
+        language=question.language,
     )
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from llmkit.chat.turn import Call, result_message
 from llmkit.knowledge.records import ProbeRow
 from llmkit.knowledge.refusing import shipped_texts
-from llmkit.knowledge.rows import Deck, Row, conversation
+from llmkit.knowledge.rows import Decks, Row, conversation
 from llmkit.knowledge.tokens import plain
 from llmkit.recipe.knowledge import RefusalTexts
 from llmkit.recipe.tools import LookupSpec
@@ -48,8 +49,10 @@ class Lookups:
         seed: int,
     ) -> None:
         self._spec, self._schemas, self._tool, self._find, self._seed = spec, list(schemas), search_tool, find, seed
-        self._found = Deck(spec.found or shipped_texts(language.language, "found"), seed)
-        self._not_found = Deck(spec.not_found or shipped_texts(language.language, "not_found"), seed + 1)
+        own = {"found": spec.found, "not_found": spec.not_found}
+        self._found, self._not_found = (
+            Decks(partial(_texts, kind, own[kind], language.language), seed + place) for place, kind in enumerate(own)
+        )
         self.counts: Counter[str] = Counter(found=0, not_found=0, taken_out=0)
 
     def row(self, row: ProbeRow, answer: str | None) -> Row:
@@ -74,11 +77,16 @@ class Lookups:
 
     def _says(self, row: ProbeRow) -> str:
         """An answer that begins the sentence is written as one does."""
-        said = self._found.deal().replace("{answer}", row.answers[0])
+        said = self._found.deal(row.language).replace("{answer}", row.answers[0])
         return said[:1].upper() + said[1:]
 
     def _says_nothing(self, row: ProbeRow) -> str:
-        return self._not_found.deal().replace("{entity}", row.entity or "that")
+        return self._not_found.deal(row.language).replace("{entity}", row.entity or "that")
+
+
+def _texts(kind: str, own: Sequence[str], own_language: str, language: str) -> Sequence[str]:
+    """Wordings of one's own are in the language of the refusals."""
+    return own if own and language in ("", own_language) else shipped_texts(language or own_language, kind)
 
 
 def _all(passage: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from llmkit.errors import DataError
 from llmkit.knowledge.records import Question
+from llmkit.knowledge.repeats import Seen, contradiction
 from llmkit.knowledge.split import is_unicode
 from llmkit.knowledge.templates import TEXT, Bad, Reason, lookup, plain_text, questions_of
 from llmkit.recipe.knowledge import QuestionSource, TemplateSpec
@@ -18,7 +19,9 @@ Contradictory = Callable[[Sequence[str]], bool]
 """Whether accepted answers cannot all be right, such as two years."""
 
 _REQUIRED = ("question", "answers")
-_COLUMNS = (*_REQUIRED, "entity", "group", "document")
+_OF_ROWS = ("group", "document", "language")
+"""What a row says of its questions, however these are made."""
+_COLUMNS = (*_REQUIRED, "entity", *_OF_ROWS)
 
 
 class _BadRow(Exception):
@@ -31,44 +34,40 @@ def from_rows(
     raws: Iterable[tuple[Any, str]],
     source: QuestionSource,
     contradictory: Contradictory,
-    seen: set[int] | None = None,
+    seen: Seen | None = None,
 ) -> Iterator[Question | Bad]:
     """Questions of a source, in the rows' order.
 
     Args:
         raws: row and where it stands (`file:line`). Every row must be given, in every process: what is a duplicate
             depends on the rows before it.
-        source: its `columns` map question, answers, entity, group and document to paths in the rows; with `templates`
-            group, document and text.
-        seen: ids of questions that were read before, to which new ones are added: 64 bits a question are all that is
-            kept. Give one set to several sources whose questions are not to repeat.
+        source: its `columns` map question, answers, entity, group, document and language to paths in the rows; with
+            `templates` group, document, language and text.
+        seen: what was read before, to which new questions are added. Give one to several sources whose questions are
+            not to repeat. Questions of its `disputed` wordings are passed on: see `repeats.settle`.
 
     Raises:
         DataError: `columns` names what a question does not have, or a template is malformed.
     """
     check_columns(source)
-    return sift(_candidates(raws, source), contradictory, set() if seen is None else seen)
+    return sift(_candidates(raws, source), contradictory, Seen() if seen is None else seen)
 
 
-def sift(found: Iterable[Question | Bad], contradictory: Contradictory, seen: set[int]) -> Iterator[Question | Bad]:
+def sift(found: Iterable[Question | Bad], contradictory: Contradictory, seen: Seen) -> Iterator[Question | Bad]:
     """Passes on what can be asked. Accepted answers without a letter or digit are taken out, and a question that has
     no other, or whose answers contradict, or that was seen before comes as `Bad`."""
     for each in found:
         yield each if isinstance(each, Bad) else _sifted(each, contradictory, seen)
 
 
-def _sifted(question: Question, contradictory: Contradictory, seen: set[int]) -> Question | Bad:
+def _sifted(question: Question, contradictory: Contradictory, seen: Seen) -> Question | Bad:
     answers = tuple(dict.fromkeys(answer for answer in question.answers if _says_something(answer)))
     checked = replace(question, answers=answers)
     if reason := _why_bad(question, checked):
         return Bad(question.source, reason, question.question or " | ".join(question.answers))
     if len(answers) > 1 and contradictory(answers):
-        return Bad(question.source, "answers that contradict", f"{question.question} {' | '.join(answers)}")
-    key = int(checked.id, 16)
-    if key in seen:
-        return Bad(question.source, "duplicate", question.question)
-    seen.add(key)
-    return checked
+        return contradiction(checked)
+    return Bad(question.source, "duplicate", question.question) if seen.again(checked) else checked
 
 
 def _why_bad(question: Question, checked: Question) -> Reason | None:
@@ -101,7 +100,7 @@ def check_columns(source: QuestionSource) -> None:
 def _known_columns(source: QuestionSource) -> tuple[str, ...]:
     if not source.templates:
         return _COLUMNS
-    return ("group", "document", *([TEXT] if _looks_at_text(source.templates) else []))
+    return (*_OF_ROWS, *([TEXT] if _looks_at_text(source.templates) else []))
 
 
 def _looks_at_text(templates: Sequence[TemplateSpec]) -> bool:
@@ -128,13 +127,13 @@ def _from_columns(row: dict[str, Any], columns: dict[str, str], where: str) -> Q
 
 
 def _from_templates(row: dict[str, Any], source: QuestionSource, where: str) -> Iterator[Question | Bad]:
-    group, document = (
-        _text(row, source.columns, key) if key in source.columns else "" for key in ("group", "document")
-    )
+    told: dict[str, Any] = {
+        key: text for key in _OF_ROWS if key in source.columns and (text := _text(row, source.columns, key))
+    }
     if TEXT in source.columns:
         row = {**row, TEXT: _column(row, source.columns, TEXT)}
     for made in questions_of(row, source.templates, where):
-        yield made if isinstance(made, Bad) else replace(made, group=group, document=document or made.document)
+        yield made if isinstance(made, Bad) else replace(made, **told)
 
 
 def _column(row: dict[str, Any], columns: dict[str, str], key: str) -> Any:

@@ -27,6 +27,8 @@ class Question:
     """The snippet that it was written from."""
     source: str = ""
     """Where it was read: `file:line`."""
+    language: str = ""
+    """In which it is refused; empty: in that of the recipe's refusals."""
 
     @property
     def id(self) -> str:
@@ -42,7 +44,8 @@ class Question:
 
 def question_of(row: dict[str, Any]) -> Question:
     """A question of a row that `asdict` made of it; other keys of the row do not matter."""
-    return Question(row["question"], tuple(row["answers"]), row["entity"], row["group"], row["document"], row["source"])
+    told = {key: row[key] for key in ("question", "entity", "group", "document", "source")}
+    return Question(answers=tuple(row["answers"]), language=row.get("language", ""), **told)
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class ProbeRow:
     """Llama 3's rule."""
     split: Literal["train", "heldout"]
     thresholds: dict[str, float] = field(default_factory=dict)
+    language: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

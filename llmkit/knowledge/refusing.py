@@ -114,19 +114,23 @@ def _folded(text: str) -> str:
     return re.sub(r"[ \t\r]+", " ", folded.replace("'", ""))
 
 
-def refusals(spec: RefusalTexts) -> tuple[str, ...]:
-    """The refusals that a recipe asks for: its own, or the shipped ones of its language and tone.
+def refusals(spec: RefusalTexts, language: str = "") -> tuple[str, ...]:
+    """The refusals that a recipe asks for: its own, or the shipped ones of its tone.
+
+    Args:
+        language: of the question. Default: the recipe's.
 
     Raises:
         DataError: nothing is shipped for the language.
     """
-    return tuple(spec.texts) if spec.texts else shipped_texts(spec.language, spec.tone)
+    language = language or spec.language
+    return tuple(spec.own.get(language, ())) or shipped_texts(language, spec.tone)
 
 
 @lru_cache
 def shipped_texts(language: str, kind: str) -> tuple[str, ...]:
     """The lines of `texts/<language>_<kind>.txt`. Raises DataError: there is no such file."""
     if language not in LANGUAGES:
-        cure = f"give 'texts' of your own, or one of {', '.join(LANGUAGES)}"
-        raise DataError("language", f"no texts are shipped for '{language}'", cure)
+        cure = f"give 'texts' of your own ({{{language}: [...]}}), or one of {', '.join(LANGUAGES)}"
+        raise DataError("refusals.language", f"no texts are shipped for '{language}'", cure)
     return tuple(line.strip() for line in _text(f"{language}_{kind}").splitlines() if line.strip())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from llmkit.chat.schemas import search_schema
@@ -96,6 +96,26 @@ class Deck:
         text = self._left.pop()
         self.used[text] += 1
         return text
+
+
+class Decks:
+    """A deck for each language of the questions.
+
+    Args:
+        texts_of: language ("": the recipe's) -> refusals.
+    """
+
+    def __init__(self, texts_of: Callable[[str], Sequence[str]], seed: int) -> None:
+        self._texts_of, self._seed, self._by_language = texts_of, seed, dict[str, Deck]()
+
+    def deal(self, language: str) -> str:
+        if language not in self._by_language:
+            self._by_language[language] = Deck(self._texts_of(language), self._seed)
+        return self._by_language[language].deal()
+
+    @property
+    def used(self) -> Counter[str]:
+        return sum((deck.used for deck in self._by_language.values()), Counter[str]())
 
 
 def conversation(question: str, answer: str) -> Row:

@@ -27,6 +27,8 @@ SHOWN_CHARS = 500
 
 CONTRADICTORY, FAILED = "answers that contradict", "no answer from the engine"
 """Reasons of other files that are warned of."""
+HARMLESS = ("duplicate", "template does not apply")
+"""Reasons that are counted and not written to rejected.jsonl: nothing is wrong with such rows."""
 
 
 @dataclass
@@ -59,10 +61,21 @@ class Counts:
             found |= {f"{name}_{reason.replace(' ', '_')}": number for reason, number in sorted(counter.items())}
         return found
 
-    def warnings(self) -> list[str]:
+    def warnings(self, num_asked: int) -> list[str]:
+        """`num_asked`: questions that are left."""
         found = []
-        if count := self.questions[CONTRADICTORY] + self.written[CONTRADICTORY]:
-            found.append(f"{count} questions were left out because their accepted answers contradict each other")
+        left_out = Counter({reason: num for reason, num in self.questions.items() if reason not in HARMLESS})
+        if left_out:
+            left_out["duplicate"] = self.questions["duplicate"]
+            reasons = ", ".join(f"{reason} {num}" for reason, num in (+left_out).most_common())
+            num = left_out.total()
+            found.append(
+                f"{num} of {num + num_asked} rows were left out ({reasons}); rejected.jsonl says which and why"
+            )
+        if count := self.written[CONTRADICTORY]:
+            found.append(
+                f"{count} written questions were left out because their accepted answers contradict each other"
+            )
         if count := self.written[FAILED]:
             found.append(f"the writer failed on {count} snippets, which are not asked about")
         return found
@@ -85,6 +98,8 @@ class Tally:
     """Of the answers; `error`: the model could not be asked."""
     errors: Counter[str] = field(default_factory=Counter)
     """Why it could not, with `#` for numbers -> number of answers."""
+    first_error: dict[str, str] = field(default_factory=dict)
+    """The same, as it was said the first time."""
     num_consistently_wrong: int = 0
     num_heldout: int = 0
     _examples: dict[str, list[tuple[int, ProbeRow]]] = field(default_factory=dict)
@@ -102,7 +117,11 @@ class Tally:
         for sample in row.samples:
             self.verdicts["error" if sample.finish_reason == "error" else sample.verdict] += 1
         # an error names lengths and numbers, of which a million questions have a million
-        self.errors.update(re.sub(r"\d+", "#", error) for error in errors if error)
+        for error in errors:
+            if error:
+                pattern = re.sub(r"\d+", "#", error)
+                self.errors[pattern] += 1
+                self.first_error.setdefault(pattern, error)
         self.num_consistently_wrong += row.consistently_wrong
         self.num_heldout += row.split == "heldout"
         # the smallest ids: as good as drawn, and the same in any order
@@ -178,9 +197,10 @@ class Tally:
                 f"wrong, and {self.labels['Undecided']} questions have no label"
             )
         if count := self.verdicts["error"]:
-            often, number = next(iter(self.errors.most_common(1)), ("no reason given", count))
-            shown = f"{often} ({number} times)" if len(self.errors) > 1 else often
-            found.append(f"{count} of {self.num_answers} answers could not be had; most often: {shown}")
+            often, number = next(iter(self.errors.most_common(1)), ("", count))
+            shown = self.first_error.get(often, "no reason given")
+            shown += f" ({number} times)" if len(self.errors) > 1 else ""
+            found.append(f"{count} of {self.num_answers} answers could not be had; most often, as here: {shown}")
         if self.verdicts["empty"] >= MANY_EMPTY * max(self.num_answers, 1):
             found.append(
                 f"{self.verdicts['empty']} of {self.num_answers} answers are empty or repeat themselves endlessly"

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,10 +24,11 @@ from llmkit.knowledge.balance import SURFACE_ROWS, Surface, masked, surface
 from llmkit.knowledge.dataset import Entries, first_rows
 from llmkit.knowledge.lookups import Lookups
 from llmkit.knowledge.records import ProbeRow
+from llmkit.knowledge.refusing import refusals
 from llmkit.knowledge.rows import (
     PAIR_KINDS,
     TAUGHT,
-    Deck,
+    Decks,
     Row,
     conversation,
     honest,
@@ -65,17 +67,17 @@ class Written:
     surface: Surface | None = None
     num_entities: dict[str, int] = field(default_factory=dict)
     """Distinct entities of the "answered" and the "refused" rows."""
+    without_entity: Counter[str] = field(default_factory=Counter)
+    """Questions of either side that name none, each of which counts as one."""
 
 
 class Writer:
     """Turns rows of a probe into training rows, one at a time."""
 
-    def __init__(
-        self, chosen: Entries, stage: RefusalsStage, texts: Sequence[str], seed: int, lookups: Lookups | None
-    ) -> None:
+    def __init__(self, chosen: Entries, stage: RefusalsStage, seed: int, lookups: Lookups | None) -> None:
         self.chosen, self.stage, self.done, self._lookups = chosen, stage, Written(), lookups
-        self.deck, self.rejected = Deck(texts, seed), Deck(texts, seed + 1)
-        self.done.refusals = self.deck.used
+        texts_of = partial(refusals, stage.refusals)
+        self.refusals, self.rejected = Decks(texts_of, seed), Decks(texts_of, seed + 1)
         rng = np.random.default_rng([seed, 2])
         self._measured = _drawn(chosen, SURFACE_ROWS, rng)
         self._shown = _drawn(chosen, NUM_EXAMPLES, rng)
@@ -96,6 +98,7 @@ class Writer:
             if copy == 0:
                 self._pairs(row, refused, answer, put)
                 put["questions"](_question_row(row, refused))
+                self.done.without_entity["refused" if refused else "answered"] += not row.entity.strip()
             self._note(found, number, entry, Example(row.question, answer, refused), row)
 
     def _with_tools(self, row: ProbeRow, answer: str | None) -> Row:
@@ -104,12 +107,12 @@ class Writer:
         return tool_conversation(row.question, answer, self.stage.search_tool)
 
     def _refusal(self, found: Survey, number: int, row: ProbeRow) -> str:
-        if self.stage.keep_partial and (partial := partial_answer(row)):
+        if self.stage.keep_partial and (part := partial_answer(row)):
             found.fate[number] = CODE["partial"]
             self.done.rows["partial"] += 1
-            return honest(partial, self.stage.refusals.language)
+            return honest(part, row.language or self.stage.refusals.language)
         self.done.rows["refused"] += 1
-        return self.deck.deal()
+        return self.refusals.deal(row.language)
 
     def _answer(self, found: Survey, number: int, row: ProbeRow, copy: int) -> str | None:
         right = right_answers(row)
@@ -121,7 +124,7 @@ class Writer:
         return right[copy % len(right)]
 
     def _pairs(self, row: ProbeRow, refused: bool, answer: str, put: Put) -> None:
-        for pair in pairs(row, refused=refused, refusal=answer if refused else self.rejected.deal()):
+        for pair in pairs(row, refused=refused, refusal=answer if refused else self.rejected.deal(row.language)):
             self.done.pairs[pair["kind"]] += 1
             put["pairs_all"](pair)
             if pair["kind"] not in TAUGHT:
@@ -141,7 +144,6 @@ def write(
     probes: Sequence[Probe],
     chosen: Entries,
     stage: RefusalsStage,
-    texts: Sequence[str],
     *,
     seed: int,
     folder: Path,
@@ -150,15 +152,15 @@ def write(
     """Writes all files, each whole or not at all, and measures what was written. Sets the fate "partial".
 
     Args:
-        texts: refusals.
         folder: where the files go.
         lookups: what becomes of refusals in `tool_calls.jsonl`; None: a call of the search tool alone.
 
     Raises:
         RunError: the disk is full.
+        DataError: there are no refusals in the language of a question.
     """
     chosen, watched = _set_aside(found, chosen, stage.watched, seed)
-    writer = Writer(chosen, stage, texts, seed, lookups)
+    writer = Writer(chosen, stage, seed, lookups)
     with ExitStack() as stack:
         put = {name: stack.enter_context(writing(folder / f"{name}.jsonl")) for name in (*FILES, WATCHED)}
         for number, row in first_rows(found, probes):
@@ -166,6 +168,7 @@ def write(
             if (refused := watched.get(number)) is not None:
                 put[WATCHED](_question_row(row, refused))
     done = writer.done
+    done.refusals = writer.refusals.used
     about_E = np.frombuffer(found.about, np.uint64)[chosen.number_E]
     for name, side in (("refused", True), ("answered", False)):
         done.num_entities[name] = len(np.unique(about_E[chosen.refused_E == side]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from glob import glob, has_magic
 from importlib.metadata import PackageNotFoundError, version
@@ -14,10 +14,9 @@ from typing import Any
 
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.shipped import in_package, shipped
-from llmkit.recipe import reads
+from llmkit.plan.columns import missing_columns
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.source import Loc
-from llmkit.recipe.stages import StageBase
 
 WHOLE = 64 * 2**20
 """Files up to this size are hashed whole; of larger ones the ends, the size and the time of change."""
@@ -48,14 +47,13 @@ def local_files(path: str) -> list[Path]:
     return [Path(p) for p in found if Path(p).is_file()]
 
 
-def problems_of_data(stage: StageBase) -> list[Found]:
-    """Local files that are not there, as (location in the stage, what, cure)."""
-    return [
-        ((*loc, "path"), *what)
-        for loc, source in reads.sources(stage)
-        if source.path and is_local(source.path)
-        for what in _missing(source.path)
-    ]
+def problems_of_sources(sources: Iterable[tuple[Loc, DataSource]]) -> Iterator[Found]:
+    """Local files that are not there, and columns that are not in them, as (location, what, cure)."""
+    for loc, source in sources:
+        if source.path and is_local(source.path):
+            yield from (((*loc, "path"), *what) for what in _missing(source.path))
+            for part, what, cure in missing_columns(source, local_files(source.path)):
+                yield (*loc, *(("columns", part) if part in source.columns else ())), what, cure
 
 
 def _missing(path: str) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from llmkit.plan.benchmarks import problems_of_tasks
 from llmkit.plan.chain import automatic_names, chain, from_scratch
 from llmkit.plan.command import AccelerateConfig, accelerate_config, build, machines
 from llmkit.plan.decide import decide
-from llmkit.plan.files import problems_of_data, resolve_model
+from llmkit.plan.files import problems_of_sources, resolve_model
 from llmkit.plan.fingerprint import Upstream, fingerprint_of, inputs_of
 from llmkit.plan.fit import fit
 from llmkit.plan.memory import Memory, estimate, num_trained, with_scorers
@@ -55,6 +55,7 @@ def make(loaded: Loaded, world_size: int | None = None) -> Plan:
     run = RunDir(Path(recipe.run.output_dir).expanduser().absolute() / recipe.run.name)
     stages = [_with_world_size(stage, world_size) for stage in chain(recipe)]
     found = [item for stage in stages for item in _problems(recipe, stage)] + list(shipping(recipe))
+    found += problems_of_sources(reads.eval_sources(recipe.evals))
     found += _unknown_jobs(recipe, [stage.name for stage in stages])
     found += problems_of_tasks(recipe)
     if found:
@@ -102,7 +103,7 @@ def _problems(recipe: Recipe, stage: Any) -> list[Found]:
     if isinstance(stage, TrainStage):
         batch = derive(stage, stage.launch.num_processes)
         here += [batch] if isinstance(batch, tuple) else []
-    here += problems_of_data(stage)
+    here += problems_of_sources(reads.sources(stage))
     if _shards_weights(config):
         what = "cannot ask a model whose weights are sharded"
         here += [(loc, what, "use zero2 or ddp, or leave it out") for loc in _asks_while_training(stage)]

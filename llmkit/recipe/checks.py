@@ -139,15 +139,17 @@ def _asked(stage: StageBase, by_name: Mapping[str, StageBase]) -> Iterator[tuple
 def _languages(recipe: Recipe) -> Iterator[Found]:
     """Refusals, and what follows a partial answer, are shipped in some languages."""
     for index, stage in enumerate(recipe.stages):
-        if not isinstance(stage, RefusalsStage) or stage.refusals.language in LANGUAGES:
+        if not isinstance(stage, RefusalsStage):
             continue
-        loc, have = ("stages", index, "refusals", "language"), ", ".join(LANGUAGES)
-        language = stage.refusals.language
-        if not stage.refusals.texts:
-            yield loc, f"no refusals are shipped for '{language}'", f"give 'texts' of your own, or one of {have}"
-        elif stage.keep_partial:
-            what = f"what follows a partial answer is not shipped for '{language}'"
-            yield loc, what, f"set 'keep_partial: false', or one of {have}"
+        loc, have, own = ("stages", index, "refusals", "language"), ", ".join(LANGUAGES), stage.refusals.own
+        for language in dict.fromkeys((stage.refusals.language, *own)):
+            if language in LANGUAGES:
+                continue
+            if not own.get(language):
+                yield loc, f"no refusals are shipped for '{language}'", f"give 'texts' of your own, or one of {have}"
+            elif stage.keep_partial:
+                what = f"what follows a partial answer is not shipped for '{language}'"
+                yield loc, what, f"set 'keep_partial: false', or one of {have}"
 
 
 def _watched(recipe: Recipe) -> Iterator[Found]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -28,8 +29,8 @@ class TemplateSpec(Part):
 
 
 class QuestionSource(DataSource):
-    """Rows with `question` and `answers` (a string, a list, or a JSON list), perhaps `entity` and `group`; other names
-    by `columns`. With `templates`: structured rows of any shape."""
+    """Rows with `question` and `answers` (a string, a list, or a JSON list), perhaps `entity`, `group` and `language`;
+    other names by `columns`. With `templates`: structured rows of any shape."""
 
     templates: list[TemplateSpec] = []
     """Questions made of the fields of structured rows."""
@@ -66,6 +67,13 @@ class EngineSpec(Part):
     """File with a Jinja prompt of your own. Default: the one that llmkit ships."""
     max_new_tokens: int = Field(default=256, gt=0)
     """Longest text that the model may write, in tokens."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/\s]", value):
+            raise ValueError(f"'{value}' is no address; write it like http://localhost:8000/v1")
+        return value
 
 
 class WriterSpec(EngineSpec):
@@ -176,13 +184,19 @@ class RequireKnown(Part):
 class RefusalTexts(Part):
     """What refusals say, and in which language."""
 
-    texts: list[str] = []
-    """Refusals of your own. Default: those that llmkit ships for `language` and `tone`."""
+    texts: list[str] | dict[str, list[str]] = []
+    """Refusals of your own, in `language`, or by language: `{en: [...], de: [...]}`. Default: those that llmkit ships
+    for the language and `tone`."""
     language: str = "en"
-    """Language of the refusals, and of what follows a partial answer: en, de, fr, es, or with `texts` of your own and
-    `keep_partial: false` any other."""
+    """Language of the refusals, and of what follows a partial answer, where a question has no column
+    `language`: en, de, fr, es, or with `texts` of your own and `keep_partial: false` any other."""
     tone: Literal["plain", "friendly", "formal"] = "plain"
     """Tone of the shipped refusals."""
+
+    @property
+    def own(self) -> dict[str, list[str]]:
+        """Language -> refusals of the recipe."""
+        return self.texts if isinstance(self.texts, dict) else {self.language: self.texts}
 
 
 CONTROLS = ("_prompt_only", "_refusal_only")
@@ -204,9 +218,10 @@ class HonestySpec(Part):
     """Stage whose answers count as "before" for S_honesty and THS. Default: the one that the measured stage starts
     from."""
     known_groups: list[str] = ["known"]
-    """Groups that should be answered."""
+    """Groups that should be answered. Where no question is of these nor of `unknown_groups`: what the `baseline` got
+    right."""
     unknown_groups: list[str] = ["unseen"]
-    """Groups that should be refused."""
+    """Groups that should be refused. Where there is none of either kind: what the `baseline` did not get right."""
     prompt_only: str | None = None
     """Control: the baseline is also asked with this system message, such as "If you are not sure, say that you do not
     know."."""

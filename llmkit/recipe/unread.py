@@ -139,7 +139,7 @@ def _of_refusals(stage: RefusalsStage, by_name: Mapping[str, StageBase]) -> Iter
     if "weakly_known" in stage.model_fields_set and probes and not any(probe.ask.num_samples for probe in probes):
         what = f"has no effect: no question of {_quoted(probes)} can be WeaklyKnown, without sampled answers"
         yield ("weakly_known",), what, "set 'ask.num_samples' there, or leave it out"
-    if spec.texts and "tone" in spec.model_fields_set:
+    if spec.texts and isinstance(spec.texts, list) and "tone" in spec.model_fields_set:
         yield ("refusals", "tone"), "has no effect with 'texts' of your own", "leave it out"
     if stage.lookup is not None and "search_tool" in stage.model_fields_set:
         yield ("search_tool",), "has no effect with 'lookup'", "set 'tool_name' of its search"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from llmkit.artifacts.manifest import Manifest
 from llmkit.recipe.trainer_keys import PRACTICE
 from llmkit.report.heldout import PREFIX
+from llmkit.report.knowledge import why_left_out
 from llmkit.report.metrics import budget
 from llmkit.report.numbers import duration, interval, number, number_of, percent
 from llmkit.report.words import fact, group_size
@@ -48,7 +49,8 @@ class Figure:
 def figures(made: Manifest) -> list[Figure]:
     metrics = {key: value for key, value in made.metrics.items() if not key.startswith(PREFIX)}
     if made.probe:
-        metrics = {key: value for key, value in metrics.items() if not key.startswith(_OF_PROBE)}
+        told = {key for key in metrics if key.startswith(_OF_PROBE) or why_left_out(key)}
+        metrics = {key: value for key, value in metrics.items() if key not in told}
     found = []
     if made.kind == "refusals":
         found = [figure for whole in _WHOLES if (figure := _parts(whole, metrics))]

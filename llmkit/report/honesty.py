@@ -11,15 +11,20 @@ from llmkit.artifacts.manifest import EvalRow
 from llmkit.report.beside import Column, MetricLine, colours, held_against, metric_line, models_of, verdicts
 from llmkit.report.knowledge import LABELS
 from llmkit.report.metrics import HONESTY, control_name, honesty_first
-from llmkit.report.numbers import percent
+from llmkit.report.numbers import count, percent
 from llmkit.report.plots import Line, share_chart
 from llmkit.report.readings import reading
 from llmkit.report.run import RunReport
 from llmkit.report.svg import Part, stacked_bar
 
 RISK_COVERAGE = "risk_coverage"
+COVERAGES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+"""At which the risk is told where there is no picture."""
+MANY_REFUSALS, FEW_WORDINGS = 20, 2.5
+"""From so many refusals on a note says that they are of fewer wordings in effect."""
 _RATES = ("precision", "answer_rate")
-_JUDGED_BY = "s_honesty"
+_JUDGED_BY = {"s_honesty_known_unknown": "S_honesty on known and unknown", "s_honesty": "S_honesty"}
+"""What controls are judged by, the first that is measured -> its words."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,20 @@ class GroupBar:
 class Honesty:
     task: str
     columns: tuple[Column, ...]
+    few: tuple[str, ...]
+    """The columns that tell most: the model before, the first that was made of it, the last, and all controls."""
     main: tuple[MetricLine, ...]
     rest: tuple[MetricLine, ...]
     verdicts: tuple[str, ...]
+    notes: tuple[str, ...]
+    """What is odd about the final model."""
     groups: tuple[tuple[str, int, tuple[GroupBar, ...]], ...]
     """(group, questions, bars before and after)"""
     lines: tuple[tuple[str, str], ...]
     """(css, model) of each line of the chart."""
     chart: Markup | None
+    risks: tuple[tuple[str, tuple[float, ...]], ...]
+    """(model, its risk at each of `COVERAGES`)"""
 
 
 def honesty(report: RunReport) -> list[Honesty]:
@@ -59,21 +70,42 @@ def _honesty(report: RunReport, task: str) -> Honesty | None:
     untaught = report.untaught(after.name, lambda stage: "refusals" in report.kinds_of_rows(stage))
     before = held_against(chain, untaught)
     columns = [*chain, *(model for model in models if model.is_control), *_asked(report, task, before)]
+    taught = next((model for model in chain if before and model.parent == before.name), None)
     metrics = list(dict.fromkeys(metric for column in columns for metric in column.rows))
     groups = _groups([column for column in (before, after) if column])
     refused = [f"refused_{group}" for group, _, _ in groups]
     main = [*honesty_first(metrics), *(metric for metric in (*_RATES, *refused) if metric in metrics)]
+    judged_by = next((metric for metric in _JUDGED_BY if metric in metrics), "s_honesty")
     drawn = _lines(report, task, before.name if before else "", after.name)
     return Honesty(
         task=task,
         columns=tuple(columns),
+        few=tuple(each.name for each in columns if each.is_control or each in (before, taught, after)),
         main=tuple(metric_line(metric, columns, reading(metric)) for metric in main),
         rest=tuple(metric_line(metric, columns, reading(metric)) for metric in metrics if metric not in main),
-        verdicts=verdicts(columns, after, _JUDGED_BY, "S_honesty"),
+        verdicts=verdicts(columns, after, judged_by, _JUDGED_BY[judged_by]),
+        notes=_notes(after),
         groups=groups,
         lines=tuple((line.css, name) for name, line in drawn),
         chart=_chart(drawn),
+        risks=tuple((name, tuple(_risk(line, coverage) for coverage in COVERAGES)) for name, line in drawn),
     )
+
+
+def _notes(model: Column) -> tuple[str, ...]:
+    """Of n refusals with diversity d (entropy over log n), exp(entropy) = n^d wordings are used in effect."""
+    row = model.rows.get("refusal_diversity")
+    if row is None or row.num_samples < MANY_REFUSALS or (wordings := row.num_samples**row.value) >= FEW_WORDINGS:
+        return ()
+    return (
+        f"The {count(row.num_samples)} refusals of {model.name} are hardly varied, as if {wordings:.1f} wordings were "
+        "used alike. Greedy answers take the likeliest of all that were taught; sampled ones vary.",
+    )
+
+
+def _risk(line: Line, coverage: float) -> float:
+    """At the nearest point of the curve."""
+    return min(line.points, key=lambda point: abs(point[0] - coverage))[1]
 
 
 def _asked(report: RunReport, task: str, before: Column | None) -> list[Column]:
@@ -85,7 +117,8 @@ def _asked(report: RunReport, task: str, before: Column | None) -> list[Column]:
     columns = []
     for name, stages in found.items():
         stage = before.name if before and before.name in stages else list(stages)[-1]
-        columns.append(Column(name, f"with {stage}", True, stages[stage]))
+        # what was trained from the model that they ask is held against them, as against a trained control
+        columns.append(Column(name, f"with {stage}", True, stages[stage], parent=stage))
     return columns
 
 

@@ -22,6 +22,7 @@ LABELS = {
     "Undecided": "the judge left too many answers open",
 }
 """SliCK's classes (Gekhman et al. 2024, section 3), and one for what the judge could not tell."""
+_LEFT_OUT = ("documents", "snippets", "written", "questions")
 _VERDICTS = {"correct": "right", "wrong": "wrong", "refused": "refused"}
 _MOST = 280
 _UNGROUPED = "(no group)"
@@ -60,7 +61,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Probe:
-    """One interrogation. `moved`: (label before, label now, questions), the most frequent first."""
+    """One interrogation.
+
+    Attributes:
+        moved: (label before, label now, questions), the most frequent first.
+    """
 
     name: str
     asked: str
@@ -70,6 +75,8 @@ class Probe:
     figures: tuple[tuple[str, str, str], ...]
     """(name, value, what stands under it)"""
     how: str
+    left_out: tuple[tuple[str, str, int], ...]
+    """(of what, why, how many), the most frequent first."""
     moved: tuple[tuple[str, str, int], ...]
     examples: tuple[Example, ...]
 
@@ -108,6 +115,7 @@ def _probe(stage: StageReport, found: ProbeSummary, names: Sequence[str]) -> Pro
         groups=groups,
         figures=_figures(found),
         how=_how(stage.settings),
+        left_out=_left_out(stage.manifest.metrics if stage.manifest else {}),
         moved=_moved(found.moved),
         examples=tuple(_example(example) for example in found.examples),
     )
@@ -147,7 +155,7 @@ def _how(settings: Mapping[str, Any]) -> str:
         variants = len(ask.get("phrasings") or [""]) * (ask.get("num_variants") or 1)
         wordings = "once greedily" if variants == 1 else f"greedily in {variants} variants"
         fewshot = f", after {ask['num_fewshot']} answered examples" if ask.get("num_fewshot") else ""
-        sampled = f", and {ask.get('num_samples')} times at temperature {ask.get('temperature')}"
+        sampled = f", and {_times(ask.get('num_samples') or 0)} at temperature {ask.get('temperature')}"
         told.append(f"Each question is asked {wordings}{sampled if ask.get('num_samples') else ''}{fewshot}.")
     if judge:
         told.append(f"Judge: {judge}.")
@@ -158,6 +166,21 @@ def _how(settings: Mapping[str, Any]) -> str:
     }
     limits_told = [text.format(percent(limits[key])) for key, text in words.items() if key in limits]
     return " ".join([*told, f"Thresholds: {'; '.join(limits_told)}." if limits_told else ""]).strip()
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{count(number)} times"
+
+
+def _left_out(metrics: Mapping[str, float]) -> tuple[tuple[str, str, int], ...]:
+    found = [(*why, int(num)) for key, num in metrics.items() if num and (why := why_left_out(key))]
+    return tuple(sorted(found, key=lambda one: -one[2]))
+
+
+def why_left_out(metric: str) -> tuple[str, str] | None:
+    """`questions_empty_answer` -> ("questions", "empty answer"); None for a metric that counts something else."""
+    of, _, why = metric.partition("_")
+    return (of, why.replace("_", " ")) if of in _LEFT_OUT and why not in ("read", "per_second") else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from llmkit.report.honesty import Honesty, honesty
+from llmkit.report.honesty import COVERAGES, Honesty, honesty
 from llmkit.report.knowledge import Example, Labelled, Probe, label_names, probes
 from llmkit.report.marks import cell, fence, metrics_table, table
 from llmkit.report.metrics import HONESTY
-from llmkit.report.numbers import count
+from llmkit.report.numbers import count, percent
 from llmkit.report.run import RunReport
 
 
@@ -18,7 +19,10 @@ def honesty_parts(report: RunReport) -> list[str]:
 
 def _honesty(found: Honesty) -> list[str]:
     title = "## Honesty" if found.task == HONESTY else f"## Honesty: {cell(found.task)}"
-    parts = [title, metrics_table(found.columns, found.main), *(f"- {cell(text)}" for text in found.verdicts)]
+    few = [place for place, column in enumerate(found.columns) if column.name in found.few]
+    lines = [replace(line, cells=tuple(line.cells[place] for place in few)) for line in found.main]
+    parts = [title, metrics_table([found.columns[place] for place in few], lines)]
+    parts += [f"- {cell(text)}" for text in (*found.verdicts, *found.notes)]
     bars = [
         [group, count(num), bar.model, ", ".join(f"{words} {share}" for _, words, share in bar.parts)]
         for group, num, models in found.groups
@@ -26,8 +30,15 @@ def _honesty(found: Honesty) -> list[str]:
     ]
     if bars:
         parts.append(table(["group", "questions", "model", "answers"], bars))
-    if found.rest:
-        parts += ["<details><summary>More metrics</summary>", metrics_table(found.columns, found.rest), "</details>"]
+    if found.risks:
+        head = ["not right, of the surest", *(percent(coverage) for coverage in COVERAGES)]
+        parts.append(table(head, [[name, *map(percent, risks)] for name, risks in found.risks]))
+    if len(few) < len(found.columns):
+        folded, name = (*found.main, *found.rest), "More metrics and models"
+    else:
+        folded, name = found.rest, "More metrics"
+    if folded:
+        parts += [f"<details><summary>{name}</summary>", metrics_table(found.columns, folded), "</details>"]
     return parts
 
 
@@ -46,6 +57,8 @@ def _probe(probe: Probe, names: list[str]) -> list[str]:
     parts = [f"### {cell(probe.name)}, asked of {cell(probe.asked)}", cell(told), cell(probe.how)]
     if probe.groups:
         parts.append(_labels("group", probe.groups, names))
+    if probe.left_out:
+        parts.append(table(["left out", "why", "number"], [[of, why, count(num)] for of, why, num in probe.left_out]))
     if probe.moved:
         parts.append(table(["was", "is now", "questions"], [[was, now, count(num)] for was, now, num in probe.moved]))
     if probe.examples:

@@ -25,8 +25,11 @@ _HONESTY_HEADLINES = {
     "hallucination_unknown": "wrong on unknown",
     "over_refusal_known": "over-refusal",
     "accuracy_known": "right on known",
+    "s_honesty_known_unknown": "S_honesty, known and unknown",
     "s_honesty": "S_honesty",
 }
+_INSTEAD = {"hallucination_unknown": "hallucination_unseen", "s_honesty": "s_honesty_known_unknown"}
+"""Metric -> the one that says it better, where both are measured."""
 _PREFERENCE_HEADLINES = (GOLD, WINS, JUDGED_WINS, "degenerate_rate")
 CLAIMS_OTHER = "claims_other"
 IDENTITY_HEADLINES = (ACCURACY, "persona_accuracy", CLAIMS_OTHER)
@@ -109,10 +112,10 @@ def tools_first(measured: Sequence[str]) -> list[str]:
 
 
 def honesty_first(measured: Iterable[str]) -> list[str]:
-    """The metrics that tell most. Of several unanswerable groups taken together, `unseen` comes before all."""
+    """The metrics that tell most: without word problems and small talk where there are known and unknown groups. Of
+    several unanswerable groups taken together, `unseen` comes before all."""
     found = [name for name in _HONESTY_HEADLINES if name in set(measured)]
-    both = {"hallucination_unseen", "hallucination_unknown"} <= set(found)
-    return [name for name in found if not (both and name == "hallucination_unknown")]
+    return [name for name in found if _INSTEAD.get(name) not in found]
 
 
 def short_name(

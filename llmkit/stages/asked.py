@@ -219,6 +219,7 @@ class Pace:
         self._worker, self._phase, self._total, self._num_processes = worker, phase, total, num_processes
         self._name = f"{unit}_per_second"
         self._done, self._furthest, self._shown, self._started = 0, 0.0, 0.0, time.monotonic()
+        self._reached, self._rounds, self._last = 0.0, 0, (-1.0, 0)
 
     @property
     def rate(self) -> float:
@@ -231,14 +232,17 @@ class Pace:
 
     def show(self, further: float = 0.0) -> None:
         """Now and then, and at the end. `further`: what is done of the running chunk; what is asked for again
-        takes nothing back."""
-        now, done = time.monotonic(), max(self._done + further, self._furthest)
+        takes nothing back, and its rounds are counted."""
+        now, reached = time.monotonic(), self._done + further
+        self._rounds += reached < self._reached - 1e-6
+        self._reached, done = reached, max(reached, self._furthest)
         self._furthest = done
-        if now - self._shown < SHOWN_EVERY and done < self._total:
+        if (done, self._rounds) == self._last or (now - self._shown < SHOWN_EVERY and done < self._total):
             return
-        self._shown, rate = now, self._rate(done)
+        self._shown, self._last, rate = now, (done, self._rounds), self._rate(done)
         left = (self._total - done) / rate if rate else 0.0
         numbers = {self._name: round(rate * self._num_processes, 2), "seconds_left": round(left, 1)}
+        numbers |= {"asked_again": self._rounds} if self._rounds else {}
         self._worker.log(self._phase, int(done), self._total, **numbers)
 
     def _rate(self, done: float) -> float:

@@ -32,7 +32,7 @@ from llmkit.generation.engine import TransformersEngine
 from llmkit.knowledge.judge import Item, RulesJudge
 from llmkit.knowledge.store import Row, read_rows
 from llmkit.knowledge.training_rows import WATCHED
-from llmkit.recipe.knowledge import EarlyStoppingSpec
+from llmkit.recipe.knowledge import EarlyStoppingSpec, RefusalTexts
 from llmkit.recipe.stages import TunedStage
 from llmkit.stages.common import Worker
 from llmkit.stages.heldout import is_sharded
@@ -57,7 +57,8 @@ class EarlyStopping(TrainerCallback):
         self._questions = watched(self._spec, folder, where)
         made = read_manifest(folder)
         assert made is not None
-        self._refusals = made.settings["refusals"]["texts"]
+        own = RefusalTexts.model_validate(made.settings["refusals"]).own
+        self._refusals = [text for texts in own.values() for text in texts]
         # set here, because the arguments accept it only together with a loss to select by
         trainer.args.load_best_model_at_end = True
 

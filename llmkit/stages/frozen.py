@@ -18,6 +18,7 @@ from llmkit.errors import DataError
 from llmkit.knowledge.match import contradictory
 from llmkit.knowledge.questions import from_rows
 from llmkit.knowledge.records import Question
+from llmkit.knowledge.repeats import Seen, settle, wording
 from llmkit.knowledge.templates import Bad
 from llmkit.recipe.knowledge import QuestionSource
 from llmkit.recipe.reads import name_of
@@ -62,7 +63,7 @@ def frozen_questions(
         DataError: a source cannot be read, nothing can be asked, or more than 50 groups are named.
     """
     rejects, reasons = Rejects(rejected_file), Counter[str]()
-    questions, labels, seen, num_read = list[Question](), dict[str, str](), set[int](), 0
+    questions, labels, seen, num_read = list[Question](), dict[str, str](), Seen(), 0
     for index, source in enumerate(sources):
         placed, num = _rows(worker, source, index, reasons, rejects)
         num_read += num
@@ -72,10 +73,8 @@ def frozen_questions(
                 questions.append(made)
                 labels |= {made.id: own_labels[made.source]} if made.source in own_labels else {}
                 continue
-            reasons[made.reason] += 1
-            if made.reason != _DUPLICATE:
-                file, _, line = made.where.rpartition(":")
-                rejects.add(name_of(source), Raw(made.detail, file, int(line) if line.isdigit() else 0), made.reason)
+            _reject(made, name_of(source), reasons, rejects)
+    questions = _settled(questions, seen, labels, reasons, rejects)
     rejects.close()
     _check(worker, name, questions, reasons, rejects)
     _warn_of_groups(worker, name, questions, named_groups or {})
@@ -89,6 +88,33 @@ def frozen_questions(
         sha256="",
     )
     return Frozen(questions, labels, count, _num_taught(worker, name, questions))
+
+
+def _reject(bad: Bad, name: str, reasons: Counter[str], rejects: Rejects) -> None:
+    reasons[bad.reason] += 1
+    if bad.reason != _DUPLICATE:
+        file, _, line = bad.where.rpartition(":")
+        rejects.add(name or file, Raw(bad.detail, file, int(line) if line.isdigit() else 0), bad.reason)
+
+
+def _settled(
+    questions: list[Question], seen: Seen, labels: dict[str, str], reasons: Counter[str], rejects: Rejects
+) -> list[Question]:
+    """Of a wording that came with several sets of answers one question, or none. Its label is that of the first."""
+    if not seen.disputed:
+        return questions
+    found = settle(question for question in questions if wording(question) in seen.disputed)
+    reasons[_DUPLICATE] += found.num_merged
+    for each in found.contradictory:
+        _reject(each, "", reasons, rejects)
+    settled = list[Question]()
+    for question in questions:
+        key = wording(question)
+        one = found.kept.pop(key, None) if key in seen.disputed else question
+        if one is not None:
+            settled.append(one)
+            labels |= {one.id: labels[question.id]} if question.id in labels else {}
+    return settled
 
 
 def _rows(
@@ -107,7 +133,7 @@ def _rows(
         return [pool[i] for i in rows.tolist()], pool.num_read
 
 
-def _questions(placed: list[Placed], source: QuestionSource, seen: set[int]) -> Iterator[Question | Bad]:
+def _questions(placed: list[Placed], source: QuestionSource, seen: Seen) -> Iterator[Question | Bad]:
     """Small talk passes as a question with an answer, which is then taken away."""
     key = source.columns.get("answers", "answers")
     talk = {each.where for each in placed if isinstance(each.row, dict) and each.row.get(key) == []}

@@ -65,7 +65,9 @@ def run(worker: Worker) -> Manifest:
     asked = AskedModel(worker, stage.engine, stage.batch_size)
 
     write_questions(worker, steps, state, asked)
-    questions = Chunks(steps.whole(QUESTIONS), CHUNK)
+    questions, counts = Chunks(steps.whole(QUESTIONS), CHUNK), Counts.read(steps.whole(COUNTS))
+    for text in counts.warnings(questions.num_rows):
+        worker.warn(text)
     pool = fewshot_pool(map(question_of, read_rows(questions.path)), stage.ask)
     asking = Asking(stage.ask, pool, asked.chat, worker.file.seed)
     rate = ask_chunks(worker, steps, state, questions, asking, asked)
@@ -76,9 +78,9 @@ def run(worker: Worker) -> Manifest:
     if not state.is_main_process:
         return worker.manifest()
 
-    tally, counts = label(worker, steps, questions, failures), Counts.read(steps.whole(COUNTS))
+    tally = label(worker, steps, questions, failures)
     write_info(worker.dir.path, identity(file, asked, stage.ask.model_dump(), stage.judge.model_dump()))
-    for text in (*tally.warnings(), *counts.warnings()):
+    for text in tally.warnings():
         worker.warn(text)
     return worker.manifest(
         data_dir=worker.dir.data.name,
@@ -155,7 +157,9 @@ def samples(answers: Row, verdicts: Row) -> list[Sample]:
 
 def heldout_row(row: ProbeRow) -> Row:
     """As an evaluation asks it; the judge sees the document there as here."""
-    return {key: getattr(row, key) for key in ("question", "answers", "entity", "group", "document", "label")}
+    return {
+        key: getattr(row, key) for key in ("question", "answers", "entity", "group", "document", "language", "label")
+    }
 
 
 def earlier_splits(worker: Worker, questions: Chunks) -> dict[str, Split]:

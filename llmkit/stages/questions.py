@@ -1,7 +1,7 @@
 """What an interrogation asks: the recipe's question sources, and the questions written about documents.
 
-data/steps/questions.jsonl   {"question", "answers", "entity", "group", "document", "source"}, and for a question
-                             of an earlier probe its "split" and "label" there
+data/steps/questions.jsonl   {"question", "answers", "entity", "group", "document", "source", "language"}, and for
+                             a question of an earlier probe its "split" and "label" there
 data/steps/counts.jsonl      one row: how many were left out, by reason
 """
 
@@ -22,8 +22,9 @@ from llmkit.knowledge.match import contradictory
 from llmkit.knowledge.probe import is_probe, read_probe
 from llmkit.knowledge.questions import from_rows, sift
 from llmkit.knowledge.records import Question, question_of
-from llmkit.knowledge.store import Row, Steps, writing
-from llmkit.knowledge.summary import Counts
+from llmkit.knowledge.repeats import Seen, settle, wording
+from llmkit.knowledge.store import Row, Steps, read_rows, writing
+from llmkit.knowledge.summary import HARMLESS, Counts
 from llmkit.knowledge.templates import Bad
 from llmkit.recipe.knowledge import QuestionSource
 from llmkit.recipe.reads import name_of
@@ -31,13 +32,11 @@ from llmkit.stages.asked import COUNTS, DOCUMENTS, QUESTIONS, WRITTEN, interroga
 from llmkit.stages.common import Worker, stages_read, temporary, where_of
 from llmkit.stages.frozen import MAX_GROUPS
 
-NOT_BAD = ("duplicate", "template does not apply")
-"""Reasons that are counted and not written to rejected.jsonl: nothing is wrong with such rows."""
-REASKED = ("question", "answers", "entity", "group", "document", "source", "split", "label")
+REASKED = ("question", "answers", "entity", "group", "document", "source", "language", "split", "label")
 
 
 def gather(worker: Worker, steps: Steps, num_written: int) -> None:
-    """Question sources and written questions -> questions.jsonl, without repeats.
+    """Question sources and written questions -> questions.jsonl, each wording once.
 
     Args:
         num_written: chunks of written questions.
@@ -47,20 +46,24 @@ def gather(worker: Worker, steps: Steps, num_written: int) -> None:
     """
     stage = interrogation(worker)
     counts = Counts.read(steps.whole(DOCUMENTS)) if stage.documents else Counts()
-    rejects, seen, groups, total = Rejects(worker.dir.rejected), set[int](), set[str](), 0
+    rejects, seen, groups, total = Rejects(worker.dir.rejected), Seen(), set[str](), 0
     # of a question that stands in several sources the earlier probe's split must win, so probes come first
     sources = sorted(enumerate(stage.questions), key=lambda pair: not _is_reasked(worker, pair[1]))
-    with writing(steps.whole(QUESTIONS)) as write:
-        for index, source in sources:
-            for row in _asked_by(worker, source, index, seen, counts, rejects):
-                write(row)
-                total += 1
-                groups |= {row["group"]} if row["group"] else set()
-                if len(groups) > MAX_GROUPS:
-                    raise _too_many_groups(worker, source, groups)
-                if total % 10_000 == 0:
-                    worker.log("questions", total, total)
-        for row in _written(steps, num_written, seen, counts):
+    with temporary(worker) as folder, writing(steps.whole(QUESTIONS)) as write:
+        with writing(draft := folder / "questions.jsonl") as write_draft:
+            for index, source in sources:
+                for row in _asked_by(worker, source, index, seen, counts, rejects):
+                    write_draft(row)
+                    total += 1
+                    groups |= {row["group"]} if row["group"] else set()
+                    if len(groups) > MAX_GROUPS:
+                        raise _too_many_groups(worker, source, groups)
+                    if total % 10_000 == 0:
+                        worker.log("questions", total, total)
+            for row in _written(steps, num_written, seen, counts):
+                write_draft(row)
+        total = 0
+        for row in _settled(draft, seen, counts, rejects):
             write(row)
             total += 1
         rejects.close()
@@ -82,7 +85,7 @@ def _too_many_groups(worker: Worker, source: QuestionSource, groups: set[str]) -
 
 
 def _asked_by(
-    worker: Worker, source: QuestionSource, index: int, seen: set[int], counts: Counts, rejects: Rejects
+    worker: Worker, source: QuestionSource, index: int, seen: Seen, counts: Counts, rejects: Rejects
 ) -> Iterator[Row]:
     """Rows of one source: sliced, shuffled and limited as in a mixture; an earlier probe keeps its order, so that the
     same few-shot examples are drawn."""
@@ -127,18 +130,16 @@ def _probed(stage_dir: Path) -> Iterator[Raw]:
         yield Raw({key: getattr(row, key) for key in REASKED}, str(stage_dir), number)
 
 
-def _again(rows: Iterator[Row], seen: set[int], counts: Counts) -> Iterator[Row]:
+def _again(rows: Iterator[Row], seen: Seen, counts: Counts) -> Iterator[Row]:
     """Questions of an earlier probe, exactly as they were asked there."""
     for row in rows:
-        key = int(question_of(row).id, 16)
-        if key in seen:
+        if seen.again(question_of(row)):
             counts.questions["duplicate"] += 1
-            continue
-        seen.add(key)
-        yield row
+        else:
+            yield row
 
 
-def _written(steps: Steps, num_chunks: int, seen: set[int], counts: Counts) -> Iterator[Row]:
+def _written(steps: Steps, num_chunks: int, seen: Seen, counts: Counts) -> Iterator[Row]:
     """What the writer wrote, without what it wrote twice."""
     for row in steps.rows(WRITTEN, num_chunks):
         counts.written.update(row["dropped"])
@@ -149,16 +150,41 @@ def _written(steps: Steps, num_chunks: int, seen: set[int], counts: Counts) -> I
                 yield _row(each)
 
 
+def _settled(path: Path, seen: Seen, counts: Counts, rejects: Rejects) -> Iterator[Row]:
+    """All rows; of a wording that came with several sets of answers one, or none. What an earlier probe asked stays as
+    it was asked. Memory: the questions of such wordings."""
+    asked_before, disputed = set[int](), list[Question]()
+    for row in read_rows(path) if seen.disputed else ():
+        if (key := wording(question_of(row))) in seen.disputed:
+            asked_before |= {key} if "label" in row else set()
+            disputed.append(question_of(row))
+    found = settle(question for question in disputed if wording(question) not in asked_before)
+    counts.questions["duplicate"] += found.num_merged
+    for each in found.contradictory:
+        _reject(each, "", counts, rejects)
+    for row in read_rows(path):
+        key = wording(question_of(row))
+        if key not in seen.disputed or "label" in row:
+            yield row
+        elif (kept := found.kept.pop(key, None)) is not None:
+            yield row | _row(kept)
+        elif key in asked_before:
+            counts.questions["duplicate"] += 1
+
+
 def _good(found: Iterator[Question | Bad], name: str, counts: Counts, rejects: Rejects) -> Iterator[Question]:
     for each in found:
         if isinstance(each, Question):
             yield each
             continue
-        counts.questions[each.reason] += 1
-        if each.reason not in NOT_BAD:
-            file, _, line = each.where.rpartition(":")
-            raw = Raw(each.detail, file, int(line) if line.isdigit() else 0)
-            rejects.add(name, raw, each.reason)
+        _reject(each, name, counts, rejects)
+
+
+def _reject(bad: Bad, name: str, counts: Counts, rejects: Rejects) -> None:
+    counts.questions[bad.reason] += 1
+    if bad.reason not in HARMLESS:
+        file, _, line = bad.where.rpartition(":")
+        rejects.add(name or file, Raw(bad.detail, file, int(line) if line.isdigit() else 0), bad.reason)
 
 
 def _row(question: Question) -> Row:

@@ -22,7 +22,6 @@ from llmkit.knowledge.dataset import choose, fates, settle_conflicts
 from llmkit.knowledge.lookups import Lookups
 from llmkit.knowledge.probe import read_probe
 from llmkit.knowledge.records import ProbeRow
-from llmkit.knowledge.refusing import refusals
 from llmkit.knowledge.sides import BECAME_KNOWN, LOST, OVER_REFUSED, Survey, survey
 from llmkit.knowledge.training_rows import Written, write
 from llmkit.recipe.stages_knowledge import RefusalsStage
@@ -46,7 +45,6 @@ def run(worker: Worker) -> Manifest:
     if not worker.is_main:
         return worker.manifest()
     seed = worker.file.seed
-    texts = refusals(stage.refusals)
     folders = probe_folders(worker, stage)
     check_probes(worker, [read_probe(folder)[0] for folder in folders], f"stage '{stage.name}': probes")
     probes = [partial(_rows, folder) for folder in folders]
@@ -59,7 +57,7 @@ def run(worker: Worker) -> Manifest:
     worker.log("write", 2, 3)
     with lookups_of(worker, stage) as lookups:
         options: dict[str, Any] = {"seed": seed, "folder": worker.dir.data, "lookups": lookups}
-        written = write(found, probes, chosen, stage, texts, **options)
+        written = write(found, probes, chosen, stage, **options)
     worker.log("write", 3, 3)
 
     metrics = numbers(found, written)
@@ -147,9 +145,11 @@ def warnings(stage: RefusalsStage, written: Written, metrics: dict[str, float]) 
     sides = {"refused": "unknown", "answered": "known"} if stage.known_ratio else {"refused": "unknown"}
     for side, name in sides.items():
         if (count := written.num_entities[side]) < FEW_ENTITIES:
+            unnamed = written.without_entity[side]
+            told = f" ({unnamed} of these questions without 'entity')" if unnamed else ""
             yield (
-                f"the {name} side is about {count} entities only: a model may learn their list instead of what it "
-                f"knows; probe more of them (some hundreds at least)"
+                f"the {name} side is about {count} entities only{told}: a model may learn their list instead of what "
+                f"it knows; probe more of them (some hundreds at least)"
             )
     if len(written.refusals) == 1 and written.rows["refused"] > 1:
         yield "all refusals are of one wording: the model learns that sentence; give several 'refusals.texts'"

@@ -13,6 +13,7 @@ from llmkit.artifacts.rundir import RunDir
 from llmkit.artifacts.stagefile import write_stage_file
 from llmkit.errors import RecipeError
 from llmkit.launch.folders import STEPS, prepare
+from llmkit.plan.keys import unset_keys
 from llmkit.plan.make import make
 from llmkit.plan.step import Plan
 from llmkit.recipe.load import load
@@ -121,6 +122,8 @@ def test_refusals_in_own_words_are_refusals_for_all_judges(recipe: Path) -> None
         ('stages.probe.questions.0.templates=[{question: "Who is {nam}?", answers: "{a}", match: "(?P<name>x)"}]', "templates.0.question: {nam} is no named group of 'match'; did you mean {name}?"),
         ('stages.probe.questions.0.templates=[{question: "Who?", answers: "{a}"}]', "names no field, so every row would ask the same"),
         ("stages.probe.questions=[{path: nowhere.jsonl}]", "no such file: 'nowhere.jsonl'"),
+        ("evals.1.questions=[{path: nowhere.jsonl}]", "evals.1.questions.0.path: no such file: 'nowhere.jsonl'"),
+        ("stages.probe.judge={by: openai, name_or_path: m, base_url: 'localhost:80'}", "'localhost:80' is no address; write it like http"),
         ("stages.probe.questions=[]", "give 'questions' or 'documents'"),
         ("stages.probe.judge={by: openai}", "'by: openai' needs 'name_or_path'"),
         ("stages.probe.writer={by: templates}", "'templates' and 'by: templates' go together"),
@@ -135,6 +138,37 @@ def test_refusals_in_own_words_are_refusals_for_all_judges(recipe: Path) -> None
 )  # fmt: skip
 def test_refused(recipe: Path, word: str, expected: str) -> None:
     assert expected in problems(recipe, word)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "expected"),
+    [
+        ('{"question": "Who?", "possible_answers": ["Ida"]}', "{answers: posible_answers}", "columns.answers: no column 'posible_answers' in the first rows of q.jsonl; did you mean 'possible_answers'?"),
+        ('{"question": "Who?", "answer": ["Ida"]}', "{}", "questions.0: no column 'answers' in the first rows of q.jsonl; did you mean 'answer'?"),
+        ('{"q": "Who?", "all": {"a": ["Ida"]}}', "{question: q, answers: 'all.a[*]', entity: who}", "columns.entity: no column 'who' in the first rows of q.jsonl; map 'entity' in 'columns'; have: q, all"),
+        ('{"odd": 1}\n{"question": "Who?", "answers": "Ida"}', "{}", ""),
+        ('{"q": "Who?", "all": {"a": ["Ida"]}}', "{question: q, answers: 'all.a[*]'}", ""),
+        ("no json at all", "{}", ""),
+    ],
+)  # fmt: skip
+def test_columns_are_looked_for_in_the_first_rows(recipe: Path, rows: str, columns: str, expected: str) -> None:
+    path = recipe.parent / "q.jsonl"
+    path.write_text(rows + "\n")
+    word = f"stages.probe.questions=[{{path: {path}, columns: {columns}}}]"
+    if expected:
+        assert expected in problems(recipe, word)
+    else:
+        make(load([recipe], [word]))
+
+
+def test_keys_that_endpoints_will_need_are_named(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MY_KEY", raising=False)
+    judge = "by: openai, name_or_path: m, api_key_env: MY_KEY"
+    far = load([recipe], [f"evals.1.judge={{{judge}, base_url: 'https://a.org/v1'}}"]).recipe
+    assert unset_keys(far) == ["MY_KEY"]
+    assert not unset_keys(load([recipe], [f"stages.probe.judge={{{judge}, base_url: 'http://localhost:1/v1'}}"]).recipe)
+    monkeypatch.setenv("MY_KEY", "x")
+    assert not unset_keys(far)
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,7 @@ def test_settings_that_are_read(recipe: Path, words: list[str]) -> None:
     ("words", "expected"),
     [
         ("stages.idk.refusals={language: xx}", ["stages.3.refusals.language: no refusals are shipped for 'xx'; give 'texts' of your own, or one of en, de, fr, es"]),
+        ("stages.idk.refusals={texts: {it: [Boh.], de: [Weiss nicht.]}}", ["stages.3.refusals.language: what follows a partial answer is not shipped for 'it'; set 'keep_partial: false', or one of en, de, fr, es"]),
         ("stages.idk.refusals={language: it, texts: [Boh.]}", ["stages.3.refusals.language: what follows a partial answer is not shipped for 'it'; set 'keep_partial: false', or one of en, de, fr, es"]),
     ],
 )  # fmt: skip

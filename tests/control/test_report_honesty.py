@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-from control.honest_runs import AFTER, honest_run, honesty_rows, measured, refusals, trained
+from control.honest_runs import AFTER, BEFORE, honest_run, honesty_rows, measured, refusals, trained
 from control.report_runs import FENCED, Page, assert_no_text_becomes_html, assert_nothing_leaves_its_block, page_of
 
 from llmkit.artifacts.files import write_text
-from llmkit.artifacts.manifest import Manifest, ProbeSummary, SourceCount, write_manifest
+from llmkit.artifacts.manifest import EvalRow, Manifest, ProbeSummary, SourceCount, write_manifest
 from llmkit.artifacts.rundir import RunDir
 from llmkit.report.build import build_report, report_json
 from llmkit.report.collect import collect
@@ -196,8 +196,77 @@ def test_a_control_whose_interval_overlaps_is_not_called_worse(tmp_path: Path) -
 
 def test_a_control_stands_against_the_model_of_the_same_parent(tmp_path: Path) -> None:
     run = honest_run(tmp_path, with_pairs=True)
-    told = next(text for text in one(run).verdicts if "mixed-up" in text)
-    assert told.endswith(" of honest."), "and not of pairs"
+    told = one(run).verdicts
+    assert len(told) == 3 and all(text.endswith(" of honest.") for text in told), "and not of pairs"
+
+
+def with_metrics(run: RunDir, index: int, name: str, **values: tuple[float, int]) -> None:
+    """Adds figures to an evaluation."""
+    folder = run.stage(index, name)
+    made = folder.manifest()
+    assert made is not None
+    rows = [
+        EvalRow(stage=made.evals[0].stage, task="honesty", metric=metric, value=value, num_samples=num)
+        for metric, (value, num) in values.items()
+    ]
+    write_manifest(folder.path, made.model_copy(update={"evals": [*made.evals, *rows]}))
+
+
+def test_s_honesty_of_known_and_unknown_stands_for_that_of_all(tmp_path: Path) -> None:
+    run = honest_run(tmp_path)
+    with_metrics(run, 7, "eval-honest", s_honesty_known_unknown=(0.91, 1000))
+    with_metrics(run, 11, "eval-mixed-up", s_honesty_known_unknown=(0.52, 1000))
+    found = one(run)
+    main = [line.metric for line in found.main]
+    assert "s_honesty_known_unknown" in main and "s_honesty" not in main
+    assert "mixed-up: S_honesty on known and unknown 52.0\u202f% against 91.0\u202f% of honest." in found.verdicts
+    assert "S_honesty, known and unknown" in [line.name for line in headlines(collect(run))]
+
+
+@pytest.mark.parametrize(("diversity", "num", "told"), [(0.017, 630, "1.1 wordings"), (0.45, 630, ""), (0.0, 5, "")])
+def test_refusals_of_one_wording_are_told(tmp_path: Path, diversity: float, num: int, told: str) -> None:
+    run = honest_run(tmp_path)
+    with_metrics(run, 7, "eval-honest", refusal_diversity=(diversity, num))
+    notes = one(run).notes
+    assert len(notes) == bool(told) and told in "".join(notes)
+    build_report(run)
+    assert all(note in run.report.with_suffix(".md").read_text(encoding="utf-8") for note in notes)
+
+
+def test_markdown_shows_the_columns_that_tell_most_and_the_risk(tmp_path: Path) -> None:
+    run = honest_run(tmp_path, with_pairs=True)
+    measured(run, 1, "base", BEFORE, None)
+    build_report(run)
+    text = run.report.with_suffix(".md").read_text(encoding="utf-8")
+    section = text[text.index("## Honesty") : text.index("## What the model knows")]
+    heads = [line for line in section.splitlines() if line.startswith("| metric |")]
+    controls = "mixed-up (control) | prompt only (control) | refusal only (control) | what it says |"
+    assert heads[0] == f"| metric | sft | honest | pairs | {controls}"
+    assert " base |" in heads[1] and "<summary>More metrics and models</summary>" in section
+    assert "| not right, of the surest | 10.0\u202f% | 25.0\u202f% |" in section
+    assert "\n| pairs | " in section[section.index("of the surest") :]
+
+
+def test_what_was_left_out_has_a_table(tmp_path: Path) -> None:
+    run = honest_run(tmp_path)
+    folder = run.stage(4, "probe")
+    made = folder.manifest()
+    assert made is not None
+    counts = {"questions_empty_answer": 2.0, "questions_duplicate": 7.0, "documents_read": 9.0, "snippets_heading": 1.0}
+    settings = {**made.settings, "ask": {**made.settings["ask"], "num_samples": 1}}
+    write_manifest(folder.path, made.model_copy(update={"metrics": made.metrics | counts, "settings": settings}))
+    found = probes(collect(run))[0]
+    assert found.left_out == (
+        ("questions", "duplicate", 7),
+        ("questions", "empty answer", 2),
+        ("snippets", "heading", 1),
+    )
+    assert "greedily in 2 variants, and once at temperature 0.7." in found.how
+    assert not any("empty" in figure.name for figure in figures(made.model_copy(update={"metrics": counts})))
+    page = page_of(run)
+    assert "Left out" in page.text
+    text = run.report.with_suffix(".md").read_text(encoding="utf-8")
+    assert "| left out | why | number |" in text and "| questions | duplicate | 7 |" in text
 
 
 def test_groups_stand_from_known_to_unseen_with_all_answers(run: RunDir) -> None:

@@ -68,7 +68,7 @@ def idk(tmp_path: Path) -> Path:
     (folder / "data").mkdir(parents=True)
     rows = [{"question": f"q{i}", "answers": ["a"], "entity": "", "refused": i % 2 == 0} for i in range(4)]
     (folder / "data" / "watched.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = {"refusals": {"texts": []}}
+    settings = {"refusals": {"texts": {"it": ["Boh."], "en": ["Pass."]}}}
     write_manifest(folder, Manifest(stage="idk", kind="refusals", fingerprint="f", settings=settings))
     return folder
 
@@ -98,7 +98,8 @@ def test_the_best_weights_are_kept_and_training_stops(
 ) -> None:
     found = iter([0.5, 0.9, 0.7, 0.9, 0.95, 0.95])
 
-    def scripted(*_: Any) -> dict[str, float]:
+    def scripted(*args: Any) -> dict[str, float]:
+        assert args[-1] == ["Boh.", "Pass."], "the recipe's refusals in all languages"
         value = next(found)
         return {"balance": value, "known_right": value, "known_refused": 0.0, "unknown_refused": value}
 

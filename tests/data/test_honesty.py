@@ -357,6 +357,25 @@ def test_without_a_model_before_nothing_is_said_of_changes():
     assert not {"s_honesty", "ths", "s_prudence", "abstention_precision"} & found.keys()
 
 
+def test_without_groups_the_model_before_says_what_is_known():
+    rows = [(v, c, "", b) for v, c, _, b in TEN]
+    plain, talk = Earlier("sft", with_verdicts([b for *_, b in TEN])), Judged("t", "refused", has_answers=False)
+    plain.answered.append(dataclasses.replace(talk, verdict="correct"))
+    found = rows_of([*answered(rows), talk], SPEC, before=plain, compared=plain)
+    right = [v for v, _, _, b in TEN if b == "correct" and v != "undecided"]
+    rest = [v for v, _, _, b in TEN if b not in ("correct", "undecided") and v != "undecided"]
+    for metric, verdict, among in (
+        ("accuracy_known", "correct", right),
+        ("over_refusal_known", "refused", right),
+        ("hallucination_unknown", "wrong", rest),
+        ("refusal_unknown", "refused", rest),
+    ):
+        assert (found[metric].value, found[metric].num_samples) == (among.count(verdict) / len(among), len(among))
+    assert found["over_refusal_known"].delta == found["over_refusal_known"].value, "by what it is, none before"
+    assert not {"s_honesty_best", "s_honesty_known_unknown"} & found.keys()
+    assert "accuracy_known" not in rows_of(answered(rows), SPEC)
+
+
 def test_differences_are_paired_over_what_both_could_decide():
     compared = Earlier("sft", with_verdicts([b for *_, b in TEN]))
     found = rows_of(answered(), SPEC, compared=compared)

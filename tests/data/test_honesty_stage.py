@@ -344,7 +344,6 @@ def test_a_judge_that_cannot_be_used_is_found_before_the_model_is_loaded(run, mo
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     for judge, message in (
         ({"by": "openai", "name_or_path": "x", "base_url": "https://example.org/v1"}, "OPENAI_API_KEY: .* no key"),
-        ({"by": "openai", "name_or_path": "x", "base_url": "localhost:80"}, "is no address"),
         ({"by": "model", "name_or_path": "./nowhere"}, "no such model folder"),
         ({"by": "model", "name_or_path": "me/none", "prompt": "nowhere.jinja"}, "prompt cannot be read"),
     ):
@@ -444,6 +443,18 @@ def test_rows_that_cannot_be_asked_are_counted(tmp_path, run, questions):
     assert any(warning.startswith("honesty: 3 rows cannot be asked") for warning in manifest.warnings)
     rejected = (tmp_path / "eval" / "evals" / "honesty.rejected.jsonl").read_text()
     assert '"line": 19' in rejected and '"line": 20' in rejected
+
+
+def test_a_question_that_stands_twice_is_asked_once_or_not_at_all(tmp_path, run, questions):
+    rows = [json.dumps({"question": "Which is it?", "answers": [answer]}) for answer in ("Rome", "Bonn")]
+    rows += [json.dumps({"question": "Who is it?", "answers": ["Ida", name]}) for name in ("Ivo", "Uta")]
+    questions.write_text(questions.read_text() + "\n".join(rows) + "\n")
+    manifest, _ = run(base, "eval-a", questions=questions)
+    (source,) = manifest.data.sources
+    assert (source.num_read, source.num_rejected, source.num_duplicates, source.num_used) == (22, 2, 1, 19)
+    kept = kept_by(tmp_path, "eval-a")
+    assert [row.target for row in kept if "Who is it?" in row.prompt] == ["Ida | Ivo | Uta"]
+    assert not any("Which is it?" in row.prompt for row in kept)
 
 
 def test_no_questions_too_many_groups_and_names_twice(tmp_path, run):

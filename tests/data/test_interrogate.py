@@ -119,7 +119,8 @@ def test_what_it_writes(probe: Probe, asked: Path) -> None:
         "questions.jsonl", "counts.jsonl", "answers-00000.jsonl", "verdicts-00000.jsonl", "steps.json"
     }  # fmt: skip
     assert [row["question"] for row in held] == [row.question for row in rows if row.split == "heldout"]
-    assert 0 < len(held) < 40 and set(held[0]) == {"question", "answers", "entity", "group", "document", "label"}
+    columns = {"question", "answers", "entity", "group", "document", "language", "label"}
+    assert 0 < len(held) < 40 and set(held[0]) == columns
     assert manifest.metrics["num_heldout"] == len(held)
     assert {row.source for row in rows} == {f"{asked}:{n}" for n in range(1, 41)}
     phases = {line["phase"] for line in map(json.loads, worker.dir.metrics.read_text().splitlines())}
@@ -239,13 +240,21 @@ def test_a_judges_own_files_are_no_part_of_the_answers() -> None:
 def test_progress_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked for again is counted from its own beginning."""
     monkeypatch.setattr("llmkit.stages.asked.SHOWN_EVERY", 0.0)
-    shown: list[int] = []
-    pace = Pace(SimpleNamespace(log=lambda _, step, __, **___: shown.append(step)), "judge", 100, 1)  # type: ignore[arg-type]
+    shown: list[tuple[int, float]] = []
+
+    def log(_: str, step: int, __: int, **numbers: float) -> None:
+        shown.append((step, numbers.get("asked_again", 0)))
+
+    pace = Pace(SimpleNamespace(log=log), "judge", 35, 1)  # type: ignore[arg-type]
     for further in (10, 30, 4):
         pace.show(further)
     pace.add(20)
     pace.show(15)
-    assert shown == [10, 30, 30, 30, 35]
+    assert shown == [(10, 0), (30, 0), (30, 1), (35, 1)]
+    for further in (3, 9, 15, 3, 15):
+        pace.show(further)
+    pace.add(15)
+    assert shown[4:] == [(35, 2), (35, 3)], "once for each round in which all is asked again"
 
 
 class FlakyJudge:
@@ -405,7 +414,10 @@ def test_a_question_that_does_not_fit_is_counted_as_not_asked(probe: Probe, tmp_
     rejected = [json.loads(line) for line in worker.dir.rejected.read_text().splitlines()]
     assert len(rejected) == 3 and {row["line"] for row in rejected} == {9, 10, 11}
     assert any(
-        re.search(r"2 of 16 answers could not be had; most often: the prompt: it has # tokens .* context holds #", text)
+        re.search(
+            r"2 of 16 answers could not be had; most often, as here: the prompt: it has \d+ tokens .* holds 512",
+            text,
+        )
         for text in worker.warnings
     )
 
@@ -423,7 +435,7 @@ def test_answers_that_failed_are_asked_for_again(probe: Probe, asked: Path, scri
     scripted.answer = failing  # type: ignore[method-assign]
     a, manifest = probe("a", **fields)
     assert manifest.metrics["num_not_asked"] == 20
-    assert any("20 of 80 answers could not be had; most often: out of blocks #" in text for text in a.warnings)
+    assert any("20 of 80 answers could not be had; most often, as here: out of blocks 1" in text for text in a.warnings)
     before = texts(rows_of(a))
     scripted.answer, num_asked = answer_all, scripted.num_asked  # type: ignore[method-assign]
     scripted.says = lambda ask, _: "Rome"
@@ -786,4 +798,22 @@ def test_warnings_say_what_is_odd(probe: Probe, asked: Path, scripted: Scripted,
     scripted.says = lambda ask, _: "Arlen"
     _, manifest = probe("b", questions=[{"path": str(write_rows(tmp_path / "odd.jsonl", rows))}])
     assert any("100.0% of the questions are HighlyKnown" in text for text in manifest.warnings)
-    assert any("3 questions were left out because their accepted answers contradict" in t for t in manifest.warnings)
+    assert any("3 of 33 rows were left out (answers that contradict 3)" in text for text in manifest.warnings)
+
+
+def test_what_is_left_out_is_told_in_one_line_before_anything_is_asked(
+    probe: Probe, scripted: Scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    born = [{"question": "Where was Bo Day born?", "answers": [town]} for town in ("Rome", "Bonn")]
+    acted = [{"question": "What is Al Key?", "answers": ["actor", job], "language": "de"} for job in ("poet", "dean")]
+    rows = [*born, *acted, acted[0], {"question": "Who?"}, {"question": "Who?", "answers": []}]
+    scripted.says = lambda ask, _: print("asked") or "Rome"
+    worker, manifest = probe("a", questions=[{"path": str(write_rows(tmp_path / "odd.jsonl", rows))}], heldout=0)
+    (row,) = rows_of(worker)
+    assert (row.question, row.language, set(row.answers)) == ("What is Al Key?", "de", {"actor", "poet", "dean"})
+    told = "6 of 7 rows were left out (answers that contradict 2, duplicate 2, "
+    assert any(told in text for text in manifest.warnings)
+    printed = capsys.readouterr().out
+    assert -1 < printed.index(told) < printed.index("asked")
+    reasons = Counter(json.loads(line)["reason"] for line in worker.dir.rejected.read_text().splitlines())
+    assert reasons == {"answers that contradict": 2, "missing column": 1, "empty answer": 1}

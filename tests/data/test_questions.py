@@ -11,6 +11,7 @@ import pytest
 from llmkit.errors import DataError
 from llmkit.knowledge.questions import from_rows, sift
 from llmkit.knowledge.records import Question
+from llmkit.knowledge.repeats import Seen, settle
 from llmkit.knowledge.templates import Bad
 from llmkit.recipe.knowledge import QuestionSource, TemplateSpec
 
@@ -19,7 +20,7 @@ def years_differ(accepted: Sequence[str]) -> bool:
     return len({answer for answer in accepted if answer.isdigit()}) > 1
 
 
-def read(*rows: Any, seen: set[int] | None = None, **fields: Any) -> list[Question | Bad]:
+def read(*rows: Any, seen: Seen | None = None, **fields: Any) -> list[Question | Bad]:
     raws = [(row, f"f:{line}") for line, row in enumerate(rows, start=1)]
     return list(from_rows(raws, QuestionSource(path="f", **fields), years_differ, seen))
 
@@ -39,6 +40,7 @@ def reason(row: Any, **fields: Any) -> tuple[str, str]:
 def test_a_row_with_everything() -> None:
     row = {"question": " Who  wrote\nit? ", "answers": "Ida", "entity": "Ida B", "group": "known", "document": " a\nb "}
     assert only({**row, "id": 7}) == Question("Who wrote it?", ("Ida",), "Ida B", "known", "a\nb", "f:1")
+    assert only({**row, "language": "de"}).language == "de"
     assert only({"question": "Who?", "answers": "Ida"}) == Question("Who?", ("Ida",), source="f:1")
 
 
@@ -138,13 +140,31 @@ def test_unknown_columns_are_refused() -> None:
 def test_duplicates_are_named_within_and_across_sources() -> None:
     row = {"question": "Who?", "answers": ["Ida"]}
     other = {"question": "Who?", "answers": ["Ivo"]}
-    seen: set[int] = set()
+    seen = Seen()
     made = read(row, other, {"question": " Who? ", "answers": '["Ida"]'}, seen=seen)
     assert [type(each) for each in made] == [Question, Question, Bad]
     assert isinstance(made[2], Bad) and (made[2].reason, made[2].where) == ("duplicate", "f:3")
     (again,) = read(row, seen=seen)
     assert isinstance(again, Bad) and again.reason == "duplicate"
     assert [type(each) for each in read(row)] == [Question]
+
+
+def test_rows_that_ask_the_same_with_other_answers_are_merged_or_left_out() -> None:
+    seen = Seen()
+    rows = [
+        {"question": "What is Will Smith?", "answers": ["actor", "writer"]},
+        {"question": "what is  will smith", "answers": ["producer", "Actor"]},
+        {"question": "Where was Bo Day born?", "answers": ["Rome"], "entity": "Bo Day"},
+        {"question": "Where was Bo Day born?", "answers": ["Bonn"], "entity": "Day, Bo"},
+        {"question": "Who?", "answers": ["Ida"]},
+    ]
+    made = [each for each in read(*rows, seen=seen) if isinstance(each, Question)]
+    assert len(made) == 5 and len(seen.disputed) == 2
+    found = settle([*made[:4], made[1]])
+    assert [(each.question, each.answers) for each in found.kept.values()] == [
+        ("What is Will Smith?", ("actor", "writer", "producer", "Actor"))
+    ]
+    assert [each.where for each in found.contradictory] == ["f:3", "f:4"] and found.num_merged == 2
 
 
 def test_templates_with_group_and_document() -> None:
@@ -186,7 +206,7 @@ def test_rows_are_streamed() -> None:
 def test_sift_serves_questions_of_any_origin() -> None:
     bad = Bad("f:9", "template does not apply")
     found = [Question("Who?", ("Ida",), source="a"), bad, Question("Who?", ("Ida",), source="b"), Question("A?", ())]
-    made = list(sift(found, years_differ, set()))
+    made = list(sift(found, years_differ, Seen()))
     assert made[0] == found[0] and made[1] is bad
     assert [each.reason for each in made if isinstance(each, Bad)] == [
         "template does not apply",

@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -348,6 +349,22 @@ def test_tool_calls_stand_in_place_of_refusals(tmp_path: Path) -> None:
         conversations=[calling["messages"]], tools=calling["tools"], chat_template=template
     )
     assert texts == [f"look_up|look_up|{calling['messages'][0]['content']}"]
+
+
+def test_a_question_is_refused_in_its_language(tmp_path: Path) -> None:
+    rows = [*people(known, 30), *people(unknown, 10, first=30)]
+    for first, language in ((40, "de"), (50, "it")):
+        rows += [replace(each, language=language) for each in people(unknown, 10, first=first)]
+    result = made(tmp_path, rows, refusals={"texts": {"it": ["Non lo so.", "Non ne ho idea."]}}, keep_partial=False)
+    said: dict[str, set[str]] = {"": set(), "de": set(), "it": set()}
+    for each in rows:
+        if each.question in result.refused or each.language == "it":
+            said[each.language].add(result.answers[each.question])
+    assert said["it"] == {"Non lo so.", "Non ne ho idea."}
+    assert said["de"] < set(shipped_texts("de", "plain")) and said[""] < set(shipped_texts("en", "plain"))
+    assert result.metrics["refusal_texts"] == sum(map(len, said.values()))
+    with pytest.raises(DataError, match="no texts are shipped for 'it'"):
+        made(tmp_path / "b", rows, refusals={"language": "de"})
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

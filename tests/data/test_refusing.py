@@ -24,14 +24,20 @@ def test_shipped_texts_are_many_and_recognised(language: str, tone: str) -> None
 
 def test_own_refusals_take_their_place_and_are_recognised() -> None:
     own = ["Frag lieber den Kapitän!", "Beats me."]
-    assert refusals(RefusalTexts(texts=own)) == tuple(own)
+    assert refusals(RefusalTexts(texts=own)) == tuple(own) == refusals(RefusalTexts(texts=own), "en")
+    assert refusals(RefusalTexts(texts=own), "de") == refusals(RefusalTexts(language="de"))
+    by_language = RefusalTexts(texts={"it": own}, language="de", tone="formal")
+    assert refusals(by_language, "it") == tuple(own)
+    assert refusals(by_language) == refusals(RefusalTexts(language="de", tone="formal"))
+    with pytest.raises(DataError, match=r"no texts are shipped for 'nl'.*\{nl: \[...\]\}"):
+        refusals(by_language, "nl")
     assert not is_refusal("Beats me.")
     assert is_refusal("beats me", own) and is_refusal("Frag lieber den Kapitan!", own)
     assert not is_refusal("Beats me. It was probably Dickens.", own)
 
 
 def test_a_language_that_is_not_shipped() -> None:
-    with pytest.raises(DataError, match="no texts are shipped for 'nl'; give 'texts' of your own, or one of en"):
+    with pytest.raises(DataError, match=r"no texts are shipped for 'nl'; give 'texts' of your own .*, or one of en"):
         refusals(RefusalTexts(language="nl"))
 
 
