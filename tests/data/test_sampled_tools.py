@@ -174,7 +174,10 @@ def test_finished_conversations_are_not_held_again(chain: Chain, monkeypatch: py
 
 
 @pytest.mark.parametrize("kind", ["best_of_n", "rollout"])
-def test_a_model_that_cannot_call_is_refused(kind: str, tmp_path: Path, model_dir: Path) -> None:
+def test_a_model_that_cannot_call_is_refused_before_it_loads(
+    kind: str, tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AskedModel, "engine", property(lambda self: pytest.fail("it was loaded")))
     (tmp_path / "problems.jsonl").write_text('{"prompt": "What is 2 * 2 ?", "answer": 4}\n')
     chain = Chain(tmp_path, chat_model(model_dir, tmp_path / "model", "chatml"))
     fields = {"rewards": ["exact"]} if kind == "best_of_n" else {}
