@@ -65,9 +65,12 @@ class Turn:
         return {"role": "assistant", **reasoning, "content": self.content, **({"tool_calls": calls} if calls else {})}
 
 
-def answer_to(prompt: str | Sequence[Message], text: str) -> str | list[Message]:
-    """An answer in its prompt's shape: the text itself, or a conversation's next message."""
-    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+def answer_to(prompt: str | Sequence[Message], said: str | Sequence[Message]) -> str | list[Message]:
+    """An answer in its prompt's shape: the text itself, or a conversation's next message. The turns and results of one
+    with tools stay as they are."""
+    if not isinstance(said, str):
+        return list(said)
+    return said if isinstance(prompt, str) else [{"role": "assistant", "content": said}]
 
 
 def last_text(said: str | Sequence[Message]) -> str:

@@ -31,8 +31,8 @@ def schema() -> dict[str, Any]:
     for part in (definitions[name] for name in ("GrpoStage", "RlooStage", "RlhfStage", "BestOfNStage", "ProblemsSpec")):
         # a name alone is short for `{name: ...}`, or with a colon for `{path: ...}`
         part["properties"]["rewards"]["items"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/RewardSpec"}]}
-    for part in (definitions[name] for name in ("GrpoStage", "LookupSpec", "ToolsSpec")):
-        tools = part["properties"]["tools"]
+    for name in ("GrpoStage", "BestOfNStage", "RolloutStage", "LookupSpec", "ToolsSpec"):
+        tools = definitions[name]["properties"]["tools"]
         tools["items"] = {"anyOf": [{"type": "string"}, tools["items"]]}  # likewise
     for (part, field), short in _SHORT.items():
         _allow(definitions[part]["properties"][field], short)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from llmkit.recipe.parts import DataSource
 Side = Literal["chosen", "rejected"]
 SIDES: tuple[Side, Side] = ("chosen", "rejected")
 COLUMNS = ["prompt_ids", "chosen_ids", "rejected_ids"]
+_IN_ONE_TURN = {("assistant", "tool"), ("tool", "tool"), ("tool", "assistant")}
 _FEATURES = datasets.Features(
     {
         **{name: datasets.List(datasets.Value("int32")) for name in COLUMNS},
@@ -64,7 +66,11 @@ def pair_of(tokenizer: PreTrainedTokenizerBase, row: Row) -> Pair:
 
 
 def _split(tokenizer: PreTrainedTokenizerBase, row: Row, side: Side) -> tuple[list[int], list[int]]:
-    """As `split_answer`. Raises DataError for an empty answer, too."""
+    """As `split_answer`. Raises DataError for an empty answer, and for one with results of tools: the loss is over all
+    its tokens."""
+    if not isinstance(row[side], str) and any(message["role"] == "tool" for message in row[side]):
+        cure = "train a 'reward' stage on these rows, or an 'sft' stage on the better answers"
+        raise DataError(side, "holds results of tools, which a 'dpo' stage would train", cure)
     prompt, answer = split_answer(tokenizer, row["prompt"], row[side], row.get("tools"), where=side)
     ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(document_eos(tokenizer))}
     if set(answer) <= ends:
@@ -78,20 +84,26 @@ def split_answer(
     """Ids of a prompt and of an answer to it; what the template writes behind its stop token is left out.
 
     Args:
-        prompt, answer: both texts, or both lists of messages.
+        prompt, answer: both texts, or both lists of messages. Of an answer with tools the results stand in its ids.
 
     Raises:
-        DataError: the answer is no single stretch.
+        DataError: the answer is no single stretch, and not for results of tools.
         TemplateError: the template cannot render the two.
     """
     whole = {"prompt": prompt, "completion": answer, "tools": tools}
     encoded = encode(tokenizer, whole, assistant_only_loss=True)
     trained = [index for index, label in enumerate(encoded.labels) if label != IGNORE]
     start, end = trained[0], trained[-1] + 1
-    if end - start != len(trained):
+    if end - start != len(trained) and not _is_one_turn(answer):
         what = "holds more than one turn of the assistant, with other text between them"
         raise DataError(where, what, "move the earlier turns to 'prompt', and compare last answers")
     return encoded.input_ids[:start], encoded.input_ids[start:end]
+
+
+def _is_one_turn(answer: Any) -> bool:
+    """Whether results of tools are all that stands between its messages of the assistant."""
+    roles = [message["role"] for message in answer] if isinstance(answer, list) else []
+    return all(pair in _IN_ONE_TURN for pair in pairwise(roles))
 
 
 def sequences(rows: datasets.Dataset, side: Side) -> Iterator[dict[str, Any]]:

@@ -28,8 +28,8 @@ _ROOMS = {
 }
 """Kind of stage -> the rooms, or files of them, whose code computes it."""
 _PRACTICE_FILES = (
-    "common", "training", "callbacks", "practising", "practice", "prompts", "rollouts", "measuring", "monitors",
-    "problems", "solving", "scoring",
+    "common", "training", "callbacks", "at_hand", "practising", "practice", "prompts", "rollouts", "measuring",
+    "monitors", "problems", "solving", "scoring",
 )  # fmt: skip
 _SHARED_FILES = {
     "evaluate": ("common",),
@@ -40,12 +40,12 @@ _SHARED_FILES = {
     "dpo": ("common", "training", "callbacks", "heldout_pairs"),
     "grpo": _PRACTICE_FILES,
     "rloo": _PRACTICE_FILES,
-    "rollout": ("common", "asked", "engines", "problems", "solving"),
+    "rollout": ("common", "asked", "at_hand", "engines", "problems", "solving"),
     "rank": ("common", "rank_judge"),
     "push": ("common",),
     "reward": ("common", "training", "callbacks", "ranking_trainer", "reward_measures"),
     "rlhf": (*_PRACTICE_FILES, "preferring", "guarding", "guard_callback", "guard_judge"),
-    "best_of_n": ("common", "asked", "engines", "problems", "solving", "scoring"),
+    "best_of_n": ("common", "asked", "at_hand", "engines", "problems", "solving", "scoring"),
 }
 """Kind of stage -> the files of `stages/` besides its own."""
 _TRAINING_FILES = ("common", "training", "callbacks")

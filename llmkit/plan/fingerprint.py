@@ -29,7 +29,7 @@ from llmkit.recipe import reads
 from llmkit.recipe.hub import PushStage
 from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.schema import EvaluateStage
-from llmkit.recipe.stages import BestOfNStage, GrpoStage, TunedStage
+from llmkit.recipe.stages import BestOfNStage, GrpoStage, SampledStage, TunedStage
 from llmkit.recipe.stages_preference import RankStage, RlhfStage, RolloutStage
 from llmkit.recipe.tools import FunctionSpec, McpSpec, SearchSpec
 
@@ -176,7 +176,7 @@ def _tools(stage: Any, upstream: Upstream) -> dict[str, str]:
             parts[f"{name} files"] = digest_of(sorted(file for file in files if file.is_file() and file.suffix))
         if isinstance(spec, FunctionSpec):
             parts[f"code of {spec.path}"] = digest_of_package(spec.path.partition(":")[0])
-    if used and isinstance(stage, GrpoStage):
+    if used and isinstance(stage, (GrpoStage, SampledStage)):
         parts |= sources(("talking",), ("tools", "sandbox"))
     return parts
 

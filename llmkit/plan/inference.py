@@ -95,11 +95,8 @@ def _terms(shape: Shape, each: int, one: Pass) -> dict[str, int]:
 
 def _passes(stage: InterrogateStage | EvaluateStage | BestOfNStage | RolloutStage) -> Iterator[Pass]:
     """What the stage's own model does."""
-    if isinstance(stage, BestOfNStage):
-        yield Pass(stage.batch_size, PROBLEM, stage.max_new_tokens, min(stage.num_samples, stage.batch_size))
-        return
-    if isinstance(stage, RolloutStage):
-        yield Pass(stage.batch_size, PROBLEM, stage.max_new_tokens, min(stage.num_completions, stage.batch_size))
+    if isinstance(stage, (BestOfNStage, RolloutStage)):
+        yield _sampling(stage)
         return
     if isinstance(stage, InterrogateStage):
         yield _asking(stage)
@@ -125,9 +122,7 @@ def _passes(stage: InterrogateStage | EvaluateStage | BestOfNStage | RolloutStag
             if spec.self_pairs:
                 yield Pass(stage.batch_size, JUDGING + 2 * spec.max_new_tokens, RankJudgeSpec().max_new_tokens)
         elif isinstance(spec, ToolsSpec):
-            # what a call finds stands in the prompt of the next turn
-            found = spec.max_calls * (RESULT + spec.max_new_tokens)
-            yield Pass(stage.batch_size, PROBLEM + found, spec.max_new_tokens)
+            yield _talking(stage.batch_size, spec)
         else:
             yield Pass(stage.batch_size, PROMPT + (spec.num_fewshot or 0) * EXAMPLE, TASK_ANSWER)
 
@@ -149,6 +144,18 @@ def _others(
             yield "judge", spec.judge, Pass(JUDGED, JUDGING + spec.max_new_tokens, spec.judge.max_new_tokens)
         if isinstance(spec, PreferenceSpec) and spec.judge is not None and spec.judge.by == "model":
             yield "judge", spec.judge, Pass(JUDGED, JUDGING + 2 * spec.max_new_tokens, spec.judge.max_new_tokens)
+
+
+def _sampling(stage: BestOfNStage | RolloutStage) -> Pass:
+    if stage.tools:
+        return _talking(stage.batch_size, stage)
+    num = stage.num_samples if isinstance(stage, BestOfNStage) else stage.num_completions
+    return Pass(stage.batch_size, PROBLEM, stage.max_new_tokens, min(num, stage.batch_size))
+
+
+def _talking(batch_size: int, spec: ToolsSpec | BestOfNStage | RolloutStage) -> Pass:
+    """With tools: what a call finds stands in the prompt of the next turn, and every conversation has its own."""
+    return Pass(batch_size, PROBLEM + spec.max_calls * (RESULT + spec.max_new_tokens), spec.max_new_tokens)
 
 
 def _asking(stage: InterrogateStage) -> Pass:

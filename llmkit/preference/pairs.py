@@ -2,9 +2,10 @@
 
 {"prompt", "chosen", "rejected", "rank_gap", "rater", "item", "chosen_id", "rejected_id"}
 
-Texts where the prompt is a text, lists of messages where it is one. `rank_gap`: places between the two, 1 for
-neighbours. Completions that tie make no pair; they stay ties in the rankings. An item that was shown again to measure
-a rater counts once, by the first ranking. An item that anybody flagged makes no pairs at all.
+Texts where the prompt is a text, lists of messages where it is one; of answers with tools all turns and results, and
+the column `tools`. `rank_gap`: places between the two, 1 for neighbours. Completions that tie make no pair; they stay
+ties in the rankings. An item that was shown again to measure a rater counts once, by the first ranking. An item that
+anybody flagged makes no pairs at all.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from llmkit.chat.turn import answer_to
 from llmkit.preference.rankings import Decision
 from llmkit.preference.rollouts import Item
 
@@ -74,11 +74,12 @@ def _add(found: Pairs, decision: Decision, item: Item) -> None:
 def _row(decision: Decision, item: Item, better: str, worse: str, gap: int) -> Row:
     return {
         "prompt": item.prompt,
-        "chosen": answer_to(item.prompt, item.texts[better]),
-        "rejected": answer_to(item.prompt, item.texts[worse]),
+        "chosen": item.answers[better],
+        "rejected": item.answers[worse],
         "rank_gap": gap,
         "rater": decision.rater,
         "item": item.id,
         "chosen_id": better,
         "rejected_id": worse,
+        **item.schemas,
     }

@@ -2,7 +2,9 @@
 
 rollouts.jsonl    {"id": str, "prompt": text or [messages], "completions": [{"id": str, "text": str, ...}], ...}
 
-Further columns of an item and of a completion are read past. An empty completion is one that can be ranked.
+Of an answer with tools, a completion has all turns and results as `messages`, of which `text` is the last; the row may
+have the schemas of the tools as `tools`. Further columns of an item and of a completion are read past. An empty
+completion is one that can be ranked.
 """
 
 from __future__ import annotations
@@ -17,18 +19,22 @@ from typing import Any
 
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.rundir import RunDir
+from llmkit.chat.results import Misplaced, in_call_order
+from llmkit.chat.told import whole_of
+from llmkit.chat.turn import Message, answer_to
 from llmkit.errors import DataError
 
 FILE = "rollouts.jsonl"
 SHAPE = '{"id", "prompt", "completions": [{"id", "text"}, ...]}'
 _ITEM, _COMPLETION = {"id", "prompt", "completions"}, {"id", "text"}
-Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Completion:
     id: str
     text: str
+    messages: tuple[Message, ...] = ()
+    """With tools: all turns and results behind the prompt."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,26 @@ class Item:
     id: str
     prompt: str | list[Message]
     completions: tuple[Completion, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    """Schemas of those at hand."""
 
     @cached_property
     def texts(self) -> dict[str, str]:
-        return {each.id: each.text for each in self.completions}
+        """All of each answer as a text."""
+        return {each.id: whole_of(each.text, each.messages) for each in self.completions}
+
+    @cached_property
+    def answers(self) -> dict[str, str | list[Message]]:
+        """Each answer in the prompt's shape, as rows and reward functions have it."""
+        return {each.id: answer_to(self.prompt, each.messages or each.text) for each in self.completions}
+
+    @property
+    def schemas(self) -> dict[str, Any]:
+        """The column `tools` of a row on this prompt, if it has one."""
+        return {"tools": list(self.tools)} if self.tools else {}
+
+    def completion(self, id: str) -> Completion:
+        return next(each for each in self.completions if each.id == id)
 
     @cached_property
     def version(self) -> str:
@@ -120,7 +142,9 @@ def item_of(row: Any, where: str) -> Item:
         raise DataError(where, "has no completions", "give every prompt at least two")
     completions = tuple(_completion(each, f"{where}: completions[{index}]") for index, each in enumerate(answers))
     _check_distinct(completions, where)
-    return Item(_id(row["id"], f"{where}: id"), prompt, completions)
+    if isinstance(prompt, str) and any(each.messages for each in completions):
+        raise DataError(where, "has answers with messages to a prompt that is a text", "write the prompt as messages")
+    return Item(_id(row["id"], f"{where}: id"), prompt, completions, _tools(row.get("tools"), where))
 
 
 def _completion(row: Any, where: str) -> Completion:
@@ -128,7 +152,43 @@ def _completion(row: Any, where: str) -> Completion:
         raise DataError(where, "is no object with id and text", f"write {SHAPE}")
     if not isinstance(row["text"], str):
         raise DataError(where, f"text is {type(row['text']).__name__}, not text", 'an empty completion is ""')
-    return Completion(_id(row["id"], f"{where}: id"), row["text"])
+    return Completion(_id(row["id"], f"{where}: id"), row["text"], _turns(row.get("messages"), f"{where}: messages"))
+
+
+def _turns(value: Any, where: str) -> tuple[Message, ...]:
+    """Raises DataError unless they are the assistant's turns with the results of their calls, an answer last."""
+    if value is None:
+        return ()
+    cure = "write the assistant's turns and the results of their calls, an answer last"
+    if not isinstance(value, list) or not all(_is_turn(message) for message in value):
+        raise DataError(where, "are no messages of assistant and tool with text", cure)
+    try:
+        in_order = in_call_order(value) == value
+    except Misplaced as error:
+        raise DataError(f"{where}[{error.index}]", str(error), cure) from None
+    if not in_order or not value or value[-1]["role"] != "assistant":
+        raise DataError(where, "do not end with an answer, or have results in another order than their calls", cure)
+    return tuple(value)
+
+
+def _is_turn(message: Any) -> bool:
+    if not isinstance(message, dict) or message.get("role") not in ("assistant", "tool"):
+        return False
+    calls = message.get("tool_calls") or ()
+    return isinstance(message.get("content"), str) and isinstance(calls, list | tuple) and all(map(_is_call, calls))
+
+
+def _is_call(call: Any) -> bool:
+    function = call.get("function") if isinstance(call, dict) else None
+    return isinstance(function, dict) and isinstance(function.get("name"), str) and "arguments" in function
+
+
+def _tools(value: Any, where: str) -> tuple[dict[str, Any], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise DataError(f"{where}: tools", "is no list of schemas", "write them as a chat template takes them")
+    return tuple(value)
 
 
 def _check_distinct(completions: tuple[Completion, ...], where: str) -> None:
@@ -136,7 +196,7 @@ def _check_distinct(completions: tuple[Completion, ...], where: str) -> None:
     if doubled:
         what = f"several completions have the id {doubled[0]!r}"
         raise DataError(where, what, "give every completion of a prompt an id of its own")
-    if len({each.text.strip() for each in completions}) < 2:
+    if len({whole_of(each.text, each.messages).strip() for each in completions}) < 2:
         raise DataError(where, "has fewer than two distinct completions", "leave the prompt out: nothing can be ranked")
 
 

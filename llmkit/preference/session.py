@@ -17,10 +17,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmkit.chat.told import steps
 from llmkit.errors import LlmkitError
 from llmkit.preference.agreement import between, ceiling, with_oneself
 from llmkit.preference.rankings import LONGEST_REASON, LONGEST_TURN, Decision, Standing, Undo, check_groups, standing
-from llmkit.preference.rollouts import Item
+from llmkit.preference.rollouts import Completion, Item
 from llmkit.preference.store import Store
 from llmkit.preference.turns import Turn, asked, showing, turns
 from llmkit.visible import visible
@@ -200,11 +201,20 @@ class Session:
 def _shown(turn: Turn) -> dict[str, Any]:
     prompt = turn.item.prompt
     messages = [{"role": "prompt", "content": prompt}] if isinstance(prompt, str) else prompt
+    made = [turn.item.completion(id) for id in turn.shown]
     return {
         "name": turn.name,
         "prompt": [{"role": visible(each["role"]), "content": visible(each["content"])} for each in messages],
-        "answers": [visible(turn.item.texts[id]) for id in turn.shown],
+        "answers": [visible(each.text) for each in made],
+        "before": [_before(each) for each in made],
     }
+
+
+def _before(completion: Completion) -> list[dict[str, str]]:
+    """With tools: what stands in front of the answer."""
+    *turns, last = completion.messages or ({"role": "assistant"},)
+    found = [*steps(turns), *(step for step in steps([last]) if step[0] != "said")]
+    return [{"kind": kind, "text": visible(text)} for kind, text in found]
 
 
 def _now() -> str:

@@ -11,7 +11,7 @@ from llmkit.recipe.parts import DataSource
 from llmkit.recipe.preference import RewardModelSpec
 from llmkit.recipe.schema import EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
-from llmkit.recipe.stages import BestOfNStage, StageBase
+from llmkit.recipe.stages import BestOfNStage, DpoStage, StageBase
 from llmkit.recipe.stages_preference import RankStage, RewardStage, RlhfStage, RolloutStage
 
 Found = tuple[Loc, str, str]
@@ -29,6 +29,8 @@ def preferred(recipe: Recipe) -> Iterator[Found]:
             found = _rank(stage, by_name)
         elif isinstance(stage, RewardStage):
             found = _reward(stage)
+        elif isinstance(stage, DpoStage):
+            found = _dpo(stage, by_name)
         elif isinstance(stage, RlhfStage):
             found = _rlhf(stage, by_name, recipe.run.seed)
         elif isinstance(stage, BestOfNStage):
@@ -65,6 +67,17 @@ def _rank(stage: RankStage, by_name: ByName) -> Iterator[Found]:
         yield ("min_ranked",), f"has no effect with 'by: {stage.by}', which ranks all prompts", "leave it out"
     if stage.by != "judge" and "batch_size" in stage.model_fields_set:
         yield ("batch_size",), f"has no effect with 'by: {stage.by}'", "leave it out"
+
+
+def _dpo(stage: DpoStage, by_name: ByName) -> Iterator[Found]:
+    """Its loss is over all tokens of an answer."""
+    for loc, source in reads.sources(stage):
+        ranks = by_name.get(source.from_ or "")
+        made = by_name.get(ranks.rollouts) if isinstance(ranks, RankStage) else None
+        if isinstance(made, RolloutStage) and made.tools:
+            what = f"answers of '{made.name}' hold results of tools, which a 'dpo' stage would train"
+            cure = f"train a 'reward' stage on '{source.from_}', or an 'sft' stage on what 'best_of_n' keeps"
+            yield (*loc, "from"), what, cure
 
 
 def _reward(stage: RewardStage) -> Iterator[Found]:

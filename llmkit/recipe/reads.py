@@ -11,7 +11,16 @@ from llmkit.recipe.practice import ProblemsSpec, RewardSpec
 from llmkit.recipe.preference import LabellerSpec, PreferenceSpec, RankJudgeSpec
 from llmkit.recipe.schema import Evals, EvaluateStage
 from llmkit.recipe.source import Loc
-from llmkit.recipe.stages import BestOfNStage, GrpoStage, PracticeStage, StageBase, TrainSource, TrainStage, TunedStage
+from llmkit.recipe.stages import (
+    BestOfNStage,
+    GrpoStage,
+    PracticeStage,
+    SampledStage,
+    StageBase,
+    TrainSource,
+    TrainStage,
+    TunedStage,
+)
 from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage, SearchIndexStage
 from llmkit.recipe.stages_preference import RankStage, RlhfStage, RolloutStage
 from llmkit.recipe.tools import SearchSpec, ToolSpec, ToolsSpec
@@ -119,7 +128,7 @@ def tools(stage: StageBase) -> Iterator[tuple[Loc, ToolSpec]]:
     """Tools that are at hand in a stage."""
     if isinstance(stage, RefusalsStage) and stage.lookup is not None:
         yield from ((("lookup", "tools", index), spec) for index, spec in enumerate(stage.lookup.tools))
-    if isinstance(stage, GrpoStage):
+    if isinstance(stage, (GrpoStage, SampledStage)):
         yield from ((("tools", index), spec) for index, spec in enumerate(stage.tools))
     if isinstance(stage, EvaluateStage):
         yield from eval_tools(stage.evals)

@@ -195,6 +195,11 @@ class SampledStage(StageBase):
     """Share of bad rows above which the stage stops."""
     dedup: bool = True
     """Drop repeats of a prompt within a source (they are counted)."""
+    tools: Tools = []
+    """Tools at hand: an answer is then a whole conversation with calls and results, and `max_new_tokens` bounds all of
+    it."""
+    max_calls: int = Field(default=4, gt=0)
+    """Calls per conversation."""
 
 
 class BestOfNStage(SampledStage):

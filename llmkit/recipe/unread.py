@@ -14,7 +14,7 @@ from llmkit.recipe.preference import LabellerSpec, PreferenceSpec, RankJudgeSpec
 from llmkit.recipe.schema import Evals, EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
 from llmkit.recipe.splits import splits_itself
-from llmkit.recipe.stages import BestOfNStage, GrpoStage, PracticeStage, StageBase
+from llmkit.recipe.stages import BestOfNStage, GrpoStage, PracticeStage, SampledStage, StageBase
 from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage
 from llmkit.recipe.stages_preference import RankStage, RlhfStage
 from llmkit.recipe.tools import ToolsSpec
@@ -47,8 +47,8 @@ def unread(recipe: Recipe) -> Iterator[Found]:
             found = _of_refusals(stage, by_name)
         elif isinstance(stage, PracticeStage):
             found = _of_practice(stage)
-        elif isinstance(stage, BestOfNStage):
-            found = _of_best(stage)
+        elif isinstance(stage, SampledStage):
+            found = _of_sampling(stage)
         elif isinstance(stage, RankStage) and stage.judge is not None:
             found = _of_engine("judge", stage.judge)
         elif isinstance(stage, EvaluateStage):
@@ -110,8 +110,7 @@ def _of_practice(stage: PracticeStage) -> Iterator[Found]:
     if "measure" in stage.model_fields_set and not stage.heldout:
         yield ("measure",), "has no effect without 'heldout': there is nothing to measure on", "leave it out"
     if isinstance(stage, GrpoStage):
-        if not stage.tools and "max_calls" in stage.model_fields_set:
-            yield ("max_calls",), "has no effect without 'tools'", "leave it out"
+        yield from _of_calls(stage)
         for name in ("use_vllm", "use_transformers_continuous_batching"):
             if stage.tools and stage.trainer.get(name):
                 yield ("tools",), f"has no effect with 'trainer.{name}': calls are made by llmkit's own decoding", ""
@@ -124,8 +123,14 @@ def _of_practice(stage: PracticeStage) -> Iterator[Found]:
     yield from unwatchable(stage)
 
 
-def _of_best(stage: BestOfNStage) -> Iterator[Found]:
-    if stage.num_kept > stage.num_samples:
+def _of_calls(stage: GrpoStage | SampledStage) -> Iterator[Found]:
+    if not stage.tools and "max_calls" in stage.model_fields_set:
+        yield ("max_calls",), "has no effect without 'tools'", "leave it out"
+
+
+def _of_sampling(stage: SampledStage) -> Iterator[Found]:
+    yield from _of_calls(stage)
+    if isinstance(stage, BestOfNStage) and stage.num_kept > stage.num_samples:
         what = f"is {stage.num_kept}, but there are {stage.num_samples} answers to a problem"
         yield ("num_kept",), what, "raise 'num_samples', or keep fewer"
 

@@ -6,8 +6,8 @@ the answers, a `reward_model` says which of a prompt's is best.
 
 accelerate launch --config_file recipes/accelerate/single.yaml -m llmkit.stages.best_of_n recipe.yaml --stage best
 
-data/train.jsonl       the kept answers as conversations, for `{from: <this stage>}`
-data/attempts.jsonl    every problem with all its answers and scores
+data/train.jsonl       the kept answers as conversations, for `{from: <this stage>}`; with tools all turns and results
+data/attempts.jsonl    every problem with all its answers and scores, with tools also the calls and their results
 
 Processes share the problems out, chunk by chunk (with several hosts on a disk that they share); a stage that was
 stopped goes on with the chunks that it has.
@@ -19,7 +19,6 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from accelerate import PartialState
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import DataSummary, Manifest, Sample
 from llmkit.artifacts.stagefile import StageFile
+from llmkit.chat.told import num_calls, transcript, whole_of
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import UserError
 from llmkit.generation.choose import hash_of
@@ -37,12 +37,15 @@ from llmkit.knowledge.store import Steps, writing
 from llmkit.recipe.preference import best_of_n_kl
 from llmkit.recipe.stages import BestOfNStage
 from llmkit.stages.asked import chunks_of, processes
+from llmkit.stages.at_hand import schemas_of, tools_of, with_tools
 from llmkit.stages.common import Worker, main, where_of
 from llmkit.stages.engines import AskedModel, check_installed
 from llmkit.stages.preferring import MODEL, PreferenceScorer, open_rewards
 from llmkit.stages.problems import read_problems
 from llmkit.stages.scoring import Scorer
 from llmkit.stages.solving import Attempt, attempt_chunks, numbers_of, share_right
+from llmkit.stages.talking import check_tools
+from llmkit.tools.toolbox import Toolbox
 
 ATTEMPTS, TRAIN = "attempts", "train"
 CHUNK = 128
@@ -57,7 +60,14 @@ def run(worker: Worker) -> Manifest:
     assert file.input_model is not None
     check_installed(stage.engine, file.input_model, file.revision)
     asked = AskedModel(worker, stage.engine, stage.batch_size)
-    problems, scorer = prepare(worker, asked.chat)
+    with tools_of(worker) as tools:
+        return sample(worker, state, steps, asked, tools)
+
+
+def sample(worker: Worker, state: PartialState, steps: Steps, asked: AskedModel, tools: Toolbox | None) -> Manifest:
+    """Has the problems attempted, and keeps what is right."""
+    stage, file = best_stage(worker), worker.file
+    problems, scorer = prepare(worker, asked, tools)
     if worker.is_main:
         steps.begin({ATTEMPTS: attempts_key(file)})
     state.wait_for_everyone()
@@ -69,8 +79,8 @@ def run(worker: Worker) -> Manifest:
         ATTEMPTS,
         chunks,
         problems,
-        lambda number, made: {"problem": number, "attempts": [asdict(one) for one in made]},
-        asked.engine,
+        lambda number, made: {"problem": number, "attempts": [one.as_row() for one in made]},
+        with_tools(asked.engine, asked.tokenizer, tools, stage.max_calls),
         scorer,
         (stage.temperature,) * stage.num_samples,
         max_new_tokens=stage.max_new_tokens,
@@ -79,7 +89,7 @@ def run(worker: Worker) -> Manifest:
     )
     if not worker.is_main:
         return worker.manifest()
-    return keep(worker, problems, steps, len(chunks), rate)
+    return keep(worker, problems, steps, len(chunks), rate, schemas_of(tools))
 
 
 def attempts_key(file: StageFile) -> str:
@@ -95,11 +105,13 @@ def best_stage(worker: Worker) -> BestOfNStage:
     return stage
 
 
-def prepare(worker: Worker, chat: bool) -> tuple[Problems, Any]:
+def prepare(worker: Worker, asked: AskedModel, tools: Toolbox | None = None) -> tuple[Problems, Any]:
     """Problems, and rewards or reward models that are used as `Scorer` is: checked before anything is asked."""
     stage = best_stage(worker)
+    if tools is not None:
+        check_tools(asked.tokenizer, tools.schemas, exact=True)
     rejected_file = worker.dir.rejected if worker.is_main else None
-    problems = read_problems(worker, stage.data, rejected_file=rejected_file, chat=chat)
+    problems = read_problems(worker, stage.data, rejected_file=rejected_file, chat=asked.chat)
     if stage.reward_model is None:
         scorer = Scorer(stage.rewards, where_of(worker, "rewards"))
         scorer.check(problems, needs_correctness=True)
@@ -114,14 +126,26 @@ def prepare(worker: Worker, chat: bool) -> tuple[Problems, Any]:
         missing_eos_penalty=0.0,
         when={},
         where=where_of(worker, "reward_model"),
+        tools=schemas_of(tools),
     )
     by_model.check(problems, needs_correctness=False)
     by_model.check_gold(problems, worker.warn)
     return problems, by_model
 
 
-def keep(worker: Worker, problems: Problems, steps: Steps, num_chunks: int, rate: float | None) -> Manifest:
-    """Writes the rows, and says what became of the problems. Raises UserError where no answer is right."""
+def keep(
+    worker: Worker,
+    problems: Problems,
+    steps: Steps,
+    num_chunks: int,
+    rate: float | None,
+    schemas: Sequence[dict[str, Any]] = (),
+) -> Manifest:
+    """Writes the rows, and says what became of the problems. Raises UserError where no answer is right.
+
+    Args:
+        schemas: of the tools at hand.
+    """
     stage, folder = best_stage(worker), worker.dir.data
     counts: Counter[str] = Counter()
     values: dict[str, array[float]] = {}
@@ -134,6 +158,8 @@ def keep(worker: Worker, problems: Problems, steps: Steps, num_chunks: int, rate
             if stage.reward_model is not None:
                 scores = [one.scores[MODEL] for one in made]
                 numbers |= {"reward_model": [float(np.mean(scores))], "reward_model_of_best": [max(scores)]}
+            if schemas:
+                numbers["calls_per_answer"] = [float(np.mean([num_calls(one.messages) for one in made]))]
             for name, (value,) in numbers.items():
                 values.setdefault(name, array("d")).append(value)
             share = share_right(made)
@@ -141,12 +167,15 @@ def keep(worker: Worker, problems: Problems, steps: Steps, num_chunks: int, rate
             if stage.rewards:
                 counts["never solved"] += share == 0
                 counts["too easy"] += share > stage.skip_easy
+            if schemas:
+                counts["unreadable"] += sum(_may_be_kept(one, stage) and not one.is_row for one in made)
             kept = [] if share > stage.skip_easy else chosen(made, stage, worker.file.seed, problem.key)
             counts["rows"] += len(kept)
             for one in kept:
-                write(_training_row(problem, one))
+                write(_training_row(problem, one, schemas))
             if kept and len(samples) < 3:
-                samples.append(Sample(prompt=problem.asked, completion=kept[0].text, label="kept answer"))
+                said = transcript(kept[0].messages) or kept[0].text
+                samples.append(Sample(prompt=problem.asked, completion=said, label="kept answer"))
     if not counts["rows"]:
         why = f"{counts['never solved']} were never solved" if stage.rewards else "all answers are cut off"
         what = f"none of {counts['problems']} problems gives a row ({why})"
@@ -167,12 +196,12 @@ def keep(worker: Worker, problems: Problems, steps: Steps, num_chunks: int, rate
 
 
 def chosen(attempts: Sequence[Attempt], stage: BestOfNStage, seed: int, key: str) -> list[Attempt]:
-    """Right answers of one problem, at most `num_kept`; of answers with the same words and numbers the first alone.
-    Where only a reward model says what is good, all that were not cut off may be kept."""
+    """Right answers of one problem, at most `num_kept`; of answers with the same words and numbers, calls included, the
+    first alone. Where only a reward model says what is good, all that were not cut off may be kept."""
     distinct: dict[tuple[str, ...], Attempt] = {}
     for one in attempts:
-        if one.is_right if stage.rewards else not one.is_truncated:
-            distinct.setdefault(tuple(_WORDS.findall(one.text.lower())), one)
+        if one.is_row and _may_be_kept(one, stage):
+            distinct.setdefault(tuple(_WORDS.findall(whole_of(one.text, one.messages).lower())), one)
     right = list(distinct.values())
     if stage.reward_model is not None:
         right.sort(key=lambda one: -one.scores[MODEL])
@@ -186,10 +215,15 @@ def chosen(attempts: Sequence[Attempt], stage: BestOfNStage, seed: int, key: str
     return right[: stage.num_kept]
 
 
-def _training_row(problem: Problem, kept: Attempt) -> dict[str, Any]:
+def _may_be_kept(one: Attempt, stage: BestOfNStage) -> bool:
+    return one.is_right if stage.rewards else not one.is_truncated
+
+
+def _training_row(problem: Problem, kept: Attempt, schemas: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if isinstance(problem.prompt, str):
         return {"prompt": problem.prompt, "completion": kept.text}
-    return {"messages": [*problem.prompt, {"role": "assistant", "content": kept.text}]}
+    said = kept.messages or [{"role": "assistant", "content": kept.text}]
+    return {"messages": [*problem.prompt, *said]} | ({"tools": list(schemas)} if schemas else {})
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ from llmkit.chat.ask import Answer, Engine
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import RunError
 from llmkit.generation.engine import TransformersEngine
+from llmkit.stages.at_hand import schemas_of, with_tools
 from llmkit.stages.monitors import MonitorCallback
 from llmkit.stages.prompts import PromptStream
 from llmkit.stages.rollouts import Rollouts
 from llmkit.stages.scoring import Scorer
 from llmkit.stages.solving import ask_of, problem_ids
-from llmkit.stages.talking import ToolEngine
 from llmkit.tools.toolbox import Toolbox
 
 STATE = "practice.json"
@@ -72,11 +72,11 @@ class Practice:
     def engine(self, model: Any) -> Engine:
         """Runs a model as this stage has it answer."""
         own = TransformersEngine(model, self.tokenizer, self.batch_size)
-        return own if self.tools is None else ToolEngine(own, self.tokenizer, self.tools, self.max_calls)
+        return with_tools(own, self.tokenizer, self.tools, self.max_calls)
 
     def prompt_ids(self, problem: Problem) -> list[int]:
         """The problem as the model gets it."""
-        return problem_ids(self.tokenizer, problem, self.tools.schemas if self.tools is not None else ())
+        return problem_ids(self.tokenizer, problem, schemas_of(self.tools))
 
     def state_dict(self) -> dict[str, Any]:
         counts = {"num_tokens": self.num_tokens, "num_groups": self.num_groups, "num_useful": self.num_useful}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +22,9 @@ from llmkit.modeling.load import load_spec
 from llmkit.modeling.tokens import fit_model, prepare_tokenizer
 from llmkit.recipe.practice import FilterSpec
 from llmkit.recipe.stages import GrpoStage, PracticeStage
+from llmkit.stages.at_hand import schemas_of, tools_of
 from llmkit.stages.callbacks import last_checkpoint, step_of
-from llmkit.stages.common import Worker, stages_read
+from llmkit.stages.common import Worker
 from llmkit.stages.heldout import is_sharded
 from llmkit.stages.measuring import MeasureCallback, Measured, curves
 from llmkit.stages.monitors import BorderCallback, MonitorCallback
@@ -38,7 +38,7 @@ from llmkit.stages.sft import chat_template
 from llmkit.stages.solving import attempt_chunks, problem_ids, share_right
 from llmkit.stages.talking import check_tools
 from llmkit.stages.training import save, train_between, trainer_config
-from llmkit.tools.toolbox import Toolbox, open_tools
+from llmkit.tools.toolbox import Toolbox
 
 FILTERED = "filter"
 """Step with the pass rates of `sampling.filter`: its files are in data/steps."""
@@ -65,17 +65,6 @@ def practise(worker: Worker, config: type[GRPOConfig] | type[RLOOConfig], kind: 
     args = practice_args(worker, config)
     with tools_of(worker) as tools:
         return _practise(worker, args, prepare(worker, args, tools=tools), kind, tools)
-
-
-@contextmanager
-def tools_of(worker: Worker) -> Iterator[Toolbox | None]:
-    """Those of the stage, open. Raises UserError where they cannot be opened."""
-    stage = practice_stage(worker)
-    if not (isinstance(stage, GrpoStage) and stage.tools):
-        yield None
-        return
-    with open_tools(stage.tools, stages_read(worker)) as box:
-        yield box
 
 
 def _practise(
@@ -165,7 +154,7 @@ def prepare(worker: Worker, args: Any, scorer: Any = None, tools: Toolbox | None
         if num := len(each.shared_with(problems)):
             worker.warn(f"{num} of the {len(each)} held-out problems of '{name}' are also practised on")
     scorer.check_gold(problems, worker.warn)
-    allowed = fitting(worker, tokenizer, problems, max_positions, tools.schemas if tools is not None else ())
+    allowed = fitting(worker, tokenizer, problems, max_positions, schemas_of(tools))
     return Prepared(tokenizer, new_tokens, scorer, problems, heldout, allowed)
 
 

@@ -23,10 +23,11 @@ from llmkit.recipe.practice import RewardSpec, Scalar
 from llmkit.recipe.preference import LabellerSpec, RewardModelSpec
 from llmkit.rewards.guard import score
 from llmkit.rewards.registry import load, matches, whole
-from llmkit.rewards.rows import LogMetric, Said
+from llmkit.rewards.rows import Completion, LogMetric, Said
 from llmkit.stages.scoring import Scorer, Scores
 
 MODEL, CUT = "reward_model", "missing_eos"
+Schemas = Sequence[dict[str, Any]]
 
 
 def open_rewards(folder: Path, *, device: Any) -> RewardModels:
@@ -48,11 +49,17 @@ class Judge(Protocol):
     def __call__(
         self,
         prompts: Sequence[Any],
-        texts: Sequence[str],
+        texts: Sequence[Any],
         columns: Sequence[Mapping[str, Any]] | None = None,
         places: Sequence[str] | None = None,
     ) -> np.ndarray:
-        """(N,) numbers, more is better. Args: columns: of each answer's row, by name. places: where each row stands."""
+        """(N,) numbers, more is better.
+
+        Args:
+            texts: of the answers; from a `rank` stage of those with tools all turns and results.
+            columns: of each answer's row, by name.
+            places: where each row stands.
+        """
 
 
 class ModelJudge:
@@ -66,7 +73,7 @@ class ModelJudge:
     def __call__(
         self,
         prompts: Sequence[Any],
-        texts: Sequence[str],
+        texts: Sequence[Completion],
         columns: Sequence[Mapping[str, Any]] | None = None,
         places: Sequence[str] | None = None,
     ) -> np.ndarray:
@@ -87,7 +94,7 @@ def labelled_by(spec: LabellerSpec) -> Judge:
 
     def judge(
         prompts: Sequence[Any],
-        texts: Sequence[str],
+        texts: Sequence[Completion],
         columns: Sequence[Mapping[str, Any]] | None = None,
         places: Sequence[str] | None = None,
     ) -> np.ndarray:
@@ -103,12 +110,13 @@ def labelled_by(spec: LabellerSpec) -> Judge:
     return judge
 
 
-def check_renders(models: RewardModels, problems: Iterable[Problem], where: str) -> None:
+def check_renders(models: RewardModels, problems: Iterable[Problem], where: str, tools: Schemas = ()) -> None:
     """Raises UserError where a reward model cannot read what the policy is asked. Messages are rendered again in its
     own template, whatever the policy's is.
 
     Args:
         problems: of prompts of one shape, the same roles in one order, the first is rendered.
+        tools: schemas of those that the policy has at hand.
     """
     chat, shapes = template_of(models.tokenizer) is not None, set[tuple[str, ...]]()
     for problem in problems:
@@ -121,28 +129,32 @@ def check_renders(models: RewardModels, problems: Iterable[Problem], where: str)
             continue
         shapes.add(shape)
         try:
-            answer_ids(models.tokenizer, problem.prompt, "a", models.card.max_length)
+            answer_ids(models.tokenizer, problem.prompt, "a", models.card.max_length, tools)
         except (DataError, TemplateError) as error:
             what = f"its own template cannot render {problem.place} ({error.problems[0].what})"
             cure = "train it from a model of the policy's kind, or leave such prompts out"
             raise UserError(where, what, cure) from None
 
 
-def answer_ids(tokenizer: PreTrainedTokenizerBase, prompt: Any, text: str, max_length: int) -> list[int]:
+def answer_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt: Any, said: Completion, max_length: int, tools: Schemas = ()
+) -> list[int]:
     """A prompt with an answer as a reward model reads it, in its own template and tokens: the text is rendered again,
     because a policy could find spellings of a text, token by token, that the model has never seen. What is too long
     loses its oldest turns, as in training; where that is not enough, which training leaves out, its beginning."""
     for kept in shorter(prompt):
-        prompt_ids, ids = split_answer(tokenizer, kept, answer_to(prompt, text))
+        prompt_ids, ids = split_answer(tokenizer, kept, answer_to(prompt, said), list(tools) or None)
         if len(prompt_ids) + len(ids) <= max_length:
             break
     return [*prompt_ids, *ids][-max_length:]
 
 
-def score_texts(models: RewardModels, prompts: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
+def score_texts(
+    models: RewardModels, prompts: Sequence[Any], texts: Sequence[Completion], tools: Schemas = ()
+) -> np.ndarray:
     """Scaled scores of each member, (N, M). Raises ModelError where one is no number."""
     cut = models.card.max_length
-    rows = [answer_ids(models.tokenizer, prompt, text, cut) for prompt, text in zip(prompts, texts, strict=True)]
+    rows = [answer_ids(models.tokenizer, prompt, said, cut, tools) for prompt, said in zip(prompts, texts, strict=True)]
     scores_NM = models.scaled(models.raw(rows))
     if not np.isfinite(scores_NM).all():
         raise ModelError(models.tokenizer.name_or_path, "gives scores that are no numbers", "train it again")
@@ -167,6 +179,7 @@ class PreferenceScorer:
         functions: rewards beside the model; None: none.
         when: columns and their values: rows that the models score. Empty: all.
         where: the stage and part, for messages.
+        tools: schemas of those that the policy has at hand.
     """
 
     def __init__(
@@ -179,8 +192,10 @@ class PreferenceScorer:
         missing_eos_penalty: float,
         when: Mapping[str, Scalar],
         where: str,
+        tools: Schemas = (),
     ) -> None:
         self.models, self.spec, self.functions, self._where = list(models), spec, functions, where
+        self._tools = tools
         self._penalty, self._when = missing_eos_penalty, when
         num_members = sum(len(each.members) for each in self.models)
         members = [f"{MODEL}_{number}" for number in range(num_members)] if num_members > 1 else []
@@ -201,7 +216,7 @@ class PreferenceScorer:
             cure = "give its rows this column with 'set' on their source, or leave 'reward_when' out"
             raise UserError(self._where, f"none of {len(problems)} prompts has {wanted}", cure)
         for name, models in zip(self.spec.from_, self.models, strict=True):
-            check_renders(models, filter(self.applies, problems), f"{self._where} '{name}'")
+            check_renders(models, filter(self.applies, problems), f"{self._where} '{name}'", self._tools)
         if self.functions is not None:
             self.functions.check(problems, needs_correctness=needs_correctness)
 
@@ -225,8 +240,8 @@ class PreferenceScorer:
     def by_model(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> tuple[np.ndarray, np.ndarray]:
         """Of N answers, without the functions: (N, M) scores of the members of all models, and (N, 2) what they come
         to and the penalty on an answer that was cut off."""
-        prompts, texts = [one.prompt for one in problems], [one.text for one in answers]
-        scores_NM = np.concatenate([score_texts(models, prompts, texts) for models in self.models], axis=1)
+        prompts, texts = [one.prompt for one in problems], [one.messages or one.text for one in answers]
+        scores_NM = np.concatenate([score_texts(models, prompts, texts, self._tools) for models in self.models], axis=1)
         cut_N = np.array([-self._penalty if one.finish_reason != "stop" else 0.0 for one in answers])
         return scores_NM, np.stack([combined(scores_NM, self.spec), cut_N], axis=1)
 

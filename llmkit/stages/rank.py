@@ -3,7 +3,8 @@
 accelerate launch --config_file recipes/accelerate/cpu/single.yaml -m llmkit.stages.rank recipe.yaml --stage rank
 
 data/rankings.jsonl    every decision: rater, seconds, order shown, ranks
-data/train.jsonl       {"prompt", "answers", "rankings"}: one row a prompt, one list of ranks a rater
+data/train.jsonl       {"prompt", "answers", "rankings"}: one row a prompt, one list of ranks a rater; of answers with
+                       tools these are all turns and results, and "tools" has their schemas
 data/pairs.jsonl       {"prompt", "chosen", "rejected", ...}: all pairs of which one is ranked above the other
 
 People's rankings lie in the run's `rankings/<stage>/`, which no stage clears.
@@ -20,7 +21,7 @@ from typing import Any
 
 from llmkit.artifacts.manifest import DataSummary, Manifest, Sample
 from llmkit.artifacts.rundir import RANKINGS, RunDir
-from llmkit.chat.turn import answer_to, last_text
+from llmkit.chat.turn import last_text
 from llmkit.errors import RunError, UserError
 from llmkit.knowledge.store import read_rows, writing
 from llmkit.preference.agreement import between, ceilings, contradicting, with_oneself
@@ -86,8 +87,8 @@ def scores_of(
     labeller, found = labelled_by(spec), list[Scores]()
     for start in range(0, len(items), SLICE):
         part = list(zip(items[start : start + SLICE], columns[start : start + SLICE], strict=True))
-        flat = [(item, own, text) for item, own in part for text in item.texts.values()]
-        prompts, texts = [item.prompt for item, _, _ in flat], [text for _, _, text in flat]
+        flat = [(item, own, said) for item, own in part for said in item.answers.values()]
+        prompts, texts = [item.prompt for item, _, _ in flat], [said for _, _, said in flat]
         places = [f"prompt {item.id}" for item, _, _ in flat]
         each = iter(labeller(prompts, texts, [own for _, own, _ in flat], places).tolist())
         found += [[next(each) for _ in item.texts] for item, _ in part]
@@ -174,10 +175,9 @@ def rows_of(decisions: Sequence[Decision], items: Mapping[str, Item], pairs: Pai
     found = []
     for id, ranks in rankings.items():
         item = items[id]
-        answers = [answer_to(item.prompt, text) for text in item.texts.values()]
-        found.append(
-            {"prompt": item.prompt, "answers": answers, "rankings": [[own[i] for i in item.texts] for own in ranks]}
-        )
+        rankings_of = [[own[i] for i in item.texts] for own in ranks]
+        answers = list(item.answers.values())
+        found.append({"prompt": item.prompt, "answers": answers, "rankings": rankings_of, **item.schemas})
     return found
 
 

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from itertools import chain, count, islice, product
 
 from llmkit.chat.ask import Ask, Engine
+from llmkit.chat.told import steps, transcript
 from llmkit.knowledge.judge import RETRIES, RETRY_TEMPERATURE, speaks_of_grading
 from llmkit.knowledge.promptfile import PromptFile, compiled
 from llmkit.preference.rankings import Decision
-from llmkit.preference.rollouts import Item
+from llmkit.preference.rollouts import Completion, Item
 from llmkit.recipe.preference import RankJudgeSpec
 
 PROMPT = PromptFile(
@@ -87,9 +88,9 @@ class RankJudge:
         return decided
 
     def _shown(self, item: Item, number: int) -> Shown:
-        fair = [id for id, text in item.texts.items() if not speaks_of_grading(text)]
+        fair = [each.id for each in item.completions if not speaks_of_grading(_said(each))]
         if not number:
-            self.num_graders += len(item.texts) - len(fair)
+            self.num_graders += len(item.completions) - len(fair)
         rng = random.Random(f"{self._seed} {item.id} {item.version}")
         rng.shuffle(fair)
         # the second time the other way round: what stood first stands last
@@ -117,7 +118,7 @@ class RankJudge:
 
     def ask(self, one: Shown, temperature: float = 0.0) -> Ask:
         """The prompt of one item."""
-        texts = [one.item.texts[id][:LONGEST] for id in one.ids]
+        texts = [shown_of(one.item.completion(id)) for id in one.ids]
         asked = asked_in(one.item)[-LONGEST:]
         prompt = self._prompt.render(
             prompt=asked,
@@ -178,6 +179,20 @@ def asked_in(item: Item) -> str:
     if len(item.prompt) == 1:
         return str(item.prompt[0]["content"])
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in item.prompt)
+
+
+def shown_of(completion: Completion) -> str:
+    """An answer as the judge sees it. With tools, calls and results stand cut in front of what it says."""
+    if not completion.messages:
+        return completion.text[:LONGEST]
+    parts = (completion.messages[:-1], completion.messages[-1:])
+    return "\n".join(transcript(part)[:LONGEST] for part in parts if part)
+
+
+def _said(completion: Completion) -> str:
+    """What an answer itself says: code that it ran and documents that it found often speak of what is true."""
+    said = (text for kind, text in steps(completion.messages) if kind == "said")
+    return "\n".join(said) if completion.messages else completion.text
 
 
 def fence_of(texts: Sequence[str]) -> str:

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from llmkit.artifacts.files import whole_file
 from llmkit.artifacts.manifest import Sample
 from llmkit.chat.ask import Answer
+from llmkit.chat.told import transcript
 from llmkit.data.problems import Problem
-from llmkit.stages.talking import transcript
 
 NAME = "rollouts"
 ENOUGH = 20_000

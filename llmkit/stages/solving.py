@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,14 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
 from llmkit.chat.ask import Answer, Ask, Engine
+from llmkit.chat.turn import Message
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import RunError
 from llmkit.evaluate.passes import budgets, maj_at_k, pass_at_k
 from llmkit.generation.engine import ids_of
 from llmkit.knowledge.store import Row, Steps
 from llmkit.stages.asked import in_chunks
+from llmkit.stages.at_hand import reads_back
 from llmkit.stages.common import Worker
 from llmkit.stages.scoring import Scorer
 
@@ -46,6 +48,15 @@ class Attempt:
     scores: dict[str, float]
     """Reward -> score, of those that apply."""
     temperature: float
+    messages: Sequence[Message] = ()
+    """With tools: all turns and results."""
+    is_row: bool = True
+    """Whether they are read from a training row as they were said."""
+
+    def as_row(self) -> Row:
+        """For a file; `Attempt(**row)` is the attempt again."""
+        row = asdict(self)
+        return row if self.messages else {name: row[name] for name in row if name not in ("messages", "is_row")}
 
 
 def ask_of(
@@ -212,6 +223,8 @@ def _attempt(
         total=float(total),
         scores=scores,
         temperature=temperature,
+        messages=answer.messages,
+        is_row=reads_back(problem.prompt, answer),
     )
 
 

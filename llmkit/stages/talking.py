@@ -7,7 +7,6 @@ token by token, is ever read as a call.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -24,8 +23,6 @@ from llmkit.tools.injections import planted_in
 from llmkit.tools.tool import Result
 from llmkit.tools.toolbox import Toolbox
 
-SHOWN = 300
-"""Characters of a call or a result that people are shown."""
 Ending = Literal["answered", "calls", "length", "error"]
 
 
@@ -196,21 +193,6 @@ def check_tools(tokenizer: PreTrainedTokenizerBase, schemas: Sequence[dict[str, 
         called = Call(function["name"], dict.fromkeys(function["parameters"].get("required", ()), "1"))
         turn: Message = {"role": "assistant", "content": "", "tool_calls": [called.as_message()]}
         _added(tokenizer, [asked, turn, result_message("1")], schemas)
-
-
-def transcript(messages: Sequence[Message]) -> str:
-    """Turns behind a question, for people to read: one line a call, one a result, then the answer."""
-    lines = []
-    for message in messages:
-        text = str(message.get("content") or "")
-        if message["role"] == "tool":
-            lines.append(f"[result] {text[:SHOWN]}")
-            continue
-        lines += [text] if text else []
-        for call in message.get("tool_calls", ()):
-            function = call["function"]
-            lines.append(f"[call] {function['name']} {json.dumps(function['arguments'], ensure_ascii=False)}"[:SHOWN])
-    return "\n".join(lines)
 
 
 class ToolEngine:

@@ -15,6 +15,7 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
 from llmkit.chat.ask import Ask, Engine
+from llmkit.chat.told import transcript
 from llmkit.chat.turn import Call, without_thought
 from llmkit.errors import RunError
 from llmkit.evaluate.results import Document, TaskResult, columns_of, mean_of
@@ -23,7 +24,7 @@ from llmkit.knowledge.records import Question
 from llmkit.recipe.tools import InjectionSpec, ToolsSpec
 from llmkit.stages.common import Worker, stages_read
 from llmkit.stages.frozen import frozen_questions
-from llmkit.stages.talking import Made, Talk, check_tools, talk, transcript
+from llmkit.stages.talking import Made, Talk, check_tools, talk
 from llmkit.tools.injections import obeys, shipped_injections
 from llmkit.tools.toolbox import Toolbox, open_tools
 

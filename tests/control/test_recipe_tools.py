@@ -25,6 +25,16 @@ stages:
     probes: [probe]
     lookup: {tools: [{name: search, from: library}, python]}
   - {name: tools, kind: sft, from: sft, data: [{from: idk, name: tool_calls}]}
+  - name: best
+    kind: best_of_n
+    from: tools
+    data: [{path: problems.jsonl}]
+    rewards: [exact]
+    tools: [{name: search, from: library}, python]
+    max_calls: 2
+  - {name: rolls, kind: rollout, from: tools, data: [{path: problems.jsonl}], tools: [python], max_calls: 2}
+  - {name: ranks, kind: rank, from: tools, rollouts: rolls, by: labeller, labeller: "llmkit.tiny.taste:taste"}
+  - {name: rm, kind: reward, from: tools, data: [{from: ranks}]}
 evals:
   - task: tools
     questions: [{path: questions.jsonl}]
@@ -34,6 +44,8 @@ evals:
     needless: [known]
 """
 
+AFTER_LIBRARY = {"library", "eval-library", "idk", "tools", "eval-tools", "best", "rolls", "ranks", "rm"}
+
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -42,6 +54,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "chats.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     (tmp_path / "questions.jsonl").write_text('{"question": "a", "answers": ["b"]}\n')
     (tmp_path / "pages.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "problems.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
     path = tmp_path / "recipe.yaml"
     path.write_text(RECIPE)
     return path
@@ -68,6 +81,16 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("evals.0.needs={serch: [page]}", "'serch' is no tool of this evaluation; have: search, python"),
         ("evals.0.judge={by: model, name_or_path: m}", "is 'by: rules'"),
         ("evals.0.max_calls=0", "greater than 0"),
+        ("stages.best.tools=[serch]", "did you mean 'search'?"),
+        ("stages.best.tools=[{name: search, from: probe}]", "'probe' is no 'search_index' stage"),
+        ("stages.rolls.tools=[{name: search, from: ranks}]", "'ranks' is not an earlier stage"),
+        ("stages.best.tools=[]", "has no effect without 'tools'"),
+        ("stages.rolls.tools=[]", "has no effect without 'tools'"),
+        ("stages.rolls.max_calls=0", "greater than 0"),
+        (
+            "stages.rm={name: dpo, kind: dpo, data: [{from: ranks, name: pairs}]}",
+            "answers of 'rolls' hold results of tools, which a 'dpo' stage would train",
+        ),
         ("evals.0.judge={by: rules, prompt: p.jinja}", "has no effect with 'by: rules'"),
         (
             "evals=[{task: tools, name: same, questions: [{path: questions.jsonl}], tools: [python], "
@@ -82,7 +105,8 @@ def test_what_does_not_fit_is_refused_by_name(recipe: Path, word: str, expected:
 
 def test_an_evaluation_waits_for_its_index(recipe: Path) -> None:
     steps = {step.name: step for step in make(load([recipe])).steps}
-    assert list(steps) == ["sft", "probe", "library", "eval-library", "idk", "tools", "eval-tools"]
+    assert list(steps)[:7] == ["sft", "probe", "library", "eval-library", "idk", "tools", "eval-tools"]
+    assert set(steps["best"].data_stages) == {"library"} and not steps["rolls"].data_stages
     assert set(steps["eval-tools"].data_stages) == {"library"} and set(steps["idk"].data_stages) == {"probe", "library"}
     assert steps["library"].memory is None, "no model is loaded to index"
 
@@ -96,16 +120,18 @@ def test_what_makes_a_stage_run_again(recipe: Path, tmp_path: Path) -> None:
     def changed(*words: str) -> set[str]:
         return {name for name, value in fingerprints(*words).items() if value != before[name]}
 
-    assert changed("stages.idk.lookup.missing=0.5") == {"idk", "tools", "eval-tools"}
+    assert changed("stages.idk.lookup.missing=0.5") == AFTER_LIBRARY - {"library", "eval-library"}
+    assert changed("stages.best.max_calls=3") == {"best"} and changed("stages.best.tools=[python]") == {"best"}
+    assert changed("stages.rolls.tools=[calculator]") == {"rolls", "ranks", "rm"}
     assert changed("evals.0.max_calls=2") == {"eval-library", "eval-tools"}
-    assert changed("stages.library.passage_chars=300") == {"library", "eval-library", "idk", "tools", "eval-tools"}
+    assert changed("stages.library.passage_chars=300") == AFTER_LIBRARY
     (tmp_path / "pages.jsonl").write_text('{"text": "another"}\n')
-    assert changed() == {"library", "eval-library", "idk", "tools", "eval-tools"}
+    assert changed() == AFTER_LIBRARY
 
 
 def test_own_words_for_nothing_are_refusals_for_the_judge(recipe: Path) -> None:
     word = "stages.idk.lookup.not_found=['Zu {entity} steht nichts da.']"
-    last = make(load([recipe], [word])).steps[-1].stage
+    (last,) = (step.stage for step in make(load([recipe], [word])).steps if step.name == "eval-tools")
     assert last.evals[0].judge.refusals == ["steht nichts da."]
 
 

@@ -19,11 +19,11 @@ from llmkit.recipe.parts import ModelSpec, RunSpec
 from llmkit.recipe.schema import Stage
 from llmkit.recipe.stages import TrainStage
 from llmkit.recipe.trainer_keys import resolved_trainer
-from llmkit.stages import rank, reward, rlhf, rollout
+from llmkit.stages import best_of_n, rank, reward, rlhf, rollout
 from llmkit.stages.common import Worker
 
 STAGE: TypeAdapter[Any] = TypeAdapter(Stage)
-MODULES = {"rollout": rollout, "rank": rank, "reward": reward, "rlhf": rlhf}
+MODULES = {"best_of_n": best_of_n, "rollout": rollout, "rank": rank, "reward": reward, "rlhf": rlhf}
 TRAINER: dict[str, dict[str, Any]] = {
     "reward": {
         "max_steps": 12,

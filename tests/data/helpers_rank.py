@@ -35,6 +35,20 @@ def rollout_row(index: int, prompt: Any = None, texts: tuple[str, ...] = ANSWERS
     return {"id": f"p{index}", "prompt": prompt or asked, "completions": completions, "source": "test"}
 
 
+def called_row(result: str = "<script>x</script>\x1b[31m4") -> dict[str, Any]:
+    """One answer after a call of a tool, and one without."""
+    function = {"name": "python", "arguments": {"code": "print(2 + 2)"}}
+    begun = {"role": "assistant", "reasoning_content": "Hm.", "content": "Let me see."}
+    turns = [
+        {**begun, "tool_calls": [{"type": "function", "function": function}]},
+        {"role": "tool", "content": result},
+        {"role": "assistant", "content": "It is 4."},
+    ]
+    row = rollout_row(1, texts=("It is 4.", "It is 5."))
+    row["completions"][0]["messages"] = turns
+    return row
+
+
 def write_rollouts(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

@@ -183,7 +183,9 @@ def test_the_favourites_of_a_reward_model_are_kept(best: Callable[..., Any], mon
     monkeypatch.setattr(best_of_n, "open_rewards", lambda folder, device: Longest())
     monkeypatch.setattr(preferring, "check_renders", lambda *_: None)
     monkeypatch.setattr(
-        preferring, "score_texts", lambda models, prompts, texts: np.array([[float(len(text))] for text in texts])
+        preferring,
+        "score_texts",
+        lambda models, prompts, texts, tools: np.array([[float(len(text))] for text in texts]),
     )
     fields = {"rewards": [], "reward_model": "rm", "num_kept": 1}
     worker, manifest, _ = best(name="liked", **fields)

@@ -119,7 +119,9 @@ def test_without_vllm_the_cure_is_named(tokenizer, monkeypatch):
 
 
 def test_continuous_batching_gives_the_greedy_answers_of_the_other_engine(model, tokenizer):
-    asks = [Ask("ab" * (1 + place), f"q{place}", (0.0, 1.0, 1.0)) for place in range(4)] + [Ask("x" * 96, "long")]
+    asks = [Ask("ab" * (1 + place), f"q{place}", (0.0, 1.0, 1.0)) for place in range(3)]
+    own = (*tokenizer("abcd", add_special_tokens=False).input_ids, 120)  # of a conversation that goes on
+    asks += [Ask("something else", "q3", (0.0, 1.0, 1.0), ids=own), Ask("x" * 96, "long")]
     expected = list(TransformersEngine(model, tokenizer).answer(asks, max_new_tokens=8))
     found = list(ContinuousEngine(model, tokenizer, 16).answer(asks, max_new_tokens=8, seed=2))
     for ours, theirs in zip(expected[:-1], found[:-1], strict=True):
@@ -134,6 +136,13 @@ def test_continuous_batching_gives_the_greedy_answers_of_the_other_engine(model,
         assert [len(one.ids) for one in theirs] == [one.num_tokens for one in theirs], "rewards on length read them"
     assert found[-1] == expected[-1]
     assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_conversation_goes_on_from_its_own_tokens(vllm, tokenizer):
+    """What calls of tools need: a later turn sees the tokens of earlier ones, and tells its own."""
+    ((made,),) = VllmEngine("folder", tokenizer).answer([Ask("something else", "k", ids=(1, 2, 3))], max_new_tokens=8)
+    [(prompts, _)] = LLM.last.calls
+    assert prompts == [{"prompt_token_ids": [1, 2, 3]}] and made.ids
 
 
 def test_continuous_batching_cuts_at_stop_strings(model, tokenizer):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_rank import rollout_row
+from helpers_rank import called_row, rollout_row
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,8 +86,21 @@ def test_the_page_learns_no_ids(tmp_path: Path) -> None:
     with open_store(tmp_path / "rankings.jsonl") as store:
         asked = item_of({**row, "id": "prompt-one", "completions": answers}, "")
         state = Session([asked], store, seed=0, repeat=0.0).state("anna")
-    assert set(state["turn"]) == {"name", "prompt", "answers"} and len(state["turn"]["answers"]) == 5
+    assert set(state["turn"]) == {"name", "prompt", "answers", "before"} and len(state["turn"]["answers"]) == 5
     assert not any(word in str(state) for word in ("prompt-one", "completion-", "model-"))
+
+
+def test_the_page_gets_what_was_called_in_front_of_the_answer(tmp_path: Path) -> None:
+    with open_store(tmp_path / "rankings.jsonl") as store:
+        turn = Session([item_of(called_row(), "")], store, seed=0, repeat=0.0).state("anna")["turn"]
+    (place,) = (place for place, steps in enumerate(turn["before"]) if steps)
+    assert turn["answers"][place] == "It is 4." and turn["before"][1 - place] == []
+    assert turn["before"][place] == [
+        {"kind": "thought", "text": "Hm."},
+        {"kind": "said", "text": "Let me see."},
+        {"kind": "call", "text": 'python {"code": "print(2 + 2)"}'},
+        {"kind": "result", "text": "<script>x</script>\u241b[31m4"},
+    ]
 
 
 def test_what_a_decision_leaves(session: Session, tmp_path: Path) -> None:

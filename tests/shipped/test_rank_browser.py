@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from data.helpers_rank import ANSWERS, rollout_row
+from data.helpers_rank import ANSWERS, called_row, rollout_row
 from helpers_rank_page import Window, rows
 
 HOSTILE = (
@@ -145,6 +145,27 @@ def test_hostile_answers_are_text(browser: Any, serve: Any) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         window.press("r")
     assert window.said == []
+
+
+def test_calls_and_results_are_folded_text(browser: Any, serve: Any) -> None:
+    server = serve("anna", [called_row("".join(HOSTILE[:3]) + "word " * 50_000)])
+    window = Window(browser, server.url)
+    page = window.page
+    steps = page.locator(".card .step")
+    assert steps.locator(".kind").all_inner_texts() == ["thought", "said", "call", "result"]
+    assert not page.locator(".step .said").first.is_visible() and page.locator(".whole > .said").count() == 2
+    for width in (1280, 360):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.locator("[data-kind='result'] summary").focus()
+    window.press("Enter")  # opens it, and saves nothing
+    assert HOSTILE[1] in page.locator("[data-kind='result'] .said").inner_text() and server.decisions == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.evaluate("window.__x") is None and page.locator("main img, main a, main script").count() == 0
+    window.press("1 2")
+    page.click("#save")
+    window.wait(1)
+    assert window.said == [] and len(server.decisions) == 1
 
 
 def test_by_finger_on_a_phone(browser: Any, serve: Any) -> None:

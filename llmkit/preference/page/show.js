@@ -87,6 +87,18 @@ function showMore(box, content) {
   box.append(more);
 }
 
+/* What an answer with tools did before it said this: folded, one line a step until it is opened */
+function before(steps, name) {
+  return steps.map(({ kind, text: content }) =>
+    make("details", { class: "step", "data-kind": kind },
+      make("summary", {}, make("span", { class: "kind" }, kind), make("span", { class: "gist", dir: "auto" }, gist(content))),
+      text(content, `${name}: ${kind}`)));
+}
+
+function gist(content) {
+  return content.slice(0, 160).trim().replace(/\s+/g, " ") || "(nothing)";
+}
+
 function showTurn() {
   const { turn } = state;
   $("main").hidden = !turn || !$("results").hidden;
@@ -99,7 +111,8 @@ function showTurn() {
       make("div", { class: "head" },
         make("button", { type: "button", class: "number", onclick: () => choose(place) }, `${place + 1}`),
         make("span", { class: "rank" })),
-      text(content, `Answer ${place + 1}`))));
+      make("div", { class: "whole" }, ...before(turn.before[place], `Answer ${place + 1}`),
+        text(content, `Answer ${place + 1}`)))));
   for (const box of document.querySelectorAll("main .said")) {
     // what scrolls must be reached by keys
     if (box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
@@ -160,8 +173,7 @@ function grip() {
 }
 
 function snippet(place) {
-  const content = state.turn.answers[place].slice(0, 160).trim().replace(/\s+/g, " ");
-  return make("span", { class: "snippet", dir: "auto" }, content || "(nothing)");
+  return make("span", { class: "snippet", dir: "auto" }, gist(state.turn.answers[place]));
 }
 
 function orderedRow({ place, tied }, index, ranks) {
