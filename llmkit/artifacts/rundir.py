@@ -2,7 +2,7 @@
 
 <output_dir>/<run>/
     recipe.yaml            as resolved
-    .lock                  held while `llmkit run` works here
+    .lock .lock-<step>     held while `llmkit run` works here
     report.html report.md
     rankings/<stage>/      what people ranked: nothing clears it
     01-cpt/                one folder per stage
@@ -19,8 +19,9 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,34 +111,53 @@ class RunDir:
         return [StageDir(p) for p in found]
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, step: str | None = None) -> Iterator[None]:
         """Keeps a second run out of this folder; let go by the system when the holder dies.
+
+        Args:
+            step: name of the only step that is run: runs of other single steps may work beside it.
 
         Raises:
             RunError: there is one, nothing can be written, or this is Windows.
         """
-        try:
-            import fcntl
-        except ImportError:
-            what = "cannot be run in: this system has neither its locks nor its signals"
-            raise RunError(str(self.path), what, "use Linux; macOS, and WSL on Windows, are not tested") from None
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise disk_error(self.path, error) from error
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(handle, 32).decode() or "unknown"
-                what = f"another run is working here (process {holder.strip()})"
-                raise RunError(str(self.path), what, "wait for it, or give this run another 'run.name'") from None
-            os.ftruncate(handle, 0)
-            os.write(handle, f"{os.getpid()}\n".encode())
+        with ExitStack() as held:
+            held.enter_context(_lock(self.path / ".lock", shared=step is not None))
+            if step is not None:
+                held.enter_context(_lock(self.path / f".lock-{step}"))
             yield
-        finally:
-            os.close(handle)
+
+    @contextmanager
+    def for_a_moment(self) -> Iterator[None]:
+        """Waits until nobody else is here: for what runs of single steps do to the files of the whole run."""
+        with _lock(self.path / ".lock-files", wait=True):
+            yield
+
+
+@contextmanager
+def _lock(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
+    """A file that is locked. Raises RunError as `RunDir.locked` does."""
+    try:
+        import fcntl
+    except ImportError:
+        what = "cannot be run in: this system has neither its locks nor its signals"
+        raise RunError(str(path.parent), what, "use Linux; macOS, and WSL on Windows, are not tested") from None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise disk_error(path.parent, error) from error
+    try:
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            holder = os.read(handle, 256).decode(errors="replace") or "unknown"
+            what = f"another run is working here (process {holder.strip()})"
+            raise RunError(str(path.parent), what, "wait for it, or give this run another 'run.name'") from None
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()} on {platform.node()}\n".encode())
+        yield
+    finally:
+        os.close(handle)
 
 
 def open_run(path: str | Path) -> RunDir:

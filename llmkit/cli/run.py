@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from llmkit.cli.output import console
 from llmkit.errors import RunError
-from llmkit.launch.execute import Options, asked_for, execute, select
+from llmkit.launch.execute import Options, asked_for, execute, select, tidy
 from llmkit.launch.machines import follow, is_main
 from llmkit.plan.make import make
 from llmkit.plan.render import print_plan
@@ -50,10 +50,11 @@ def _run(loaded: Loaded, options: Options) -> None:
         follow(plan, out, options)
         return
     execute(plan, loaded.recipe, out, options)
-    build_report(plan.run_dir)
-    out.print()
-    print_summary(plan.run_dir, out)
-    print_answers(plan.run_dir, out)
+    with plan.run_dir.for_a_moment():
+        build_report(plan.run_dir)
+        out.print()
+        print_summary(plan.run_dir, out)
+        print_answers(plan.run_dir, out)
 
 
 def _slurm(loaded: Loaded, options: Options, submitting: bool) -> None:
@@ -63,6 +64,8 @@ def _slurm(loaded: Loaded, options: Options, submitting: bool) -> None:
     plan, out = make(loaded), console()
     steps = select(plan, options.stage, options.start, options.step)
     with plan.run_dir.locked():
+        # now, since jobs of single steps must not do it beside each other
+        tidy(plan, out)
         jobs = write_jobs(plan, steps, loaded.recipe)
         for job in jobs:
             out.print(str(job.script), markup=False, highlight=False, soft_wrap=True)
@@ -71,4 +74,4 @@ def _slurm(loaded: Loaded, options: Options, submitting: bool) -> None:
             out.print("nothing is submitted without --submit", markup=False)
             return
         for name, number in submit(jobs).items():
-            out.print(f"{name}: job {number}", markup=False, highlight=False)
+            out.print(f"{name}: job {number}", markup=False, highlight=False, soft_wrap=True)

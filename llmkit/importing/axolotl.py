@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import re
-
 from llmkit.importing import common, deepspeed
+from llmkit.importing.aside import set_aside
 from llmkit.importing.axolotl_data import sources
-from llmkit.importing.axolotl_keys import LISTED, RENAMED, WORDS
+from llmkit.importing.axolotl_keys import DPO, LISTED, RENAMED, REPORTERS, TRL_LISTED, WORDS
+from llmkit.importing.axolotl_options import defaults, list_absent, options
 from llmkit.importing.draft import Draft, Entry
 from llmkit.importing.foreign import as_number
 from llmkit.importing.trl import template
@@ -15,15 +14,22 @@ from llmkit.importing.trl_stage import kind_of
 from llmkit.recipe.trainer_keys import PRACTICE
 
 _LORA = {"lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
-_OPTIMIZERS = {"adamw_hf": "adamw_torch", "paged_adamw": "paged_adamw_32bit"}
 _ATTENTION = {"flash_attention": "flash_attention_2", "sdp_attention": "sdpa", "eager_attention": "eager"}
-_LIGER = re.compile(r"liger_\w+")
+_ATTENTION |= {"flex_attention": "flex_attention"}
+_OWN_TRAINERS = {"process_reward_model": "prm", "kd_trainer": "gkd"}
+"""Switches of trainers that llmkit does not have."""
+_TOO_LONG = {
+    "drop": "longer rows are left out there",
+    "truncate": "longer rows are cut",
+    "raise": "a longer row stops the stage",
+}
 
 
 def convert(draft: Draft, system: str) -> None:
     """Fills the draft. Raises RecipeError for what no recipe of llmkit can mean."""
     draft.kind = draft.stage["kind"] = _kind(draft)
     common.model(draft, "base_model")
+    common.from_scratch(draft, "reinit_weights")
     if draft.get("revision_of_model") is not None:
         draft.model["revision"] = str(draft.given["revision_of_model"])
         draft.moved(("revision_of_model",), "model.revision")
@@ -35,31 +41,39 @@ def convert(draft: Draft, system: str) -> None:
     _adapter(draft)
     _template(draft)
     draft.stage["data"] = sources(draft)
-    common.cut_silently(draft)
+    _long_rows(draft)
     _aside(draft)
     _rewards(draft)
-    common.batch(draft, "micro_batch_size", "gradient_accumulation_steps", 1)
-    _options(draft)
+    common.batch(draft, "micro_batch_size", "gradient_accumulation_steps", 1, "batch_size")
+    options(draft)
+    list_absent(draft)
     common.trainer(draft, RENAMED)
-    _defaults(draft)
-    draft.list_all({key: why or "llmkit decides it by the kind of stage" for key, why in LISTED.items()})
+    defaults(draft)
     common.without_effect(draft)
-    common.finish(draft, WORDS | set(LISTED) | set(RENAMED))
+    common.finish(draft, WORDS | set(LISTED) | set(RENAMED) | set(DPO) | set(REPORTERS))
 
 
 def _kind(draft: Draft) -> str:
     """`rl` or `reward_model` say it; else documents alone make it pretraining."""
     rl = draft.get("rl")
-    if draft.get("reward_model") is True:
-        draft.moved(("reward_model",), "kind", "reward")
-        return "reward"
-    if draft.get("process_reward_model") is True:
-        return kind_of("prm", draft.place(("process_reward_model",)))
+    for key, word in _OWN_TRAINERS.items():
+        if draft.get(key) is True and not rl:
+            return kind_of(word, draft.place((key,)))
     if rl:
         kind = {"ipo": "dpo", "gdpo": "grpo"}.get(str(rl), str(rl))
         found = kind_of(kind, draft.place(("rl",)))
         draft.moved(("rl",), "kind", f"{found}, loss_type: ipo" if rl == "ipo" else found)
-        return found
+    elif draft.get("reward_model") is True:
+        found = "reward"
+        draft.moved(("reward_model",), "kind", found)
+    else:
+        found = _tuned(draft)
+    draft.list_absent(dict.fromkeys(("rl", "reward_model", *_OWN_TRAINERS), "`rl` counts"))
+    return found
+
+
+def _tuned(draft: Draft) -> str:
+    """Documents, or chats."""
     sets = draft.get("datasets", [])
     sets = sets if isinstance(sets, list) else []
     plain = [isinstance(item, dict) and item.get("type") in ("completion", "pretrain") for item in sets]
@@ -80,6 +94,8 @@ def _types(draft: Draft) -> None:
             draft.set_trainer(name, True, (key,), f"'{value}': set it to false where the device has no {name}")
         elif name not in draft.stage.get("trainer", {}):
             draft.set_trainer(name, value, (key,))
+        else:
+            draft.listed((key,), f"`{name}` counts")
 
 
 def _attention(draft: Draft) -> None:
@@ -93,9 +109,6 @@ def _attention(draft: Draft) -> None:
             draft.model["attn_implementation"] = name
             draft.moved((key,), "model.attn_implementation", name)
         draft.list_all({key: "false: transformers chooses"})
-    if draft.get("flex_attention") is True:
-        draft.model["attn_implementation"] = "flex_attention"
-        draft.moved(("flex_attention",), "model.attn_implementation")
 
 
 def _adapter(draft: Draft) -> None:
@@ -120,9 +133,41 @@ def _adapter(draft: Draft) -> None:
     draft.list_all(
         dict.fromkeys([*_LORA, "lora_target_modules", "lora_target_linear", "peft_use_dora"], "not in use here")
     )
-    four = draft.get("load_in_4bit") is True or kind == "qlora"
+    four = draft.get("load_in_4bit") is True or kind == "qlora" or _by_bitsandbytes(draft)
     common.quantize(draft, 4 if four else 0, ("load_in_4bit",))
     common.quantize(draft, 8 if draft.get("load_in_8bit") is True else 0, ("load_in_8bit",))
+
+
+def _by_bitsandbytes(draft: Draft) -> bool:
+    """Today's way to say `load_in_4bit`."""
+    wanted = {"backend": "bnb", "weight_dtype": "nf4"}
+    for key in ("peft", "model_quantization_config"):
+        if isinstance(value := draft.get(key), dict) and wanted.items() <= value.items():
+            for name in wanted:
+                draft.moved((key, name), "peft.quantization", "NF4")
+            return True
+    return False
+
+
+def _long_rows(draft: Draft) -> None:
+    """Rows above `sequence_len` are left out there unless `excess_length_strategy` says otherwise."""
+    key, how = ("excess_length_strategy",), draft.get("excess_length_strategy")
+    if how is not None and how not in _TOO_LONG:
+        raise draft.refuse(key, f"'{how!s:.40}' is no way to treat long rows", f"use one of {', '.join(_TOO_LONG)}")
+    if draft.kind in PRACTICE:
+        draft.listed(key, "prompts that leave no room for an answer stop the stage: `max_truncated`")
+        return
+    here = "; here they are cut" if draft.kind in ("sft", "dpo") else ""
+    draft.stage["max_truncated"] = 0.0 if how == "raise" else 1.0
+    if how is None:
+        why = f"1.0, since longer rows are left out there without a word{here}"
+        draft.added.append(Entry(why, "mapped", "max_truncated"))
+        return
+    draft.moved(key, "max_truncated", _TOO_LONG[how])
+    if how == "drop" and here:
+        draft.note(
+            "max_truncated", f"longer rows are left out there{here}: take them out of the data to train the same"
+        )
 
 
 def _template(draft: Draft) -> None:
@@ -138,14 +183,14 @@ def _template(draft: Draft) -> None:
     elif path is not None:
         template(draft, "chat_template_jinja")
     why = "the tokenizer's own template is used; set `model.chat_template` if it has no {% generation %} marks"
-    draft.list_all({"chat_template": f"'{name}': {why}"})
+    draft.list_all({"chat_template": f"'{name}': {why}", "chat_template_jinja": "`chat_template` counts"})
 
 
 def _aside(draft: Draft) -> None:
     if "heldout" in draft.stage:
         draft.list_all({"val_set_size": "`test_datasets` are held out"})
     else:
-        common.set_aside(draft, draft.stage["data"], draft.get("val_set_size", 0), ("val_set_size",))
+        set_aside(draft, draft.stage["data"], draft.get("val_set_size", 0), ("val_set_size",))
 
 
 def _rewards(draft: Draft) -> None:
@@ -168,61 +213,4 @@ def _rewards(draft: Draft) -> None:
     draft.stage["rewards"] = [{"path": path, "weight": as_number(w)} for path, w in zip(paths, weights, strict=True)]
     draft.moved(("trl", "reward_funcs"), "rewards", "functions are imported from your own package")
     draft.moved(("trl", "reward_weights"), "rewards[].weight")
-    common.nested(draft, "trl")
-
-
-def _options(draft: Draft) -> None:
-    """Options whose values have other names."""
-    optimizer = draft.get("optimizer")
-    if isinstance(optimizer, str) and optimizer in _OPTIMIZERS:
-        draft.set_trainer("optim", _OPTIMIZERS[optimizer], ("optimizer",))
-    if draft.get("gradient_checkpointing") in ("unsloth", "offload", "offload_disk"):
-        draft.set_trainer("gradient_checkpointing", True, ("gradient_checkpointing",), "without offloading")
-    if draft.get("rl") == "ipo":
-        draft.stage.setdefault("trainer", {})["loss_type"] = "ipo"
-    per_epoch = draft.get("saves_per_epoch")
-    if per_epoch is not None:
-        epochs = max(1.0, draft.number("num_epochs", 1))
-        share = round(1 / math.ceil(draft.count("saves_per_epoch", 1) * epochs), 4)
-        draft.set_trainer("save_steps", share if share < 1 else 0.5, ("saves_per_epoch",), "a share of all steps")
-    elif draft.get("save_strategy") is None and draft.get("save_steps") is None:
-        draft.set_trainer("save_strategy", "epoch", None, "the default there")
-    if draft.get("group_by_length") is True:
-        draft.set_trainer("train_sampling_strategy", "group_by_length", ("group_by_length",))
-    draft.list_all({"group_by_length": "false: rows are shuffled", "cosine_min_lr_ratio": _cosine(draft)})
-    for key in [key for key in draft.given if _LIGER.fullmatch(key)]:
-        if draft.given[key] is True:
-            draft.set_trainer("use_liger_kernel", True, (key,), "liger's own choice of kernels")
-    plugins = [str(name) for name in draft.get("plugins", [])] if isinstance(draft.get("plugins", []), list) else []
-    if plugins:
-        draft.listed(("plugins",), "llmkit has no plugins; liger is `use_liger_kernel`")
-
-
-def _cosine(draft: Draft) -> str:
-    if draft.get("cosine_min_lr_ratio") is not None:
-        draft.set_trainer("lr_scheduler_type", "cosine_with_min_lr", ("lr_scheduler",))
-        ratio = {"min_lr_rate": draft.number("cosine_min_lr_ratio", 0)}
-        draft.set_trainer("lr_scheduler_kwargs", ratio, ("cosine_min_lr_ratio",))
-    return ""
-
-
-def _defaults(draft: Draft) -> None:
-    """axolotl's own, where TRL's or llmkit's are others."""
-    draft.default_trainer(num_train_epochs=1, lr_scheduler_type="cosine", optim="adamw_torch_fused")
-    draft.default_trainer(gradient_checkpointing=False, logging_steps=500)
-    if draft.get("wandb_project"):
-        draft.default_trainer(report_to="wandb")
-    if not {"warmup_steps", "warmup_ratio"} & set(draft.given):
-        draft.default_trainer(warmup_steps=0.03)
-    if draft.kind == "sft":
-        draft.default_trainer(packing=False)
-        all_tokens = draft.get("train_on_inputs") is True
-        why = "it trains everything" if all_tokens else "answers alone are trained"
-        if "train_on_inputs" in draft.given:
-            draft.set_trainer("assistant_only_loss", not all_tokens, ("train_on_inputs",), why)
-        else:
-            draft.default_trainer(assistant_only_loss=True)
-    if draft.kind in PRACTICE:
-        draft.default_trainer(mask_truncated_completions=False, disable_dropout=False)
-    if draft.kind not in PRACTICE:
-        draft.default_trainer(max_length=512)
+    common.nested(draft, "trl", TRL_LISTED)

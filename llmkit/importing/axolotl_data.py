@@ -24,6 +24,10 @@ _PAIRS |= {
     "argilla": {"prompt": "instruction", "chosen": "chosen_response", "rejected": "rejected_response"},
 }
 """Second word of a preference `type` -> which columns it reads, where they are not prompt, chosen, rejected."""
+_OWN_ALPACA = {"field_instruction": "instruction", "field_output": "output", "field_input": "input"}
+_OWN_ALPACA |= {"field_system": "system"}
+_OWN_PAIRS = {"field_prompt": "prompt", "field_chosen": "chosen", "field_rejected": "rejected"}
+"""Keys of a `type` of one's own -> llmkit's names of columns."""
 _ROLES = "roles are read by llmkit's own table of names"
 _LISTED = {
     "ds_type": "files are told by their names",
@@ -45,6 +49,15 @@ _LISTED = {
     "input_format": "one template for the whole chain: `model.chat_template`",
     "split_thinking": "reasoning stays in `reasoning_content`",
     "skip": "set `split`, such as train[100:]",
+    "chat_template_jinja": "one template for the whole chain: `model.chat_template`",
+    "template_thinking_key": "reasoning stays in `reasoning_content`",
+    "field_thinking": "reasoning stands in `reasoning_content`: rename it in the rows",
+    "message_field_training_detail": "a turn is trained whole, or not: a message's key `train`",
+    "input_transform": "rows are read as they are: change them in the data",
+    "field_human": _ROLES,
+    "field_model": _ROLES,
+    "logprobs_field": "distillation from a teacher's probabilities has no stage",
+    "temperature": "distillation from a teacher's probabilities has no stage",
 }
 
 
@@ -90,7 +103,7 @@ def _source(draft: Draft, loc: Loc, item: Any, to: str) -> dict[str, Any]:
             draft.moved((*loc, name), f"{to}.{name}")
     source |= _reading(draft, loc, item)
     columns = source.get("columns") or {}
-    for name in ("type", "field", "field_messages", "field_chosen", "field_rejected", "text_column"):
+    for name in ("type", "field", "field_messages", "field_tools", "field_chosen", "field_rejected", "text_column"):
         where = f"{to}.columns" if name != "type" and columns else f"{to}.format"
         draft.moved((*loc, name), where)
     for name, why in _LISTED.items():
@@ -129,7 +142,9 @@ def _conversations(item: dict[str, Any]) -> dict[str, Any]:
     of_role = item.get("message_field_role") or (mapping.get("role") if isinstance(mapping, dict) else None)
     sharegpt = of_role == "from" or str(item.get("type")).startswith("sharegpt")
     name = "conversations" if sharegpt else "messages"
-    return {"format": "sharegpt" if sharegpt else "messages", **({} if column == name else {"columns": {name: column}})}
+    named = {name: column, "tools": str(item.get("field_tools") or "tools")}
+    columns = {key: value for key, value in named.items() if key != value}
+    return {"format": "sharegpt" if sharegpt else "messages", **({"columns": columns} if columns else {})}
 
 
 def _pairs(draft: Draft, loc: Loc, item: dict[str, Any], style: str) -> dict[str, Any]:
@@ -147,16 +162,14 @@ def _pairs(draft: Draft, loc: Loc, item: dict[str, Any], style: str) -> dict[str
 
 
 def _own(draft: Draft, loc: Loc, kind: dict[str, Any]) -> dict[str, Any]:
-    """A `type` of one's own: columns for alpaca's rows. Wordings of one's own have no place."""
-    names = {
-        "field_instruction": "instruction",
-        "field_output": "output",
-        "field_input": "input",
-        "field_system": "system",
-    }
+    """A `type` of one's own: columns for alpaca's rows, or of pairs. Wordings of one's own have no place."""
+    pairs = draft.kind in ("dpo", "reward")
+    names = _OWN_PAIRS if pairs else _OWN_ALPACA
     columns = {name: str(kind[key]) for key, name in names.items() if kind.get(key) not in (None, name)}
+    if pairs and columns:
+        columns = {name: columns.get(name, name) for name in names.values()}
     for key in names:
         draft.moved((*loc, "type", key), "data[].columns")
     for key in kind:
         draft.listed((*loc, "type", key), "the chat template words the question; put other words into the rows")
-    return {"format": "alpaca", **({"columns": columns} if columns else {})}
+    return {"format": "preference" if pairs else "alpaca", **({"columns": columns} if columns else {})}

@@ -17,7 +17,8 @@ from llmkit.recipe.trainer_keys import CONFIG_CLASSES, OWNED, PRACTICE, check_tr
 
 _ATTENTION = {"fa2": "flash_attention_2", "flash_attention_2": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
 _DTYPES = ("float32", "bfloat16", "float16")
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_NEAR = 0.8
+"""How like a known key an unknown one must be to be called a slip of it, 0 to 1."""
 
 
 def model(draft: Draft, key: str = "model_name_or_path") -> None:
@@ -62,9 +63,14 @@ def attention(draft: Draft, key: str = "attn_implementation") -> None:
     draft.list_all({"use_flash_attention_2": "false: transformers chooses"})
 
 
-def batch(draft: Draft, per_device: str, accumulation: str, default: int = 8) -> None:
-    """per device x accumulation x processes -> `global_batch_size`."""
-    rows, steps = draft.count(per_device, default), draft.count(accumulation, 1)
+def batch(draft: Draft, per_device: str, accumulation: str, default: int = 8, total: str = "") -> None:
+    """per device x accumulation x processes -> `global_batch_size`.
+
+    Args:
+        total: the key of rows x steps of one process, from which the steps follow where they are not given.
+    """
+    rows = draft.count(per_device, default)
+    steps = draft.count(accumulation, max(1, draft.count(total, rows) // rows))
     processes = draft.stage.get("launch", {}).get("num_processes", 1)
     draft.stage["global_batch_size"] = rows * steps * processes
     why = f"{rows} rows x {steps} steps x {processes} {'process' if processes == 1 else 'processes'}"
@@ -73,6 +79,7 @@ def batch(draft: Draft, per_device: str, accumulation: str, default: int = 8) ->
     else:
         draft.set_trainer("per_device_train_batch_size", rows, None, "the default there")
     draft.moved((accumulation,), "global_batch_size", why)
+    draft.moved((total,), "global_batch_size", why)
 
 
 def launch(draft: Draft, accelerate: str | None = None, loc: Loc | None = None) -> None:
@@ -153,6 +160,7 @@ def trainer(draft: Draft, renamed: dict[str, str] | None = None) -> None:
     """Every key that is still left and that TRL knows by this name, by today's name, or that llmkit sets itself."""
     options, names = declared(draft.kind), {**RENAMED, **(renamed or {})}
     _warmup(draft)
+    _grouped(draft)
     for key in dict.fromkeys(str(loc[0]) for loc in draft.left):
         name, value = names.get(key, key), draft.given[key]
         if value is None:
@@ -177,6 +185,27 @@ def _warmup(draft: Draft) -> None:
             ("warmup_ratio", "`warmup_steps` counts") if steps else ("warmup_steps", "0: `warmup_ratio` counts")
         )
         draft.listed((loser,), why)
+
+
+def _grouped(draft: Draft) -> None:
+    """Rows of like length together: a sampling strategy by today's name."""
+    if draft.get("group_by_length") is True and "train_sampling_strategy" in declared(draft.kind):
+        draft.set_trainer("train_sampling_strategy", "group_by_length", ("group_by_length",))
+    draft.list_all({"group_by_length": "rows are shuffled"})
+
+
+def with_answers(draft: Draft, key: str, loss: Any, share: float) -> None:
+    """A loss over pairs, with so much of the loss on the chosen answers alone (RPO's alpha)."""
+    draft.set_trainer("loss_type", [loss, "sft"], (key,))
+    draft.stage["trainer"]["loss_weights"] = [1.0, share]
+
+
+def from_scratch(draft: Draft, key: str) -> None:
+    """Random weights are no detail of a stage."""
+    if draft.get(key) is True:
+        cure = "train one in a `pretrain` stage with `init: scratch`"
+        raise draft.refuse((key,), "starts from random weights in the shape of a model", cure)
+    draft.list_all({key: "false: training starts from the model's weights"})
 
 
 def _again(draft: Draft, key: str, name: str, value: Any) -> None:
@@ -220,17 +249,20 @@ def finish(draft: Draft, known: set[str]) -> None:
     """What is left are keys that nobody knows: they are refused, all at once, unless they are to be left out."""
     names = sorted(known | set(declared(draft.kind)) | set(OWNED) | set(REASONS) | set(RENAMED))
     for loc in list(draft.left):
-        near = get_close_matches(str(loc[0]), names, n=1)
-        hint = f"did you mean '{near[0]}'?" if near and near[0] != loc[0] else ""
-        if draft.options.allow_unknown:
-            draft.listed(loc, f"unknown, left out as asked{f' ({hint})' if hint else ''}")
+        if loc[0] in names and len(loc) == 1:
+            what, cure = f"{draft.value(loc)!r:.60} is no value that llmkit can read", ""
         else:
-            cure = hint or "take it out, or pass --allow-unknown to leave it out"
-            draft.problems.append(Problem(draft.place(loc), "unknown key", cure))
+            near = get_close_matches(str(loc[0]), names, n=1, cutoff=_NEAR)
+            what, cure = "unknown key", f"did you mean '{near[0]}'?" if near and near[0] != loc[0] else ""
+        if draft.options.allow_unknown:
+            draft.listed(loc, f"{what.removesuffix(' key')}, left out as asked{f' ({cure})' if cure else ''}")
+        else:
+            cure = cure or "take it out, or pass --allow-unknown to leave it out"
+            draft.problems.append(Problem(draft.place(loc), what, cure))
 
 
 def cut_silently(draft: Draft) -> None:
-    """All five programs cut rows at `max_length` and say nothing; llmkit stops unless it is told."""
+    """Programs cut rows at `max_length` and say nothing; llmkit stops unless it is told."""
     if draft.kind not in PRACTICE:
         draft.stage["max_truncated"] = 1.0
         draft.added.append(
@@ -238,38 +270,9 @@ def cut_silently(draft: Draft) -> None:
         )
 
 
-def heldout_slice(split: str, rows: int, percent: int) -> tuple[str, str]:
-    """(training slice, held-out slice) of a whole split: so many rows, or so many percent."""
-    mark = str(rows) if rows else f"{percent}%"
-    return f"{split}[{mark}:]", f"{split}[:{mark}]"
-
-
-def set_aside(draft: Draft, sources: list[dict[str, Any]], size: Any, loc: Loc) -> None:
-    """Takes the first rows of each source that is not sliced out of training: a share (below 1) or a count in all."""
-    size = as_number(size)
-    if isinstance(size, bool) or not isinstance(size, (int, float)) or not 0 <= size < float("inf"):
-        raise draft.refuse(loc, f"{size!r:.40} is no share and no number of rows")
-    whole = [source for source in sources if "[" not in source.get("split", "train")]
-    if not whole or not size:
-        draft.listed(
-            loc, "every source is a slice already: give `heldout` by hand" if size else "0: nothing is set aside"
-        )
-        return
-    rows = 0 if size < 1 else max(1, int(size) // len(whole))
-    percent = 0 if rows else max(1, round(size * 100))
-    aside = []
-    for source in whole:
-        train, held = heldout_slice(source.get("split", "train"), rows, percent)
-        aside.append({**{k: v for k, v in source.items() if k not in ("fraction", "num_rows")}, "split": held})
-        source["split"] = train
-    draft.stage["heldout"] = {"test": aside}
-    taken = f"{rows} rows" if rows else f"{percent} %"
-    draft.moved(loc, "heldout.test", f"the first {taken} of each source")
-
-
-def nested(draft: Draft, key: str) -> None:
-    """Options of the trainer that stand together under one key."""
-    options = declared(draft.kind)
+def nested(draft: Draft, key: str, reasons: dict[str, str]) -> None:
+    """Options of the trainer that stand together under one key. Args: reasons: why the others are listed."""
+    options, reasons = declared(draft.kind), {**REASONS, **reasons}
     for name, value in draft.given[key].items():
         today = RENAMED.get(name, name)
         if value is None or ((key, name) not in draft.left and not isinstance(value, (dict, list))):
@@ -278,5 +281,5 @@ def nested(draft: Draft, key: str) -> None:
             draft.set_trainer(today, _value(today, value), (key, name))
         elif today in OWNED:
             draft.listed((key, name), f"llmkit: {OWNED[today]}")
-        elif name in REASONS:
-            draft.listed((key, name), REASONS[name])
+        elif name in reasons:
+            draft.listed((key, name), reasons[name])

@@ -54,22 +54,23 @@ def convert(path: Path, options: Options, system: str | None = None) -> Imported
     CONVERTERS[system](draft, system)
     if draft.problems:
         raise RecipeError(draft.problems)
+    _note_template(draft)
     stage = {"name": draft.kind, "kind": draft.kind, **{k: v for k, v in draft.stage.items() if k != "kind"}}
     recipe = {"run": draft.run, "model": draft.model, "stages": [_ordered(stage)]}
     order = {loc: index for index, loc in enumerate(foreign.lines)}
     entries = sorted(draft.entries, key=lambda entry: _line(order, entry.key))
-    return Imported(system, recipe, entries, draft.added, draft.files, _notes(draft))
+    return Imported(system, recipe, entries, draft.added, draft.files, draft.notes)
 
 
-def _notes(draft: Draft) -> list[Entry]:
+def _note_template(draft: Draft) -> None:
     """Conversations need a template. Which models are base models, and have none, their names do not tell."""
     chats = any(source.get("format") != "text" for source in draft.stage["data"])
     named = "chat_template" in draft.model or any(draft.get(key) is not None for key in _TEMPLATES)
     if draft.kind not in _RENDERED or not chats or named:
-        return []
+        return
     have = ", ".join(sorted(path.stem for path in shipped("chat_templates").glob("*.jinja")))
     why = f"not set: {draft.model['name_or_path']} may have no chat template of its own, as base models have none"
-    return [Entry("", "listed", "model.chat_template", f"{why}; if so, name one of {have}, or a .jinja file")]
+    draft.note("model.chat_template", f"{why}; if so, name one of {have}, or a .jinja file")
 
 
 def _ordered(stage: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from llmkit.errors import Problem, RecipeError
 from llmkit.importing.foreign import Foreign, Loc, as_number, dotted, leaves
 
 Fate = Literal["mapped", "renamed", "listed"]
+_EMPTY: tuple[Any, ...] = (None, {}, [], "")
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,14 @@ class Draft:
     """Settings that the foreign file does not write: its program's defaults, where llmkit's are others."""
     files: dict[str, str] = field(default_factory=dict)
     """Files beside the recipe: name -> text."""
+    notes: list[Entry] = field(default_factory=list)
+    """Places of the recipe that a person should look at before it runs, and why."""
     problems: list[Problem] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.left: dict[Loc, None] = dict.fromkeys(leaves(self.foreign.data))
         for loc in list(self.left):
-            if self.value(loc) in (None, {}, []):
+            if self.value(loc) in _EMPTY:
                 self.listed(loc, "is empty: nothing to set")
 
     @property
@@ -72,7 +75,7 @@ class Draft:
     def get(self, key: str, default: Any = None) -> Any:
         """A value of the file; the default where it is empty."""
         value = self.given.get(key)
-        return default if value is None else value
+        return default if value is None or value == "" else value
 
     def number(self, key: str, default: float) -> float:
         """A value that must be a number. Raises RecipeError."""
@@ -110,11 +113,25 @@ class Draft:
     def listed(self, loc: Loc, why: str) -> None:
         self.account(loc, "listed", "", why)
 
+    def note(self, to: str, why: str) -> None:
+        """Something of the recipe to check before it runs."""
+        self.notes.append(Entry("", "listed", to, why))
+
     def list_all(self, reasons: dict[str, str]) -> None:
         """Top-level keys with one reason each, where they are there."""
         for key, why in reasons.items():
             if key in self.given:
                 self.listed((key,), why)
+
+    def list_absent(self, reasons: dict[str, str]) -> None:
+        """As `list_all`, of features that llmkit does not have: where one is switched off, that is the reason."""
+        off = [key for key in reasons if key in self.given and self.given[key] is False]
+        self.list_all({**reasons, **dict.fromkeys(off, "false: it is off")})
+
+    def list_families(self, reasons: dict[str, str]) -> None:
+        """Top-level keys that begin with one of these. Args: reasons: first letters -> reason."""
+        for start, why in reasons.items():
+            self.list_absent({key: why for key in self.given if key.startswith(start)})
 
     def set_trainer(self, key: str, value: Any, loc: Loc | None = None, why: str = "") -> None:
         """An option of the trainer, from a key of the file (`loc`) or from its program's default."""

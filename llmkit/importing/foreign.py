@@ -26,6 +26,7 @@ _BOOLEANS = {word: value for value, words in ((True, "yes on"), (False, "no off"
 # With an exponent but without a point or a sign, PyYAML reads a text, which its programs then make a number of.
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _VARIABLE = re.compile(r"\$\{[^}]*\}")
+_CURE = "give the YAML file that the other program is started with"
 _JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
 
@@ -61,8 +62,7 @@ def read_foreign(path: Path) -> Foreign:
         what = visible(str(getattr(error, "problem", None) or "it cannot be read").splitlines()[0])
         raise RecipeError([Problem(_line(path, error), f"not valid YAML: {what}")]) from None
     if not isinstance(node, CommentedMap):
-        what = "is no mapping of keys to values"
-        raise RecipeError([Problem(str(path), what, "give the YAML file that the other program is started with")])
+        raise RecipeError([Problem(str(path), "is no mapping of keys to values", _CURE)])
     reader = _Reader(path, {})
     data = reader.plain(node, ())
     return Foreign(path, data, reader.lines)
@@ -76,8 +76,12 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         cure = f"the current folder is {Path.cwd()}"
         raise RecipeError([Problem(str(path), "no such file", cure)]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError([Problem(str(path), f"cannot be read ({error})")]) from None
+    except IsADirectoryError:
+        raise RecipeError([Problem(str(path), "is a folder", _CURE)]) from None
+    except UnicodeDecodeError:
+        raise RecipeError([Problem(str(path), "is no text in UTF-8", _CURE)]) from None
+    except OSError as error:
+        raise RecipeError([Problem(str(path), f"cannot be read ({error.strerror or error})")]) from None
 
 
 def _line(path: Path, error: Exception) -> str:

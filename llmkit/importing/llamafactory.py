@@ -5,95 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from llmkit.importing import common, deepspeed
+from llmkit.importing.aside import set_aside
 from llmkit.importing.draft import Draft, Entry
 from llmkit.importing.llamafactory_data import sources
+from llmkit.importing.llamafactory_keys import FAMILIES, GENERATION, LISTED, RENAMED, WORDS
 from llmkit.importing.trl_stage import kind_of
 
-RENAMED = {
-    "cutoff_len": "max_length",
-    "pref_beta": "beta",
-    "dpo_label_smoothing": "label_smoothing",
-    "enable_liger_kernel": "use_liger_kernel",
-    "simpo_gamma": "",
-}
-_ROWS = "rows are prepared by llmkit, once, and kept"
-_OPTIMIZER = "not supported: the optimizers of `optim` in `trainer` are"
-LISTED = {
-    "trust_remote_code": "llmkit runs no code from model repositories",
-    "overwrite_cache": _ROWS,
-    "preprocessing_batch_size": _ROWS,
-    "tokenized_path": _ROWS,
-    "buffer_size": _ROWS,
-    "data_shared_file_system": _ROWS,
-    "data_seed": "rows are shuffled by `run.seed`",
-    "dataset_dir": "data sets are named by their paths",
-    "media_dir": "text only",
-    "plot_loss": "the report shows every curve",
-    "include_tokens_per_second": "tokens per second are always measured",
-    "include_effective_tokens_per_second": "tokens per second are always measured",
-    "cache_dir": "the Hub's own cache is used: HF_HOME in `launch.env`",
-    "use_fast_tokenizer": "fast tokenizers only",
-    "resize_vocab": "embedding rows are added for new tokens by themselves",
-    "split_special_tokens": "special tokens that a message spells stay text",
-    "add_tokens": "tokens of the chat template are added by themselves",
-    "add_special_tokens": "tokens of the chat template are added by themselves",
-    "new_special_tokens": "tokens of the chat template are added by themselves",
-    "new_special_tokens_config": "tokens of the chat template are added by themselves",
-    "low_cpu_mem_usage": "transformers decides it",
-    "use_unsloth": "set `use_liger_kernel` in `trainer`",
-    "use_unsloth_gc": "set `gradient_checkpointing` in `trainer`",
-    "shift_attn": "attention is transformers': `model.attn_implementation`",
-    "rope_scaling": "set it in the model's own configuration",
-    "upcast_layernorm": "set `model.dtype`",
-    "upcast_lmhead_output": "set `model.dtype`",
-    "pure_bf16": "set `model.dtype: bfloat16`",
-    "use_cache": "",
-    "infer_backend": "llmkit trains by this recipe; `llmkit chat` talks to the model",
-    "infer_dtype": "llmkit trains by this recipe; `llmkit chat` talks to the model",
-    "predict_with_generate": "set `prompts` or `evals`",
-    "max_new_tokens": "set `prompts` or `evals`",
-    "top_p": "only stages that sample answers read it",
-    "top_k": "only stages that sample answers read it",
-    "eval_dataset": "",
-    "eval_on_each_dataset": "each set in `heldout` is measured by itself",
-    "compute_accuracy": "loss is measured on `heldout`; list tasks in `evals` for accuracy",
-    "use_galore": _OPTIMIZER,
-    "use_apollo": _OPTIMIZER,
-    "use_badam": _OPTIMIZER,
-    "use_adam_mini": _OPTIMIZER,
-    "use_muon": _OPTIMIZER,
-    "use_llama_pro": "all weights are trained, or an adapter",
-    "create_new_adapter": "an adapter is always new; start from a stage that merged one",
-    "adapter_name_or_path": "start from a stage that made the adapter: `from`",
-    "ref_model": "the reference is the model that training starts from",
-    "ref_model_adapters": "the reference is the model that training starts from",
-    "additional_target": "rows of new tokens are trained by themselves; other modules are not",
-    "use_rslora": "not supported: updates are scaled by lora_alpha / r",
-    "loraplus_lr_ratio": "not supported",
-    "pissa_init": "not supported",
-    "quantization_type": "NF4 is the one that llmkit has",
-    "quantization_method": "bitsandbytes is the one that llmkit has",
-    "double_quantization": "4-bit constants are always quantised again",
-    "disable_shuffling": "rows are always shuffled, by `run.seed`",
-    "mask_history": "every answer of a conversation is trained",
-    "ray_run_name": "llmkit starts its workers itself",
-    "ray_storage_path": "llmkit starts its workers itself",
-    "ray_num_workers": "set `launch.num_processes`",
-    "resources_per_worker": "llmkit starts its workers itself",
-    "placement_strategy": "llmkit starts its workers itself",
-    "neat_packing": "rows are always packed without attention across them",
-    "ignore_pad_token_for_loss": "padding is never trained",
-    "streaming": "set a source's `streaming`",
-    "enable_thinking": "reasoning stays in `reasoning_content`",
-    "report_to_project": "set `project` in `trainer`",
-}  # fmt: skip
-_WORDS = {
-    "model_name_or_path", "model_revision", "stage", "finetuning_type", "dataset", "template", "cutoff_len",
-    "max_samples",
-    "val_size", "lora_rank", "lora_alpha", "lora_dropout", "lora_target", "use_dora", "quantization_bit", "flash_attn",
-    "mix_strategy", "interleave_probs", "train_on_prompt", "packing", "pref_loss", "pref_ftx", "deepspeed", "fsdp",
-    "disable_gradient_checkpointing", "output_dir", "default_system", "reward_model", "bf16", "fp16", "do_train",
-}  # fmt: skip
 _LORA = {"lora_rank": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
 _ATTENTION = {"fa2": "flash_attention_2", "sdpa": "sdpa", "disabled": "eager"}
 _LOSSES = ("sigmoid", "hinge", "ipo")
@@ -106,6 +23,7 @@ def convert(draft: Draft, system: str) -> None:
     if draft.get("do_train") is False:
         raise draft.refuse(("do_train",), "this file does not train", "import one that trains; evaluate with `evals`")
     common.model(draft)
+    common.from_scratch(draft, "train_from_scratch")
     common.run_folder(draft)
     common.seed(draft)
     deepspeed.launch(draft)
@@ -116,11 +34,12 @@ def convert(draft: Draft, system: str) -> None:
     _aside(draft)
     common.batch(draft, "per_device_train_batch_size", "gradient_accumulation_steps")
     _options(draft)
+    draft.list_absent({**GENERATION, **LISTED})
+    draft.list_families(FAMILIES)
     common.trainer(draft, RENAMED)
     _defaults(draft)
-    draft.list_all({key: why or "llmkit decides it by the kind of stage" for key, why in LISTED.items()})
     common.without_effect(draft)
-    common.finish(draft, _WORDS | set(LISTED) | set(RENAMED))
+    common.finish(draft, WORDS | set(LISTED) | set(RENAMED))
 
 
 def _tuning(draft: Draft) -> None:
@@ -163,7 +82,7 @@ def _aside(draft: Draft) -> None:
     if draft.kind == "reward" or "heldout" in draft.stage:
         draft.list_all({"val_size": "`heldout_fraction` sets prompts aside, or `eval_dataset` is held out"})
     else:
-        common.set_aside(draft, draft.stage["data"], draft.get("val_size", 0), ("val_size",))
+        set_aside(draft, draft.stage["data"], draft.get("val_size", 0), ("val_size",))
 
 
 def _options(draft: Draft) -> None:
@@ -176,6 +95,13 @@ def _options(draft: Draft) -> None:
     if draft.get("disable_gradient_checkpointing") is not None:
         off = draft.given["disable_gradient_checkpointing"] is True
         draft.set_trainer("gradient_checkpointing", not off, ("disable_gradient_checkpointing",))
+    if draft.get("use_reentrant_gc") is not None:
+        how = {"use_reentrant": draft.given["use_reentrant_gc"] is True}
+        draft.set_trainer("gradient_checkpointing_kwargs", how, ("use_reentrant_gc",))
+    if draft.kind == "sft" and draft.get("use_dft_loss") is True:
+        draft.set_trainer("loss_type", "dft", ("use_dft_loss",))
+    draft.list_absent({"use_dft_loss": "only `sft` has this loss"})
+    draft.list_all({"do_train": "every stage trains", "reward_model": "of PPO, which has no stage"})
     _loss(draft)
     if draft.kind == "sft" and draft.get("train_on_prompt") is not None:
         whole = draft.given["train_on_prompt"] is True
@@ -194,8 +120,8 @@ def _loss(draft: Draft) -> None:
         raise draft.refuse(("pref_loss",), f"llmkit has no loss '{loss!s:.40}'", f"use one of {', '.join(_LOSSES)}")
     share = draft.number("pref_ftx", 0)
     if share:
-        draft.set_trainer("loss_type", [loss, "sft"], ("pref_loss",))
-        draft.set_trainer("loss_weights", [1.0, float(share)], ("pref_ftx",))
+        common.with_answers(draft, "pref_ftx", loss, float(share))
+        draft.moved(("pref_loss",), "trainer.loss_type")
     else:
         draft.set_trainer(
             "loss_type", loss, ("pref_loss",) if "pref_loss" in draft.given else None, "the default there"

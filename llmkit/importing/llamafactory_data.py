@@ -13,6 +13,8 @@ from llmkit.importing.foreign import as_number
 
 INFO = "dataset_info.json"
 _ALPACA = {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}
+_ONLINE = "ONLINE"
+"""A `dataset_dir` with which names are Hub ids."""
 MAX_BYTES = 10_000_000
 
 
@@ -25,12 +27,25 @@ def sources(draft: Draft) -> list[dict[str, Any]]:
     found = [_source(draft, name, described) for name in names]
     _mixture(draft, found)
     _samples(draft, found)
-    draft.moved(("dataset",), "data[].path", "" if described else f"no {INFO} was found: give the paths by hand")
-    if _names(draft, "eval_dataset"):
-        held = [_source(draft, name, described) for name in _names(draft, "eval_dataset")]
+    draft.moved(("dataset",), "data[].path", "" if described else f"no {INFO} was found: check the paths")
+    aside = _names(draft, "eval_dataset")
+    if not described and draft.get("dataset_dir") != _ONLINE:
+        _note_names(draft, names, "data")
+        _note_names(draft, aside, "heldout.test")
+    if aside:
+        held = [_source(draft, name, described) for name in aside]
         draft.stage["heldout"] = {"test": held}
         draft.moved(("eval_dataset",), "heldout.test")
     return found
+
+
+def _note_names(draft: Draft, names: list[str], to: str) -> None:
+    """Without the list nobody knows which file or set of the Hub such a name means."""
+    if names:
+        why = (
+            f"no {INFO} was found, and {', '.join(names)} are names in it, not paths: give its folder as `dataset_dir`"
+        )
+        draft.note(to, f"{why} and import again, or write Hub ids or files, and each set's `format`")
 
 
 def _names(draft: Draft, key: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from llmkit.importing import common
 from llmkit.importing.draft import Draft
 from llmkit.importing.trl_data import evaluated, sources_of
-from llmkit.importing.trl_practice import practise
+from llmkit.importing.trl_practice import LISTED, SAMPLED, practise
 from llmkit.importing.trl_stage import find_kind
 from llmkit.recipe.trainer_keys import PRACTICE
 
@@ -58,8 +58,14 @@ def convert(draft: Draft, system: str) -> None:
 
 def _rest(draft: Draft, system: str) -> None:
     packed = system == "alignment-handbook" and "dataset_mixer" in draft.given
+    if draft.kind == "dpo" and (share := draft.number("rpo_alpha", 0)):
+        common.with_answers(draft, "rpo_alpha", draft.get("loss_type", "sigmoid"), float(share))
+        draft.moved(("loss_type",), "trainer.loss_type")
+    draft.list_all(
+        {"rpo_alpha": "0: no loss on the chosen answers alone" if draft.kind == "dpo" else "only `dpo` reads it"}
+    )
     common.trainer(draft, {"wandb_project": "project"})
-    draft.list_all(_LISTED)
+    draft.list_all({**_LISTED, **LISTED, **dict.fromkeys(SAMPLED, "only stages that sample answers read it")})
     if draft.kind == "sft":
         draft.default_trainer(packing=packed, assistant_only_loss=False)
     elif draft.kind in PRACTICE:

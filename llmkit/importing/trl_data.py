@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmkit.importing import common
+from llmkit.importing.aside import set_aside
 from llmkit.importing.draft import Draft, Entry
 from llmkit.importing.foreign import Loc, as_number
 
@@ -171,7 +172,7 @@ def evaluated(draft: Draft, sources: list[dict[str, Any]]) -> None:
         return
     for loc, size in sizes.items():
         if size is not None:
-            common.set_aside(draft, sources, size, loc)
+            set_aside(draft, sources, size, loc)
     given = draft.get("dataset_test_split") is not None
     if draft.get("dataset_name") and (given or "heldout" not in draft.stage):
         test = str(draft.get("dataset_test_split", "test"))

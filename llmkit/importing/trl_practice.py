@@ -18,11 +18,22 @@ _ANSWERED = r"(?s)\A<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>\Z"
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _OPEN_R1 = ("accuracy", "format", "tag_count")
 """What open-r1 takes where a file names no rewards."""
-_LISTED = {
+SAMPLED = (
+    "reward_funcs", "reward_weights", "reward_model_name_or_path", "system_prompt", "dataset_prompt_column",
+    "repetition_n_grams", "repetition_max_penalty", "max_completion_len", "soft_punish_cache",
+)  # fmt: skip
+"""Keys that are read here, and by no other stage."""
+_SANDBOX = "reward `code` runs programs in llmkit's own sandbox"
+LISTED = {
     "code_language": "programs are Python: reward `code`",
     "code_eval_test_batch_size": "reward `code` runs all tests of a program",
     "code_eval_scoring_mode": "set the option `score` of reward `code`",
-    "code_provider": "reward `code` runs programs in llmkit's own sandbox",
+    "code_provider": _SANDBOX,
+    "parallel_code_exec_per_proc": _SANDBOX,
+    "e2b_router_url": _SANDBOX,
+    "morph_router_url": _SANDBOX,
+    "ioi_provider": _SANDBOX,
+    "piston_endpoint_set": _SANDBOX,
     "cosine_min_value_wrong": "there is no cosine reward; `length` and `overlong` bound answers",
     "cosine_max_value_wrong": "there is no cosine reward; `length` and `overlong` bound answers",
     "cosine_min_value_correct": "there is no cosine reward; `length` and `overlong` bound answers",
@@ -49,7 +60,6 @@ def practise(draft: Draft, sources: list[dict[str, Any]], system: str) -> None:
     draft.moved(("reward_weights",), "rewards[].weight")
     for key in ("repetition_n_grams", "repetition_max_penalty", "max_completion_len", "soft_punish_cache"):
         draft.moved((key,), "rewards[].args")
-    draft.list_all(_LISTED)
 
 
 def _problems(draft: Draft, sources: list[dict[str, Any]], system: str) -> None:

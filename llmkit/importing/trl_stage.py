@@ -18,6 +18,7 @@ UNSUPPORTED = {
     "bco": "BCO has no stage in llmkit; with pairs, use `dpo`",
     "ppo": "PPO with a value model has no stage in llmkit; `reward` and `rlhf` (GRPO or RLOO under guard) do its work",
     "gkd": "distillation from a teacher's probabilities has no stage in llmkit; sample answers, and train on them",
+    "ebft": "energy-based tuning has no stage in llmkit",
     "prm": "process reward models have no stage in llmkit",
     "online_dpo": "online DPO has no stage in llmkit; use `rlhf`",
 }

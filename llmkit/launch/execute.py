@@ -17,7 +17,7 @@ from ruamel.yaml.compat import StringIO
 
 from llmkit.artifacts.files import disk_error, is_disk_full, read_json, write_text
 from llmkit.errors import RunError, StageFailed
-from llmkit.launch.folders import prepare, renumber
+from llmkit.launch.folders import moves, prepare, renumber
 from llmkit.launch.progress import progress_for
 from llmkit.launch.worker import Stopped, Workers, last_lines
 from llmkit.plan.command import MACHINE_VARIABLES
@@ -45,15 +45,22 @@ def execute(plan: Plan, recipe: Recipe, console: Console, options: Options | Non
     options = options or Options()
     steps = select(plan, options.stage, options.start, options.step)
     check_machines(steps)
-    with plan.run_dir.locked(), Workers() as workers:
-        write_recipe(plan.run_dir.recipe, recipe)
-        for path in renumber(plan):
-            _say(console, f"set aside {path}: no longer in the recipe")
+    # a single step leaves the others' folders alone, unless their numbers have changed
+    with plan.run_dir.locked(None if moves(plan) else options.step), Workers() as workers:
+        with plan.run_dir.for_a_moment():
+            write_recipe(plan.run_dir.recipe, recipe)
+            tidy(plan, console)
         for step in steps:
             if step.action == "skip":
                 _say(console, f"[{step.index}/{len(plan.steps)}] {step.name}: skipped ({step.reason})")
             else:
                 _run(plan, step, console, options, workers)
+
+
+def tidy(plan: Plan, console: Console) -> None:
+    """Folders of an earlier recipe get their numbers in this one, or are set aside."""
+    for path in renumber(plan):
+        _say(console, f"set aside {path}: no longer in the recipe")
 
 
 def select(plan: Plan, stage: str | None = None, start: str | None = None, one: str | None = None) -> list[Step]:
@@ -121,7 +128,8 @@ def _read_again(recipe: Recipe) -> dict[str, Any]:
 
 def _run(plan: Plan, step: Step, console: Console, options: Options, workers: Workers) -> None:
     _say(console, f"[{step.index}/{len(plan.steps)}] {step.name}: {step.action} ({step.reason})")
-    prepare(plan.run_dir, step)
+    with plan.run_dir.for_a_moment():
+        prepare(plan.run_dir, step)
     started = time.monotonic()
     progress = progress_for(console, step.name)
     try:

@@ -16,14 +16,24 @@ OLD = ".old"
 """Folder of finished stages that were replaced, inside the run's."""
 
 
+def moves(plan: Plan) -> bool:
+    """Whether `renumber` would touch folders of other steps."""
+    return bool(plan.stale or _misnumbered(plan))
+
+
+def _misnumbered(plan: Plan) -> list[tuple[Step, Path]]:
+    """Kept steps with their folders of another number."""
+    kept = ((step, step.found) for step in plan.steps if step.action != "run" and step.found is not None)
+    return [(step, found) for step, found in kept if found != step.stage_dir.path]
+
+
 def renumber(plan: Plan) -> list[Path]:
     """Set the folders of removed stages aside and give kept ones their number in this plan. Returns the former."""
     try:
         aside = [set_aside(plan.run_dir, path) for path in plan.stale]
-        for step in plan.steps:
-            if step.action != "run" and step.found is not None and step.found != step.stage_dir.path:
-                step.found.rename(step.stage_dir.path)
-                write_stage_file(step.stage_file())
+        for step, found in _misnumbered(plan):
+            found.rename(step.stage_dir.path)
+            write_stage_file(step.stage_file())
     except OSError as error:
         raise disk_error(plan.run_dir.path, error) from error
     return aside

@@ -99,8 +99,10 @@ class Job:
 
     def poll(self) -> int | None:
         """Their exit code; None while they work."""
-        if self.told is not None and select.select([self.told], [], [], 0)[0] and (line := self.told.recv(4096)):
-            return int(json.loads(line)["code"])
+        if self.told is not None and select.select([self.told], [], [], 0)[0]:
+            with suppress(ConnectionError):  # the other end is gone
+                if line := self.told.recv(4096):
+                    return int(json.loads(line)["code"])
         return self.process.poll()
 
 
@@ -118,7 +120,7 @@ class Forks:
 
     def begin(self, command: Command, log_file: Path) -> Job:
         job = {"kind": command.kind, "file": command.argv[-1], "log": str(log_file)}
-        with suppress(BrokenPipeError):  # it has ended, and its exit code tells why
+        with suppress(ConnectionError):  # it has ended, and its exit code tells why
             self.socket.sendall(json.dumps(job).encode() + b"\n")
         return Job(self.process, self.socket)
 

@@ -165,6 +165,7 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
         compare_with=compare.fingerprint if compare else None,
         rankings=run.rankings(stage.name) / RANKINGS,
     )
+    read = [step for step in (parent, *data_steps.values(), *baselines.values(), compare) if step is not None]
     shape = _shape(stage, parent, model, recipe)
     inputs = inputs_of(stage, recipe.model, model if parent is None else None, upstream)
     input_model = None if scratch else (_model_dir(parent) if parent else model)
@@ -183,6 +184,7 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
         data_stages={name: str(step.stage_dir.path) for name, step in data_steps.items()},
         baselines={name: str(step.stage_dir.path) for name, step in baselines.items()},
         compare_with=str(compare.stage_dir.path) if compare else None,
+        needs=tuple(dict.fromkeys(step.name for step in read)),
         batch=batch if isinstance(batch, Batch) else None,
         rows=_rows(stage, before),
         tokens=None,

@@ -39,6 +39,8 @@ class Step:
     data_stages: dict[str, str]
     baselines: dict[str, str]
     compare_with: str | None
+    needs: tuple[str, ...]
+    """Steps whose results it reads: of its model, its data, and the evaluations that it is compared with."""
     batch: Batch | None
     rows: int | None
     """Training rows, or about how many questions are asked; None: there are none, or the data must be read first."""

@@ -18,12 +18,17 @@ from llmkit.importing.convert import Imported, convert
 from llmkit.importing.draft import Options
 from llmkit.importing.write import to_yaml, write
 from llmkit.recipe.load import load
+from llmkit.recipe.trainer_keys import CONFIG_CLASSES, _class_fields, _package_dir, declared
 
 FOREIGN = Path(__file__).parent / "foreign"
 NO_STAGE = {"zephyr-141b-A35b-orpo-config_full", "qlora-1b-kto", "llama3_lora_kto", "llama3_lora_ppo"}
 REFUSED = {*NO_STAGE, "Qwen2.5-Coder-7B-codeforces-grpo", "mtp_config"}
 FILES = sorted(FOREIGN.glob("*/*.yaml"))
 TAKEN = [path for path in FILES if path.stem not in REFUSED]
+
+
+BASE = "model_name_or_path: a/b\ndataset_name: c/d\n"
+AXOLOTL = "base_model: a/b\ndatasets: [{path: c/d, type: alpaca}]\n"
 
 
 def keys(value: Any, path: str = "") -> Iterator[str]:
@@ -111,6 +116,136 @@ def test_unknown_keys_are_refused_at_once_with_the_nearest_name() -> None:
     assert lines[2] == f"{path}:10: lerning_rate: unknown key; did you mean 'learning_rate'?"
     made = imported(path, stage="sft", allow_unknown=True)
     assert {e.key for e in made.entries if "unknown" in e.why} == {"mtp_enabled", "mtp_num_predictions", "lerning_rate"}
+
+
+SWITCHED_OFF = ("rl", "process_reward_model", "kd_trainer", "reinit_weights", "train_from_scratch")
+NUMBERS = "seed val_set_size val_size micro_batch_size batch_size per_device_train_batch_size rpo_alpha num_epochs "
+NUMBERS += "gradient_accumulation_steps saves_per_epoch cosine_min_lr_ratio warmup_steps lora_rank max_samples pref_ftx"
+FITTING: dict[str, Any] = {
+    **dict.fromkeys(SWITCHED_OFF, False),
+    **dict.fromkeys(NUMBERS.split(), 1),
+    "adapter": "lora",
+    "attn_implementation": "sdpa",
+    "bnb_4bit_quant_type": "nf4",
+    "chat_template": "chatml",
+    "chat_template_jinja": "chat.jinja",
+    "data_files": "a.json",
+    "dataset_mixture": None,
+    "deepspeed": "zero3.json",
+    "eval_dataset": "c/d",
+    "excess_length_strategy": "drop",
+    "lr_scheduler_kwargs": {"min_lr_rate": 1},
+    "finetuning_type": "lora",
+    "pref_loss": "sigmoid",
+    "pretraining_dataset": "",
+    "reward_weights": [1.0],
+    "save_steps": 0.5,
+    "test_datasets": [],
+}
+"""Values of keys that cannot be `true`."""
+
+
+def of_keys(name: str) -> list[str]:
+    """Of a list of names in `foreign/keys`."""
+    lines = (FOREIGN / "keys" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return [key for line in lines if not line.startswith("#") for key in line.split()]
+
+
+def of_trl() -> list[str]:
+    """Of the classes that the TRL here reads from a file."""
+    places = ("trainer/model_config.py", "ModelConfig"), ("scripts/utils.py", "ScriptArguments")
+    fields = [_class_fields(_package_dir("trl") / file, name) for file, name in places]
+    return [key for group in (*fields, *map(declared, CONFIG_CLASSES)) for key in group]
+
+
+@pytest.mark.parametrize(
+    ("system", "kind", "keys_of"),
+    [
+        ("axolotl", "sft", "axolotl"),
+        ("axolotl", "dpo", "axolotl"),
+        ("axolotl", "grpo", "axolotl-trl"),
+        ("axolotl", "sft", "axolotl-datasets"),
+        ("axolotl", "dpo", "axolotl-datasets"),
+        ("llamafactory", "sft", "llamafactory"),
+        ("llamafactory", "dpo", "llamafactory"),
+        ("open-r1", "sft", "open-r1"),
+        ("open-r1", "grpo", "open-r1"),
+        ("trl", "sft", "trl"),
+        ("trl", "dpo", "trl"),
+        ("trl", "grpo", "trl"),
+        ("trl", "grpo", ""),
+    ],
+)
+def test_every_key_of_the_other_programs_is_known(tmp_path: Path, system: str, kind: str, keys_of: str) -> None:
+    """All of them in one file: each is in the account, and once."""
+    data: dict[str, Any] = {"model_name_or_path": "a/b", "dataset_name": "c/d"}
+    data |= {"reward_funcs": "accuracy"} if kind == "grpo" else {}
+    if system == "axolotl":
+        data = {"base_model": "a/b", "datasets": [{"path": "c/d", "type": "chat_template"}]}
+        data |= {} if kind == "sft" else {"rl": kind}
+        data |= {"trl": {"reward_funcs": ["my.reward"]}} if kind == "grpo" else {}
+    elif system == "llamafactory":
+        data = {"model_name_or_path": "a/b", "stage": kind, "dataset": "c/d", "template": "chatml"}
+    node: Any = {"axolotl-trl": data.get("trl"), "axolotl-datasets": data.get("datasets", [0])[0]}.get(keys_of, data)
+    given = of_keys(keys_of) if keys_of else of_trl()
+    node |= {key: FITTING.get(key, True) for key in given if key not in node}
+    (tmp_path / "file.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    made = convert(tmp_path / "file.yaml", Options(stage=kind, num_processes=2), system)
+    assert Counter(entry.key for entry in made.entries) == Counter(keys(data))
+
+
+def test_values_that_are_empty_or_off_are_in_the_account(tmp_path: Path) -> None:
+    text = AXOLOTL + "lr_groups: []\nplugins:\nvllm: {}\ndeepspeed: ''\nrelora: false\ncontext_parallel_size: 1\n"
+    said = {entry.key: entry.why for entry in from_text(tmp_path, text).entries}
+    empty = "is empty: nothing to set"
+    assert (said["lr_groups"], said["plugins"], said["vllm"]) == (empty, empty, empty)
+    assert (said["relora"], said["context_parallel_size"]) == ("false: it is off", "1: it is off")
+    assert "whole sequences" in from_text(tmp_path, AXOLOTL + "context_parallel_size: 2\n").entries[-1].why
+
+
+@pytest.mark.parametrize(
+    ("how", "share", "noted"),
+    [("", 1.0, False), ("drop", 1.0, True), ("truncate", 1.0, False), ("raise", 0.0, False)],
+)
+def test_axolotl_s_long_rows(tmp_path: Path, how: str, share: float, noted: bool) -> None:
+    text = AXOLOTL + "chat_template: chatml\n" + (f"excess_length_strategy: {how}\n" if how else "")
+    made = from_text(tmp_path, text)
+    assert made.recipe["stages"][0]["max_truncated"] == share
+    assert [entry.to for entry in made.notes] == (["max_truncated"] if noted else [])
+    assert [entry for entry in made.added if "left out there" in entry.key] == (
+        [] if how else made.added[-1:]
+    ) or not how
+
+
+def test_axolotl_s_trackers_batches_and_pairs(tmp_path: Path) -> None:
+    stage = from_text(tmp_path, AXOLOTL + "use_tensorboard: true\nwandb_project: p\n").recipe["stages"][0]
+    assert stage["trainer"]["report_to"] == ["tensorboard", "wandb"] and stage["trainer"]["project"] == "p"
+    stage = from_text(tmp_path, AXOLOTL + "batch_size: 12\nmicro_batch_size: 4\n", num_processes=2).recipe["stages"][0]
+    assert stage["global_batch_size"] == 24
+    text = "base_model: a/b\nrl: dpo\ndpo_use_weighting: true\nrpo_alpha: 0.5\n"
+    text += "datasets: [{path: c/d, type: {field_chosen: c}}]\n"
+    stage = from_text(tmp_path, text).recipe["stages"][0]
+    assert (stage["trainer"]["loss_type"], stage["trainer"]["loss_weights"]) == (["sigmoid", "sft"], [1.0, 0.5])
+    assert stage["trainer"]["use_weighting"] is True
+    columns = {"prompt": "prompt", "chosen": "c", "rejected": "rejected"}
+    assert stage["data"] == [{"path": "c/d", "format": "preference", "columns": columns}]
+    text = AXOLOTL + "adapter: lora\npeft: {backend: bnb, weight_dtype: nf4}\n"
+    assert from_text(tmp_path, text).recipe["stages"][0]["peft"]["quantization"] == "nf4"
+
+
+def test_names_without_llama_factory_s_list_are_to_be_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "model_name_or_path: a/b\nstage: sft\ntemplate: chatml\ndataset: identity,alpaca_en_demo\nval_size: 0.1\n"
+    (tmp_path / "sft.yaml").write_text(text)
+    monkeypatch.setenv("COLUMNS", "300")
+    import_recipe(str(tmp_path / "sft.yaml"), None, str(tmp_path / "made.yaml"), Options())
+    for said in (capsys.readouterr().out, (tmp_path / "made.yaml").read_text()):
+        words = " ".join(re.sub(r"[#\u2502]", " ", said).split())
+        assert "identity, alpaca_en_demo are names in it, not paths" in words and "dataset_info.json" in words
+    assert not from_text(tmp_path, text + "dataset_dir: ONLINE\n").notes
+    held = from_text(tmp_path, text.replace("val_size: 0.1", "eval_dataset: alpaca_en")).notes
+    assert [entry.to for entry in held] == ["data", "heldout.test"]
 
 
 def test_old_names_become_today_s() -> None:
@@ -232,10 +367,6 @@ def test_rewards_by_llmkit_s_names() -> None:
     assert stage["rewards"][2] == {"path": "my_lib.rewards:brief"}
 
 
-BASE = "model_name_or_path: a/b\ndataset_name: c/d\n"
-AXOLOTL = "base_model: a/b\ndatasets: [{path: c/d, type: alpaca}]\n"
-
-
 def test_two_keys_for_one_option(tmp_path: Path) -> None:
     said = problem(tmp_path, BASE + "max_seq_length: 5\nmax_length: 6\n")
     assert "/sft.yaml:4: max_length: sets `max_length`, which another key sets too; keep the one that counts" in said
@@ -306,10 +437,26 @@ def test_a_field_of_documents_beside_chat_and_half_precision(tmp_path: Path) -> 
         ("base_model: a/b\nadapter: llama-adapter\ndatasets: [{path: c/d, type: alpaca}]\n", "no adapter 'llama-ad"),
         ("base_model: a/b\ndatasets: [{path: c/d, type: reflection}]\n", "reads no rows of type 'reflection'"),
         ("base_model: a/b\ndatasets: [{type: alpaca}]\n", "is no data set with a path"),
+        (AXOLOTL + "excess_length_strategy: cut\n", "'cut' is no way to treat long rows; use one of drop, truncate"),
+        (AXOLOTL + "reinit_weights: true\n", "reinit_weights: starts from random weights"),
+        (AXOLOTL + "kd_trainer: true\n", "is for gkd: distillation"),
+        (AXOLOTL + "attn_implementation: 3\n", "attn_implementation: 3 is no value that llmkit can read"),
+        (AXOLOTL + "export_tools: 2\n", "export_tools: unknown key; take it out"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_with_its_place(tmp_path: Path, text: str, said: str) -> None:
     assert said in problem(tmp_path, text)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"output_dir: Universit\xe9\n")
+    for path, said in (
+        (tmp_path, "is a folder; give the YAML file"),
+        (tmp_path / "latin.yaml", "is no text in UTF-8;"),
+    ):
+        with pytest.raises(RecipeError, match=f"{path}: {said}") as error:
+            convert(path, Options())
+        assert "Errno" not in str(error.value) and "codec" not in str(error.value)
 
 
 def test_many_values_by_aliases_are_refused(tmp_path: Path) -> None:
@@ -336,6 +483,7 @@ def test_what_yaml_1_1_reads_as_booleans_and_text(tmp_path: Path) -> None:
     assert yaml.safe_load(text)["stages"][0]["trainer"]["learning_rate"] == 2e-5
 
 
+FACTORY = "model_name_or_path: a/b\nfinetuning_type: full\ndataset_dir: ONLINE\ndataset: c/d\n"
 ALPACA, TEXT = "{path: c/d, type: alpaca}", "{path: c/d, type: completion}"
 
 
@@ -352,9 +500,9 @@ ALPACA, TEXT = "{path: c/d, type: alpaca}", "{path: c/d, type: completion}"
         (f"{BASE}packing: true\nchat_template_path: x.jinja\n", False),
         (f"{BASE}precompute_ref_log_probs: true\n", True),
         (f"{BASE}reward_funcs: accuracy_reward\n", False),
-        ("model_name_or_path: a/b\nstage: rm\nfinetuning_type: full\ndataset: c/d\n", True),
-        ("model_name_or_path: a/b\nstage: sft\nfinetuning_type: full\ndataset: c/d\ntemplate: llama3\n", False),
-        ("model_name_or_path: a/b\nstage: pt\nfinetuning_type: full\ndataset: c/d\n", False),
+        (f"{FACTORY}stage: rm\n", True),
+        (f"{FACTORY}stage: sft\ntemplate: llama3\n", False),
+        (f"{FACTORY}stage: pt\n", False),
     ],
 )
 def test_conversations_without_a_template_are_noted(tmp_path: Path, text: str, noted: bool) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,10 @@ import pytest
 from llmkit.cli.run import run as run_command
 from llmkit.errors import RecipeError, RunError
 from llmkit.launch.execute import check_machines, select
+from llmkit.launch.folders import moves
 from llmkit.launch.slurm import write_jobs
 from llmkit.plan.make import make
+from llmkit.plan.step import Plan
 from llmkit.recipe.load import load
 
 GOLDEN = Path(__file__).parent / "slurm"
@@ -156,17 +160,122 @@ def test_nothing_is_submitted_unless_told(
     assert len(calls) == 5 and all(line.startswith("--test-only /") for line in calls)
 
 
-def test_each_job_waits_for_the_one_before(
-    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def submitted(recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Script -> what it waits for, by script: from what sbatch was told, in its order."""
+    (recipe.parent / "calls").unlink(missing_ok=True)
     stand_in(recipe.parent, "sbatch", SBATCH.format(folder=recipe.parent), monkeypatch)
     monkeypatch.setenv("REFUSED", "no-such-word")
-    said = command(recipe, True, capsys)
-    calls = [line.split() for line in (recipe.parent / "calls").read_text().splitlines()][5:]
-    assert calls[0][:-1] == ["--parsable"]
-    assert calls[2][:-1] == ["--parsable", "--dependency=afterok:107", "--kill-on-invalid-dep=yes"]
-    assert [Path(line[-1]).name for line in calls][-2:] == ["04-sft.sh", "05-eval-sft.sh"]
-    assert "eval-base: job 106" in said and "eval-sft: job 110" in said
+    command(recipe, True, capsys)
+    lines = (recipe.parent / "calls").read_text().splitlines()
+    calls = [line.split() for line in lines if line.startswith("--parsable")]
+    names = {str(100 + lines.index(" ".join(call)) + 1): Path(call[-1]).stem for call in calls}
+    found = {}
+    for call in calls:
+        waits = next((word.removeprefix("--dependency=") for word in call if word.startswith("--dependency")), "")
+        assert ("--kill-on-invalid-dep=yes" in call) == bool(waits)
+        found[Path(call[-1]).stem] = re.sub(r"\d{3}", lambda number: names[number[0]], waits)
+    return found
+
+
+def test_each_job_waits_for_what_it_reads(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No training waits for an evaluation: one that fails, or waits for its GPU, stops none."""
+    assert submitted(recipe, monkeypatch, capsys) == {
+        "01-eval-base": "",
+        "02-cpt": "",
+        "03-eval-cpt": "afterok:02-cpt:01-eval-base",
+        "04-sft": "afterok:02-cpt",
+        "05-eval-sft": "afterok:04-sft:03-eval-cpt",
+    }
+    assert (recipe.parent / "runs" / "demo" / "slurm" / "05-eval-sft.sh").is_file()
+
+
+MANY = """\
+  - {name: a, kind: sft, from: sft, data: [{path: docs.jsonl}]}
+  - {name: b, kind: sft, from: sft, seed: 7, data: [{path: docs.jsonl}]}
+  - {name: c, kind: sft, from: sft, seed: 8, data: [{path: docs.jsonl}], launch: {accelerate: ddp, num_processes: 2}}
+  - {name: d, kind: sft, from: sft, seed: 9, data: [{path: docs.jsonl}]}
+"""
+
+
+def test_steps_that_ask_for_the_same_are_an_array(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe.write_text(recipe.read_text().replace("prompts:", f"{MANY}prompts:") + "    eval-d: {mem: 1G}\n")
+    found = submitted(recipe, monkeypatch, capsys)
+    assert found["06-a-array"] == "afterok:04-sft"
+    assert found["10-c"] == "afterok:04-sft", "it asks for two GPUs"
+    # the evaluation of each task waits for that task, and the one with settings of its own alone
+    assert found["07-eval-a-array"] == "afterok:05-eval-sft,aftercorr:06-a-array"
+    assert found["13-eval-d"] == "afterok:06-a-array_2:05-eval-sft"
+    assert found["11-eval-c"] == "afterok:10-c:05-eval-sft"
+    folder = recipe.parent / "runs" / "demo" / "slurm"
+    assert "\n#SBATCH --array=0,1,2\n" in (folder / "06-a-array.sh").read_text()
+    text = (folder / "07-eval-a-array.sh").read_text()
+    text = text.replace(str(recipe.parent), "/shared").replace(sys.executable, "/env/bin/python")
+    if os.environ.get("LLMKIT_GOLDEN"):
+        (GOLDEN / "array.sh").write_text(text)
+    assert text == (GOLDEN / "array.sh").read_text()
+
+
+def test_evaluations_of_finished_models_are_an_array(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are compared with the same evaluation."""
+    recipe.write_text(recipe.read_text().replace("prompts:", f"{MANY}prompts:"))
+    monkeypatch.setattr("llmkit.cli.run.make", lambda loaded: trained(make(loaded)))
+    found = submitted(recipe, monkeypatch, capsys)
+    assert found == {
+        "01-eval-base": "",
+        "03-eval-cpt": "afterok:01-eval-base",
+        "05-eval-sft": "afterok:03-eval-cpt",
+        "07-eval-a-array": "afterok:05-eval-sft",
+    }
+
+
+def trained(plan: Plan) -> Plan:
+    """As if all but the evaluations were finished."""
+    return replace(plan, steps=[s if s.kind == "evaluate" else replace(s, action="skip") for s in plan.steps])
+
+
+def test_a_task_of_an_array_runs_its_step_and_is_queued_again_alone(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe.write_text(recipe.read_text().replace("prompts:", f"{MANY}prompts:"))
+    folder = recipe.parent
+    lines = written(recipe, "slurm.setup=[]")["a, b, d"].replace(sys.executable, "tell")
+    (folder / "job.sh").write_text(lines)
+    tell = f'trap "exit 130" TERM; echo "$*" > {folder}/said; while :; do sleep 0.05; done'
+    stand_in(folder, "tell", tell, monkeypatch)
+    stand_in(folder, "scontrol", f'echo "$@" >> {folder}/said', monkeypatch)
+    env = {**os.environ, "SLURM_JOB_ID": "70", "SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "2"}
+    job = subprocess.Popen(["bash", str(folder / "job.sh")], cwd=folder, env=env)
+    while not (folder / "said").exists() or not (folder / "said").read_text():
+        time.sleep(0.02)
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(20) == 130
+    said = (folder / "said").read_text().splitlines()
+    assert said[0].endswith("recipe.yaml --step d") and said[1:] == ["requeue 70_2"]
+
+
+def test_jobs_of_single_steps_share_the_run(recipe: Path) -> None:
+    run = make(load([recipe])).run_dir
+    with run.locked("cpt"), run.locked("eval-base"), run.for_a_moment():
+        for step, where in ((None, "demo"), ("cpt", "demo")):
+            with pytest.raises(RunError, match=f"{where}: another run is working here"), run.locked(step):
+                pass
+    with run.locked(), pytest.raises(RunError, match="another run is working here"), run.locked("cpt"):
+        pass
+
+
+def test_folders_are_numbered_before_jobs_run(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Jobs beside each other must not rename each other's folders."""
+    folder = recipe.parent / "runs" / "demo"
+    (folder / "01-old").mkdir(parents=True)
+    assert moves(make(load([recipe])))
+    assert f"set aside {folder}/.old/01-old" in command(recipe, False, capsys).replace("\n", "")
+    assert not moves(make(load([recipe]))) and not (folder / "01-old").exists()
 
 
 def test_what_slurm_refuses_is_said_before_anything_waits(
@@ -177,7 +286,7 @@ def test_what_slurm_refuses_is_said_before_anything_waits(
     with pytest.raises(RunError, match=r"04-sft.sh: sbatch: error: invalid partition; set 'slurm' in the recipe"):
         command(recipe, True, capsys)
     assert "--parsable" not in (recipe.parent / "calls").read_text()
-    monkeypatch.setenv("REFUSED", "--parsable --dependency=afterok:107")
+    monkeypatch.setenv("REFUSED", "--parsable --dependency=afterok:107:106")
     (recipe.parent / "calls").unlink()
     with pytest.raises(
         RunError, match=r"queued before it: eval-base \(106\), cpt \(107\); take them back with scancel"

@@ -23,6 +23,8 @@ trap 'told=1; kill -TERM "$work"' USR1
 trap 'stopped=1; kill -TERM "$work"' TERM  # scancel
 /env/bin/python -m llmkit.cli.main run /shared/runs/demo/slurm/recipe.yaml --step cpt &
 work=$!
+# told before it had a number
+[ "$told$stopped" = 00 ] || kill -TERM "$work"
 # a signal ends a wait, not the work
 while kill -0 "$work" 2> /dev/null; do wait "$work"; done
 wait "$work"; code=$?

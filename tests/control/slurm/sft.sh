@@ -25,6 +25,8 @@ trap 'told=1; kill -TERM "$work"' USR1
 trap 'stopped=1; kill -TERM "$work"' TERM  # scancel
 srun --ntasks=2 --ntasks-per-node=1 --cpus-per-task=64 --kill-on-bad-exit=1 bash -c 'MACHINE_RANK=$SLURM_NODEID exec /env/bin/python -m llmkit.cli.main run /shared/runs/demo/slurm/recipe.yaml --step sft' &
 work=$!
+# told before it had a number
+[ "$told$stopped" = 00 ] || kill -TERM "$work"
 # a signal ends a wait, not the work
 while kill -0 "$work" 2> /dev/null; do wait "$work"; done
 wait "$work"; code=$?

@@ -1,0 +1,38 @@
+#!/bin/bash
+#SBATCH --job-name=demo-eval-a-array
+#SBATCH --array=0,1
+#SBATCH --output=/shared/runs/demo/slurm/%x-%A_%a.txt
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --partition=gpu
+#SBATCH --account=lab-42
+#SBATCH --time=12:00:00
+#SBATCH --mem=900G
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=64
+#SBATCH --gpus-per-node=h100:1
+#SBATCH --signal=B:USR1@180
+#SBATCH --exclusive
+
+cd /shared || exit 1
+module load cuda
+source 'my env/bin/activate'
+
+steps=([0]=eval-a [1]=eval-b)
+export step="${steps[$SLURM_ARRAY_TASK_ID]}"
+told=0 stopped=0
+trap 'told=1; kill -TERM "$work"' USR1
+trap 'stopped=1; kill -TERM "$work"' TERM  # scancel
+/env/bin/python -m llmkit.cli.main run /shared/runs/demo/slurm/recipe.yaml --step "$step" &
+work=$!
+# told before it had a number
+[ "$told$stopped" = 00 ] || kill -TERM "$work"
+# a signal ends a wait, not the work
+while kill -0 "$work" 2> /dev/null; do wait "$work"; done
+wait "$work"; code=$?
+left=$((10 - ${SLURM_RESTART_COUNT:-0}))
+if [ "$told" = 1 ] && [ "$stopped" = 0 ] && [ "$code" != 0 ] && [ "$left" -gt 0 ]; then
+    scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+fi
+exit "$code"
