@@ -63,7 +63,7 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Data",
         "An item of `data`, `heldout`, `questions`, `problems`, `prompts` or `documents`. Formats of rows: "
         "[sft](../sft.md#4-rows).",
-        ("DataSource", "TrainSource", "RequireKnown", "QuestionSource", "ProblemSource"),
+        ("DataSource", "TrainSource", "RequireKnown", "QuestionSource", "PairSource", "ProblemSource"),
     ),
     "tools": (
         "Tools",

@@ -16,7 +16,6 @@ from llmkit.recipe.templates import parse_path
 
 FIRST_ROWS = 20
 """A column must stand in one of them: the first may be odd."""
-_REQUIRED = ("question", "answers")
 
 
 def missing_columns(source: DataSource, files: list[Path]) -> Iterator[tuple[str, str, str]]:
@@ -26,7 +25,7 @@ def missing_columns(source: DataSource, files: list[Path]) -> Iterator[tuple[str
     if not (rows := _first_rows(files[0])):
         return
     have = list(dict.fromkeys(name for row in rows for name in row))
-    for part in dict.fromkeys((*_REQUIRED, *source.columns)):
+    for part in dict.fromkeys((*source.required, *source.columns)):
         path = source.columns.get(part, part)
         if path in have or _first_key(path) in have:
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -31,6 +31,9 @@ class TemplateSpec(Part):
 class QuestionSource(DataSource):
     """Rows with `question` and `answers` (a string, a list, or a JSON list), perhaps `entity`, `group` and `language`;
     other names by `columns`. With `templates`: structured rows of any shape."""
+
+    required: ClassVar[tuple[str, ...]] = ("question", "answers")
+    """Columns that rows must have."""
 
     templates: list[TemplateSpec] = []
     """Questions made of the fields of structured rows."""

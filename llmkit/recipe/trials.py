@@ -6,7 +6,7 @@ Anything that is not named here is refused.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,7 +18,14 @@ Direction = Literal["forward", "backward"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 Wrapping = Literal["plain", "role_play", "base64", "rot13", "leetspeak", "spaced"]
 WRAPPINGS: tuple[Wrapping, ...] = get_args(Wrapping)
-_COLUMNS = (*(f"{way}{end}" for way in DIRECTIONS for end in ("", "_answers")), "group")
+_REQUIRED = tuple(f"{way}{end}" for way in DIRECTIONS for end in ("", "_answers"))
+_COLUMNS = (*_REQUIRED, "group")
+
+
+class PairSource(QuestionSource):
+    """Rows with a question that is asked from either end."""
+
+    required: ClassVar[tuple[str, ...]] = _REQUIRED
 
 
 class ReversalSpec(Part):
@@ -27,7 +34,7 @@ class ReversalSpec(Part):
     task: Literal["reversal"]
     name: Annotated[str, Field(pattern=SLUG)] = "reversal"
     """Name in the report, where a recipe has several."""
-    questions: list[QuestionSource] = Field(min_length=1)
+    questions: list[PairSource] = Field(min_length=1)
     """Rows with `forward`, `forward_answers`, `backward`, `backward_answers` (answers as in other questions) and
     perhaps `group`, such as pairs that were told both ways; other names by `columns`."""
     judge: JudgeSpec = JudgeSpec()
@@ -44,7 +51,7 @@ class ReversalSpec(Part):
 
     @field_validator("questions")
     @classmethod
-    def _are_pairs(cls, sources: list[QuestionSource]) -> list[QuestionSource]:
+    def _are_pairs(cls, sources: list[PairSource]) -> list[PairSource]:
         for source in sources:
             if source.templates:
                 raise ValueError("'templates' make single questions; a row here holds two")
@@ -55,7 +62,7 @@ class ReversalSpec(Part):
     def asked(self, way: Direction) -> list[QuestionSource]:
         """The same sources as those of questions asked one way."""
         parts = {"question": way, "answers": f"{way}_answers"}
-        made = []
+        made: list[QuestionSource] = []
         for source in self.questions:
             columns = {part: source.columns.get(name, name) for part, name in parts.items()}
             # a column that is named must be there

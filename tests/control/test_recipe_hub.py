@@ -68,8 +68,10 @@ def test_bars_on_every_evaluation_of_llmkits_own(tmp_path: Path):
         "identity": {"accuracy": "> 0.5", "persona_accuracy": "> 0", "accuracy, kind maker": "> 0"},
         **{task: {"any": "> 0"} for task in ("tools", "reversal", "jailbreak", "problems", "preference")},
     }
+    rows = dict.fromkeys(("question", "answers", "forward", "forward_answers", "backward", "backward_answers"), "a")
     for name in "qu":
-        (tmp_path / f"{name}.jsonl").write_text("{}\n")
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(rows) + "\n")
+        recipe = recipe.replace(f"{{path: {name}.jsonl}}", f"{{path: {tmp_path}/{name}.jsonl}}")
     path.write_text(recipe)
     assert make(load([path], [f"ship={json.dumps(bars)}"])).steps
     with pytest.raises(RecipeError, match="'identity' has no metric 'right'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,9 @@ evals:
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in ("chats", "pairs", "unsafe", "safe"):
+    pair = {"forward": "a", "forward_answers": "b", "backward": "c", "backward_answers": "d"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+    for name in ("chats", "unsafe", "safe"):
         (tmp_path / f"{name}.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     path = tmp_path / "recipe.yaml"
     path.write_text(RECIPE)
@@ -37,6 +40,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("old", "new", "expected"),
     [
         ("{path: pairs.jsonl}", "{path: pairs.jsonl, columns: {question: q}}", "recipe.yaml:6"),
+        ("{path: pairs.jsonl}", "{path: chats.jsonl}", "no column 'backward_answers' in the first rows of chats.jsonl"),
         ("{path: pairs.jsonl}", "{from: nobody}", "no stage is called 'nobody'"),
         ("questions: [{path: pairs.jsonl}]", "judge: {by: rules}", "evals.0.questions: is required"),
         (", safe: [{path: safe.jsonl}]", "", "evals.1.safe: is required"),
@@ -64,7 +68,7 @@ def test_settings_and_rows_decide_what_is_done_again(recipe: Path) -> None:
     for name in ("pairs", "unsafe", "safe"):
         file = recipe.with_name(f"{name}.jsonl")
         before = file.read_text()
-        file.write_text('{"prompt": "other"}\n')
+        file.write_text(before.replace("}", ', "group": "other"}'))
         assert prints()["eval-base"] != plain["eval-base"]
         file.write_text(before)
     assert prints() == plain
