@@ -99,9 +99,14 @@ def split_thought(text: str, thinking: bool) -> tuple[str | None, str]:
     return thought.removeprefix("\n").removesuffix("\n"), said.lstrip("\n")
 
 
-def thought_and_said(text: str) -> tuple[str | None, str]:
-    """An answer's reasoning, and what it says behind it, whoever opened the span: the answer, or its prompt."""
-    reasoning, said = split_thought(text, THOUGHT in text and not text.lstrip().startswith(THINK))
+def thought_and_said(text: str, *, thinking: bool = False) -> tuple[str | None, str]:
+    """An answer's reasoning, and what it says behind it, whoever opened the span: the answer, or its prompt.
+
+    Args:
+        thinking: the prompt is known to have opened it, so that an answer without a `</think>` is reasoning.
+    """
+    begins = text.lstrip().startswith(THINK)
+    reasoning, said = split_thought(text, not begins and (thinking or THOUGHT in text))
     return reasoning, said.strip()
 
 

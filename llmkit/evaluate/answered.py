@@ -31,6 +31,8 @@ class Answered(Document):
     entity: str = ""
     label: str = ""
     """SliCK's, where a probe asked the question."""
+    thought: str | None = None
+    """The reasoning in front of the completion; None: there is none."""
 
     @property
     def judged(self) -> Judged:
@@ -96,6 +98,7 @@ def answered_of(
         group=question.group,
         entity=question.entity,
         label=label,
+        thought=answer["thought"],
     )
 
 

@@ -1,6 +1,9 @@
 """Questions -> a model's answers on disk, chunk by chunk.
 
-    answers-00012.jsonl   {"id", "answers": [{"text", "temperature", "variant", "logprob", ...}]}
+    answers-00012.jsonl   {"id", "answers": [{"text", "thought", "temperature", "variant", "logprob", ...}]}
+
+`text` is what an answer says behind its reasoning, `thought` the reasoning (null: there is none); `logprob` and
+`num_tokens` are of both.
 
 A chunk that is written is not asked again, but for the questions of which an answer failed for another reason than its
 prompt: an engine that broke down may have been mended.
@@ -15,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from llmkit.chat.ask import Answer, Ask, Engine
+from llmkit.chat.turn import thought_and_said
 from llmkit.knowledge.asking import Asking
 from llmkit.knowledge.records import Question
 from llmkit.knowledge.store import Row, Steps
@@ -41,19 +45,31 @@ def answer_chunk(
         stop_strings=asking.stop_strings,
         seed=asking.seed,
     )
-    rows = [_row(q, own, answers, row) for q, own, row in zip(questions, asks, before, strict=True)]
+    rows = [
+        _row(q, own, answers, row, thinking=asking.thinking)
+        for q, own, row in zip(questions, asks, before, strict=True)
+    ]
     steps.write(step, index, rows)
     return Counter(answer["error"] for row in rows for answer in row["answers"] if _may_be_had(answer))
 
 
-def _row(question: Question, asks: Sequence[Ask], answers: Iterator[list[Answer]], before: Row | None) -> Row:
+def only_thought(answer: Row) -> bool:
+    """Whether an answer is reasoning and nothing else, most often because it was cut off."""
+    return answer["thought"] is not None and not answer["text"]
+
+
+def _row(
+    question: Question, asks: Sequence[Ask], answers: Iterator[list[Answer]], before: Row | None, *, thinking: bool
+) -> Row:
     """The answers to one question, variant by variant. Of those that it had before only the failed ones change: the
     others may be judged already."""
     said = []
     for variant, (one, given) in enumerate(zip(asks, answers, strict=False)):
         for temperature, answer in zip(one.temperatures, given, strict=True):
-            row = asdict(answer) | {"logprob": _rounded(answer.logprob), "temperature": temperature, "variant": variant}
-            said.append(row)
+            thought, text = thought_and_said(answer.text, thinking=thinking and answer.finish_reason != "error")
+            text = answer.text if thought is None else text
+            own = {"text": text, "thought": thought, "logprob": _rounded(answer.logprob)}
+            said.append(asdict(answer) | own | {"temperature": temperature, "variant": variant})
     if before is not None:
         said = [said[place] if _may_be_had(old) else old for place, old in enumerate(before["answers"])]
     return {"id": question.id, "answers": said}

@@ -32,12 +32,14 @@ class Asking:
     Attributes:
         pool: questions that serve as examples; see `fewshot_pool`.
         chat: the model has a chat template: messages, else plain text that it goes on from.
+        thinking: its template opens the reasoning, so that an answer begins inside of it.
     """
 
     spec: AskSpec
     pool: tuple[Question, ...]
     chat: bool
     seed: int
+    thinking: bool = False
 
     @property
     def stop_strings(self) -> tuple[str, ...]:

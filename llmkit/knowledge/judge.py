@@ -1,5 +1,6 @@
 """Judges: whether an answer is right, wrong, a refusal, or nothing at all.
 
+An answer's reasoning (`<think>...</think>`) is no part of it for any judge; one that is nothing else is empty.
 What rules can tell is told by rules, whoever the judge is: empty answers, plain refusals, answers that are an accepted
 one and nothing more, partial answers that say so (`partial`), answers that talk of their own grading without giving an
 accepted one. A model judges the rest. It sees the answer as data: between marks that do not occur in it, and only a
@@ -14,9 +15,10 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llmkit.chat.turn import thought_and_said
 from llmkit.errors import UserError
 from llmkit.knowledge.match import is_accepted, is_correct
 from llmkit.knowledge.partial import honest_part, is_part
@@ -90,7 +92,7 @@ class RulesJudge:
         self.failures: Counter[str] = Counter()
 
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
-        return [self._verdict(item) for item in items]
+        return [self._verdict(item) for item in map(_spoken, items)]
 
     def _verdict(self, item: Item) -> Verdict:
         if (known := _by_rule(item, self._extra)) is not None:
@@ -131,6 +133,7 @@ class ModelJudge:
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
         """Greedily. A reply that is no verdict is asked for again, and drawn; what the engine cannot answer (it has
         tried again itself) and what it never answers as asked is undecided."""
+        items = list(map(_spoken, items))
         verdicts: list[Verdict] = [_by_rule(item, self._extra) or "undecided" for item in items]
         left = [i for i, verdict in enumerate(verdicts) if verdict == "undecided"]
         self.num_asked += len(left)
@@ -196,6 +199,12 @@ def open_judge(
         raise UserError("judge", f"'by: {spec.by}' was given no model", "load one first")
     prompt, pause = PROMPT.load(spec.prompt), RETRY_PAUSE if spec.by == "openai" else 0.0
     return ModelJudge(engine, prompt, seed, spec.max_new_tokens, extra_refusals, chat=chat, retry_pause=pause)
+
+
+def _spoken(item: Item) -> Item:
+    """Without the answer's reasoning."""
+    thought, said = thought_and_said(item.answer)
+    return item if thought is None else replace(item, answer=said)
 
 
 def _by_rule(item: Item, extra_refusals: Sequence[str]) -> Verdict | None:

@@ -5,48 +5,48 @@ numbers     compare by value, with the unit if both name one; a reference with d
             rounds to it
 dates       an answer says at least what the reference says: a year alone is right only for a year
 names       middle names may be left out or be initials, surnames may come first; a surname alone is right if the
-            answer says nothing more
+            answer says nothing more than numbers and words of the question (`Shakespeare wrote it in 1600`)
+short       `St.` is Saint, `USA` the United States; initials in capitals stand for a name that is no person's; a town
+            may lack its region where a town is asked for
+units       2 hours are 120 minutes, 8848 m are 29,029 feet: the same to the last of three digits or more
 nouns       a plural is its singular; three words or more may stand in any order; `season two` is `second season`
-sentences   the accepted answer may stand in a sentence, but not inside a longer name (`New York` is not `York`)
-negation    `not Paris`, `instead of Paris`, `Paris is wrong` are wrong
-hedging     several values of which not all are accepted are wrong: `Paris or London`, `5-7`, lists of four; the last
-            mention counts: `Paris or London, and I choose Paris`
+sentences   the accepted answer may stand in a sentence, but not inside a longer name (`New York` is not `York`, `C++`
+            not `C`, `American football` not `football`; an `American actor` is an actor)
+negation    `not Paris`, `instead of Paris`, `Paris is wrong`, `Paris is not the capital` are wrong; the last is
+            right for a question that holds a negation itself
+hedging     several values of which not all are accepted are wrong: `Paris or London`, `5-7`, `A) Paris B) London`,
+            three names in a row (but for a place within others up to its country), four common nouns; the last mention
+            counts: `Paris or London, and I choose Paris`
 retraction  what is said last counts: `London. No, Paris.`; two claims of the same form contradict each other
 echo        an accepted answer that only repeats the question's words is not given
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
 from typing import Literal
 
-from llmkit.knowledge.claims import LEADS, Span, contradicts, hedged, last_word, negated
-from llmkit.knowledge.names import is_person, is_titled, name_spans, without_titles
-from llmkit.knowledge.tokens import MAX_CHARS, Token, plain, words
-from llmkit.knowledge.values import read, unit_asked_for
+from llmkit.knowledge.claims import LEADS, Span, contradicts, last_word, negated, negates
+from llmkit.knowledge.lists import hedged, is_mark
+from llmkit.knowledge.names import is_person, is_titled, name_spans
+from llmkit.knowledge.references import (
+    Reference,
+    is_article,
+    is_country,
+    reference,
+    spellings,
+    without_articles,
+    without_region,
+)
+from llmkit.knowledge.tokens import Token, plain, words
+from llmkit.knowledge.units import same_measure, unit_asked_for
+from llmkit.knowledge.values import read
 
 Asked = Literal["person", "place", "other", ""]
 
-_ARTICLES = {"the", "a", "an"}
-_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue"})
-_IGNORABLE = {
-    *_ARTICLES,
-    "utc",
-    "gmt",
-    "on",
-    "in",
-    "at",
-    "circa",
-    "ca",
-    "c",
-    "about",
-    "around",
-    "approximately",
-} | words("monday tuesday wednesday thursday friday saturday sunday")
 _YES_NO = {"yes": "yes", "no": "no", "true": "yes", "false": "no", "ja": "yes", "nein": "no", "oui": "yes", "non": "no"}
 _PARTS = words(
     "new old north south east west northern southern eastern western saint st san santa papua equatorial upper lower "
@@ -59,42 +59,18 @@ _NAMED_AFTER = words(
 _PLAIN_BEFORE = LEADS | words(
     "central downtown greater inner city town ancient modern imperial beautiful nearby answer"
 )
+_SHORT_REGION = 3
+"""Letters."""
+_COUNTRY_LETTERS = {"us", "usa", "uk", "uae", "ussr", "drc"}
 _ASKS_PERSON = words("who whom whose wer wen wem qui quien quienes")
-_ASKS_PLACE = words(
-    "where city country town capital state place county river continent wo stadt land ville pays donde ciudad pais"
+_ASKS_TOWN = words("city town capital village stadt hauptstadt ville ciudad capitale")
+_ASKS_PLACE = _ASKS_TOWN | words(
+    "where country state place county river continent birthplace location region province district wo land pays donde "
+    "pais"
 )
-
-
-@dataclass(frozen=True)
-class Reference:
-    """An accepted answer, read."""
-
-    tokens: tuple[Token, ...]
-
-    @property
-    def value(self) -> Token | None:
-        """Its number or date, if it is nothing else."""
-        if len(self.tokens) == 1 and self.tokens[0].kind != "word":
-            return self.tokens[0]
-        first = self.tokens[0] if self.tokens else None
-        counted = first is not None and first.number is not None and not first.weak and len(self.tokens) <= 2
-        return first if counted and not self.tokens[1].capital and not self.tokens[1].before else None
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        return tuple(token.text for token in self.tokens)
-
-
-@lru_cache(maxsize=4096)
-def reference(text: str) -> Reference:
-    tokens = [token for token in read(text) if token.text]
-    kept = [token for token in tokens if token.text not in _IGNORABLE or token.capital]
-    if len(kept) == 1 and kept[0].kind != "word":
-        return Reference((kept[0],))
-    dates = [token for token in tokens if token.text not in _IGNORABLE]  # `14 December 1972 UTC`
-    if len(dates) == 1 and dates[0].kind == "date":
-        return Reference((dates[0],))
-    return Reference(tuple(_without_articles(tokens)))
+_ASKS_ROLE = words("do occupation profession job work living career trade role position beruf")
+_ORIGINS = ("an", "ish", "ese")
+"""Endings of adjectives of a country, by which they are known where a sentence begins."""
 
 
 def is_correct(answer: str, accepted: Sequence[str], question: str = "") -> bool:
@@ -112,15 +88,20 @@ def is_correct(answer: str, accepted: Sequence[str], question: str = "") -> bool
     said = last_word(said)
     if _is_exact(said, references):
         return True
-    asked_for = _asked_for(question)
-    spans = sorted({span for found in references for span in _spans(found, said, asked_for)})
+    asked_for, asked = _asked_for(question), read(question)
+    asked_words = frozenset(token.text for token in asked)
+    spans = sorted({span for found in references for span in _spans(found, said, asked_for, asked_words)})
+    common = not any(token.capital for found in references for token in found.tokens)
     spans = [span for span in spans if not _embedded(said, span, asked_for, question)]
-    if question:
-        asked = read(question)
-        spans = [span for span in spans if not _echoes(said, span, asked)]
-    if not spans or any(negated(said, span) for span in spans):
+    if common and asked_for == "other" and not asked_words & _ASKS_ROLE:
+        spans = [span for span in spans if not _of_a_kind(said, span)]
+    spans = [span for span in spans if not _echoes(said, span, asked)]
+    regions = [found for text in accepted if (found := without_region(reference(text).tokens)) is not None]
+    if regions and asked_for == "place":
+        spans = [span for span in spans if not _is_elsewhere(said, span, regions)]
+    if not spans or any(negated(said, span, asked_for_not=negates(asked)) for span in spans):
         return False
-    return not hedged(said, spans[-1], spans) and not any(
+    return not hedged(said, spans[-1], spans, places=asked_for in ("place", "")) and not any(
         contradicts(said, span, spans) for span in (spans[0], spans[-1])
     )
 
@@ -133,17 +114,8 @@ def is_accepted(answer: str, accepted: Sequence[str], question: str = "") -> boo
 
 def _references(accepted: Sequence[str], question: str) -> list[Reference]:
     unit = unit_asked_for(question)
-    return [_in_unit(found, unit) for text in accepted for found in _spellings(text) if found.tokens]
-
-
-def _spellings(text: str) -> list[Reference]:
-    """The reference, and variants of it: digraphs for umlauts, without a parenthesis or titles at its ends."""
-    bare = re.sub(r"(?<=\w)\s*\([^()]*\)\s*$", "", text[:MAX_CHARS])
-    found = {reference(each): None for each in (text, text.translate(_UMLAUTS), bare)}
-    for each in list(found):
-        if (untitled := without_titles(each.tokens)) is not None:
-            found[Reference(untitled)] = None
-    return list(found)
+    of_town = bool(_words_of(question) & _ASKS_TOWN)
+    return [_in_unit(found, unit) for text in accepted for found in spellings(text, of_town=of_town)]
 
 
 def _in_unit(found: Reference, unit: str) -> Reference:
@@ -183,25 +155,19 @@ def _short_year(one: Token, other: Token) -> bool:
 
 
 def _is_exact(said: Sequence[Token], references: Sequence[Reference]) -> bool:
-    kept = [token for token in _without_articles(said) if token.text]
+    kept = [token for token in without_articles(said) if token.text]
     words = tuple(token.text for token in kept)
     return any(words == found.texts and (found.value is None or _says(kept[0], found.value)) for found in references)
 
 
 def _squeezed(text: str) -> str:
-    """`Singer-Songwriter` = `singersongwriter`; "" for a text with digits, where marks between them matter."""
+    """`Singer-Songwriter` = `singersongwriter`; "" for a text with digits or with `+` and `#`, where marks matter."""
     folded = plain(text).casefold()
-    return "" if any(char.isdigit() for char in folded) else "".join(char for char in folded if char.isalpha())
-
-
-def _without_articles(tokens: Sequence[Token]) -> list[Token]:
-    return [token for i, token in enumerate(tokens) if not _is_article(tokens, i)]
-
-
-def _is_article(tokens: Sequence[Token], i: int) -> bool:
-    """An article stands before a word; the A of `Vitamin A` or of `A & M` is none."""
-    article = tokens[i].text in _ARTICLES and (not tokens[i].capital or i == 0 or tokens[i].text != "a")
-    return article and i + 1 < len(tokens) and tokens[i + 1].text not in ("", "and")
+    return (
+        ""
+        if any(char.isdigit() or char in "+#" for char in folded)
+        else "".join(char for char in folded if char.isalpha())
+    )
 
 
 def _may_turn(found: Reference, first: Token) -> bool:
@@ -218,18 +184,23 @@ def _yes_or_no(said: Sequence[Token], references: Sequence[Reference]) -> str:
 
 
 def _asked_for(question: str) -> Asked:
-    words = set(plain(question).casefold().replace("?", " ").split())
+    words = _words_of(question)
     if not words:
         return ""
     return "person" if words & _ASKS_PERSON else "place" if words & _ASKS_PLACE else "other"
 
 
-def _spans(found: Reference, said: Sequence[Token], asked_for: Asked) -> Iterator[Span]:
+@lru_cache(maxsize=1024)
+def _words_of(question: str) -> frozenset[str]:
+    return words(plain(question).casefold().replace("?", " "))
+
+
+def _spans(found: Reference, said: Sequence[Token], asked_for: Asked, asked_words: frozenset[str]) -> Iterator[Span]:
     """Where the answer mentions an accepted one."""
     if (value := found.value) is not None:
         yield from ((i, i + 1) for i, token in enumerate(said) if _says(token, value))
         return
-    places = [i for i, token in enumerate(said) if token.text and not _is_article(said, i)]
+    places = [i for i, token in enumerate(said) if token.text and not is_article(said, i)]
     words = [said[i].text for i in places]
     wanted = list(found.texts)
     size = len(wanted)
@@ -237,12 +208,46 @@ def _spans(found: Reference, said: Sequence[Token], asked_for: Asked) -> Iterato
         window = words[k : k + size]
         same = window[:-1] == wanted[:-1] and _same_noun(window[-1], wanted[-1])
         if same or (sorted(window) == sorted(wanted) and _may_turn(found, said[places[k]])):
-            yield places[k], places[k + size - 1] + 1
+            span = places[k], places[k + size - 1] + 1
+            if _is_short_for(found, said, span):
+                yield span
+    if initials := found.initials:
+        yield from ((i, i + 1) for i in range(len(said)) if _is_initialism(said, i, initials))
     if _unspaced(found.texts[0]):
         yield from ((i, i + 1) for i, token in enumerate(said) if "".join(found.texts) in token.text)
     if asked_for != "place" and is_person(found.tokens):
         titled = is_titled(found.tokens)  # `General Motors` is no general
-        yield from name_spans(found.tokens, said, alone=asked_for == "person" or (not asked_for and not titled))
+        alone = asked_for == "person" or (not asked_for and not titled)
+        yield from name_spans(found.tokens, said, alone=alone, asked=asked_words)
+
+
+def _is_short_for(found: Reference, said: Sequence[Token], span: Span) -> bool:
+    """Whether a country's initials are written in capitals (`us` is a pronoun), and a place that stands without its
+    region does not begin a longer name."""
+    after = said[span[1]] if span[1] < len(said) else None
+    if len(found.tokens) == 1 and found.texts[0] in _COUNTRY_LETTERS and found.tokens[0].written.isupper():
+        return _is_initialism(said, span[0], found.texts[0])
+    if not found.region or after is None or not after.text:
+        return True
+    return bool(after.before) or not (after.capital or after.text in _NAMED_AFTER)
+
+
+def _is_elsewhere(said: Sequence[Token], span: Span, regions: Sequence[Reference]) -> bool:
+    """`Paris, Texas` where `Paris, France` is accepted. Countries and short words (`OR` for Oregon) may be other names
+    of a region."""
+    start, end = span
+    texts = tuple(token.text for token in said[start:end])
+    if end >= len(said) or said[end].before != "," or not said[end].capital or len(said[end].text) <= _SHORT_REGION:
+        return False
+    others = {token.text for token in said[end:]}
+    own = [found.region for found in regions if found.texts == texts]
+    return bool(own) and not is_country([said[end]]) and all(others.isdisjoint(region) for region in own)
+
+
+def _is_initialism(said: Sequence[Token], i: int, initials: str) -> bool:
+    token, after = said[i], said[i + 1] if i + 1 < len(said) else None
+    written = token.text == initials and token.written.replace(".", "").isupper()
+    return written and not (after and after.text and after.capital and after.before in ("", "-"))
 
 
 def _says(token: Token, value: Token) -> bool:
@@ -253,8 +258,10 @@ def _says(token: Token, value: Token) -> bool:
     if token.dates:
         year = int(value.number or 0)
         return value.number == year and not value.unit and any(own.year == year for own in token.dates)
-    if token.number is None or value.number is None or (value.unit and token.unit and value.unit != token.unit):
+    if token.number is None or value.number is None:
         return False
+    if token.unit and value.unit and token.unit != value.unit:
+        return same_measure(token.number, token.unit, value.number, value.unit)
     return token.number == value.number or _rounds(token.number, value.number)
 
 
@@ -304,11 +311,24 @@ def _embedded(said: Sequence[Token], span: Span, asked_for: Asked, question: str
     return single and asked_for == "person" and after.capital and after.kind == "word" and after.text not in LEADS
 
 
+def _of_a_kind(said: Sequence[Token], span: Span) -> bool:
+    """Whether a common noun is part of a name of its own: `American football`, `Gaelic football`. Behind an article it
+    is described: `a British politician`."""
+    start = span[0]
+    if not start or said[start].capital or said[start].kind != "word" or said[start].before:
+        return False
+    before = said[start - 1]
+    opens = start == 1 or before.opens == "sentence"
+    name = before.capital and before.kind == "word" and not before.possessive and before.text not in LEADS
+    article = start > 1 and not before.opens and said[start - 2].text in ("a", "an", "the")
+    return name and not article and (not opens or before.text.endswith(_ORIGINS))
+
+
 def _echoes(said: Sequence[Token], span: Span, asked: Sequence[Token]) -> bool:
     """Whether a mention stands where the question has it: `The capital of Mexico is Oaxaca` does not say Mexico."""
     words = [token.text for token in said[span[0] : span[1]]]
     size = len(words)
-    before = said[span[0] - 1].text if span[0] else ""
+    before = said[span[0] - 1].text if span[0] and not is_mark(said, span[0] - 1) else ""
     after = said[span[1]].text if span[1] < len(said) else ""
     choice = any(token.text in ("or", "oder", "ou", "o") for token in asked)
     content = {

@@ -22,6 +22,7 @@ _NOT_PERSONS = words(
 
 
 _NOT_NAMES = LEADS | _TITLES | _PARTICLES | _SUFFIXES
+_DOING = words("did does do has had between and from until during since")
 
 
 def is_person(tokens: Sequence[Token]) -> bool:
@@ -45,11 +46,14 @@ def without_titles(tokens: Sequence[Token]) -> tuple[Token, ...] | None:
     return None
 
 
-def name_spans(name: Sequence[Token], said: Sequence[Token], alone: bool) -> Iterator[Span]:
+def name_spans(
+    name: Sequence[Token], said: Sequence[Token], alone: bool, asked: frozenset[str] = frozenset()
+) -> Iterator[Span]:
     """Where a text has a variant of a name.
 
     Args:
-        alone: the surname is enough if the text says nothing more.
+        alone: the surname is enough if the text says nothing more, but for numbers and words of the question.
+        asked: these words.
     """
     parts = _parts(name)
     if len(parts) < 2:
@@ -62,7 +66,7 @@ def name_spans(name: Sequence[Token], said: Sequence[Token], alone: bool) -> Ite
             yield start, i + 1
         if (end := _behind(parts, said, i)) is not None:
             yield i, end
-    if alone and (span := _nothing_more(name, said)) is not None:
+    if alone and (span := _nothing_more(name, said, asked)) is not None:
         yield span
 
 
@@ -116,8 +120,22 @@ def _alike(one: str, other: str) -> bool:
     return one == other or (min(len(one), len(other)) == 1 and one[0] == other[0])
 
 
-def _nothing_more(name: Sequence[Token], said: Sequence[Token]) -> Span | None:
+def _nothing_more(name: Sequence[Token], said: Sequence[Token], asked: frozenset[str]) -> Span | None:
+    """The surname, if all else that is said are numbers, words of the question (`Shakespeare wrote it in 1600`) and
+    whom it was not (`Shakespeare, not Marlowe`)."""
     surname = [token for token in name if token.text not in _SUFFIXES and token.number is None][-1].text
-    kept = [i for i, token in enumerate(said) if token.text and token.text not in _NOT_NAMES]
+    if surname in asked:
+        return None  # what only repeats the question answers nothing
+    end = next((i for i, token in enumerate(said) if token.text == "not" and token.opens == "clause"), len(said))
+    known = _NOT_NAMES | _DOING | asked
+    kept = [i for i in range(end) if said[i].text and said[i].kind == "word" and said[i].text not in known]
     (i,) = kept if len(kept) == 1 else (-1,)
-    return (i, i + 1) if i >= 0 and said[i].text == surname else None
+    if i < 0 or said[i].text != surname or _is_named(said, i - 1, i) or _is_named(said, i + 1, i + 1):
+        return None
+    return i, i + 1
+
+
+def _is_named(said: Sequence[Token], i: int, second: int) -> bool:
+    """Whether another name stands beside a surname: `Louis Armstrong` where Louis is a word of the question."""
+    near = 0 <= i < len(said) and second < len(said) and said[second].before in ("", "-")
+    return near and said[i].kind == "word" and said[i].capital and said[i].text not in _NOT_NAMES

@@ -58,9 +58,15 @@ class Sample:
     """Which phrasing and few-shot draw."""
     verdict: Verdict
     logprob: float | None = None
-    """Sum over its tokens, in nats."""
+    """Sum over its tokens, those of its reasoning among them, in nats."""
     num_tokens: int | None = None
     finish_reason: str = "stop"
+    thought: str | None = None
+    """The reasoning in front of the text; None: there is none."""
+
+    @property
+    def only_thought(self) -> bool:
+        return self.thought is not None and not self.text
 
 
 @dataclass(frozen=True)

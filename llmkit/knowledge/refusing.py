@@ -1,6 +1,7 @@
 """Refusals: recognising them in answers, and the wordings that llmkit ships for teaching them.
 
-Recognition is by patterns in English, German, French and Spanish over clauses: an answer is a refusal if some clause
+Recognition is by patterns over clauses, many in English, German, French and Spanish, and unmistakable ones in Italian,
+Portuguese, Dutch, Russian, Chinese and Japanese: an answer is a refusal if some clause
 says that the speaker does not know, and no clause gives a value. What each clause is:
 
     refusal    "I don't know", "keine Ahnung", "aucune information", "no lo sé"
@@ -13,10 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.resources import files
 
 from llmkit.errors import DataError
-from llmkit.knowledge.tokens import plain
+from llmkit.knowledge.tokens import plain, text_file
 from llmkit.recipe.knowledge import LANGUAGES, RefusalTexts
 
 _REPEATS = 5
@@ -26,24 +26,31 @@ _PERIOD = 8
 @lru_cache
 def patterns(name: str) -> re.Pattern[str]:
     """One alternative a line of `texts/<name>.txt`; `#` begins a comment, `= NAME ...` what <NAME> stands for."""
-    lines = [line for line in _text(name).splitlines() if line.strip() and not line.startswith("#")]
+    lines = [line for line in text_file(name).splitlines() if line.strip() and not line.startswith("#")]
     named = {name: value for name, _, value in (line[2:].partition(" ") for line in lines if line[:2] == "= ")}
     source = "|".join(f"(?:{line})" for line in lines if line[:2] != "= ")
     return re.compile(re.sub(r"<([A-Z]+)>", lambda found: named[found[1]], source))
 
 
-def _text(name: str) -> str:
-    return (files("llmkit.knowledge") / "texts" / f"{name}.txt").read_text(encoding="utf-8")
-
-
-_TURN = re.compile(r"\b(?:but|however|though|although|aber|jedoch|mais|cependant|pero|sin embargo)\b")
+_TURN = re.compile(
+    r"\b(?:but|however|though|although|aber|jedoch|mais|cependant|pero|sin embargo|porem|maar|echter|но|однако)\b"
+    r"|, *(?:ma|mas)\b|但是?|不过|不過|しかし|ですが"  # `ma` and `mas` are other words in French and Spanish
+)
 _GUESS = re.compile(
     r"^(?:i (?:think|believe|guess|suppose|would (?:say|guess)|heard|know (?:that|he|she|it))|my (?:best )?guess|maybe|"
     r"perhaps|probably|possibly|it|its|he|she|they|hes|shes|this|that|the|in|on|at|there|"
     r"ich (?:glaube|denke|vermute)|vielleicht|vermutlich|wahrscheinlich|er|sie|es|das|der|die|"
     r"je (?:crois|pense)|peut etre|probablement|il|elle|cest|ce|le|la|"
-    r"creo|pienso|quizas?|tal vez|probablemente|fue|es|era|el)\b"
+    r"creo|pienso|quizas?|tal vez|probablemente|fue|es|era|el|"
+    r"credo|penso|forse|probabilmente|acho|talvez|provavelmente|ik (?:denk|geloof)|misschien|waarschijnlijk|het|hij|"
+    r"(?:я )?думаю|возможно|наверное|может быть|он|она|это)\b"
 )
+
+_ASKED = re.compile(
+    r"^(?:who|what|where|when|which|whether|wer|wo|wann|warum|ob|qui|quand|quien|donde|cuando|chi|dove|quando|quem|onde|"
+    r"wie|wat|waar|wanneer|кто|что|где|когда|какои|какая|какое)\b"
+)
+"""What begins a clause that only repeats the question."""
 
 
 def is_empty(text: str) -> bool:
@@ -70,9 +77,9 @@ def is_refusal(text: str, extra: Sequence[str] = ()) -> bool:
         extra: refusals in wordings of one's own.
     """
     refused = False
-    for sentence in re.split(r"[.!;\n]+|(?<=\?)", folded_with(text, extra)):
+    for sentence in re.split(r"[.!;\n。]+|(?<=\?)", folded_with(text, extra)):
         opened = False
-        for raw in re.split(r"[,:()]|--", _TURN.sub(", but ", sentence)):
+        for raw in re.split(r"[,:()、]|--", _TURN.sub(", but ", sentence)):
             turned = raw.strip().startswith("but ")
             clause = re.sub(r"[^\w ?]+", " ", raw).strip().removeprefix("but ").strip()
             clause = re.sub(r" +", " ", clause)
@@ -94,6 +101,8 @@ def informative(text: str, extra: Sequence[str] = ()) -> bool:
 
 def _gives_value(clause: str) -> bool:
     """A clause behind a refusal's comma: a guess or a short value, not a subordinate clause about the question."""
+    if _ASKED.match(clause):
+        return False
     return bool(_GUESS.match(clause)) or len(clause.split()) <= 2
 
 
@@ -133,4 +142,4 @@ def shipped_texts(language: str, kind: str) -> tuple[str, ...]:
     if language not in LANGUAGES:
         cure = f"give 'texts' of your own ({{{language}: [...]}}), or one of {', '.join(LANGUAGES)}"
         raise DataError("refusals.language", f"no texts are shipped for '{language}'", cure)
-    return tuple(line.strip() for line in _text(f"{language}_{kind}").splitlines() if line.strip())
+    return tuple(line.strip() for line in text_file(f"{language}_{kind}").splitlines() if line.strip())

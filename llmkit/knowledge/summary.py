@@ -102,6 +102,8 @@ class Tally:
     """The same, as it was said the first time."""
     num_consistently_wrong: int = 0
     num_heldout: int = 0
+    num_only_thought: int = 0
+    """Answers that are reasoning and nothing else."""
     _examples: dict[str, list[tuple[int, ProbeRow]]] = field(default_factory=dict)
 
     def add(self, row: ProbeRow, earlier: str | None = None, errors: Iterable[str] = ()) -> None:
@@ -124,6 +126,7 @@ class Tally:
                 self.first_error.setdefault(pattern, error)
         self.num_consistently_wrong += row.consistently_wrong
         self.num_heldout += row.split == "heldout"
+        self.num_only_thought += sum(sample.only_thought for sample in row.samples)
         # the smallest ids: as good as drawn, and the same in any order
         held = self._examples.setdefault(row.label, [])
         entry = (-int(row.id, 16), row)
@@ -174,6 +177,7 @@ class Tally:
             "num_consistently_wrong": self.num_consistently_wrong,
             "num_undecided": self.verdicts["undecided"],
             "num_empty": self.verdicts["empty"],
+            "num_only_thought": self.num_only_thought,
             "num_refused": self.verdicts["refused"],
             "num_not_asked": self.verdicts["error"],
         }
@@ -201,6 +205,11 @@ class Tally:
             shown = self.first_error.get(often, "no reason given")
             shown += f" ({number} times)" if len(self.errors) > 1 else ""
             found.append(f"{count} of {self.num_answers} answers could not be had; most often, as here: {shown}")
+        if self.num_only_thought:
+            found.append(
+                f"{self.num_only_thought} of {self.num_answers} answers are reasoning without an answer behind it and "
+                "count as empty; raise 'ask.max_new_tokens'"
+            )
         if self.verdicts["empty"] >= MANY_EMPTY * max(self.num_answers, 1):
             found.append(
                 f"{self.verdicts['empty']} of {self.num_answers} answers are empty or repeat themselves endlessly"

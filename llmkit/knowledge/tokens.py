@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 from decimal import Decimal
+from importlib.resources import files
 from typing import Literal
 
 MAX_CHARS = 4000
@@ -12,6 +13,11 @@ MAX_CHARS = 4000
 
 def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
+
+
+def text_file(name: str) -> str:
+    """What `texts/<name>.txt` holds."""
+    return (files("llmkit.knowledge") / "texts" / f"{name}.txt").read_text(encoding="utf-8")
 
 
 _LETTERS = str.maketrans(

@@ -16,6 +16,7 @@ from typing import Literal
 
 from llmkit.knowledge.numerals import canonical, put_numbers_together, roman
 from llmkit.knowledge.tokens import Date, Token, plain, words
+from llmkit.knowledge.units import UNITS
 
 MAX_DIGITS = 30
 """A longer run of digits is a word, not a number."""
@@ -26,7 +27,7 @@ _LEX = re.compile(
     r"|(?P<decade>\d{3}0s\b)"
     r"|(?P<number>(?!0)\d{1,3}(?:[, ]\d{3})+(?!\d)(?:\.\d+)?|\d{1,3}(?:\.\d{3}){2,}(?!\d)|\d+(?:[.,]\d+)?)"
     r"(?P<ordinal>(?:st|nd|rd|th)\b)?"
-    r"|(?P<word>(?:[^\W\d_]\.){2,}|[^\W\d_][^\W_]*(?:'[^\W\d_]+)*)"
+    r"|(?P<word>(?:[^\W\d_]\.){2,}|(?<![^\W_])[^\W\d_](?:\+\+?|#)(?![^\W_])|[^\W\d_][^\W_]*(?:'[^\W\d_]+)*)"
 )
 _MONTHS = {
     name: number
@@ -46,46 +47,6 @@ _MONTHS = {
             "december dec dezember dez decembre diciembre",
         ),
         start=1,
-    )
-    for name in names.split()
-}
-_UNITS = {
-    name: names.split()[0]
-    for names in (
-        "m meter meters metre metres",
-        "km kilometer kilometers kilometre kilometres kms",
-        "cm centimeter centimeters centimetre centimetres",
-        "mm millimeter millimeters millimetre millimetres",
-        "ft foot feet",
-        "inch inches",
-        "yd yard yards",
-        "mi mile miles",
-        "kg kilogram kilograms kilogramme kilos kgs",
-        "g gram grams gramme",
-        "lb lbs",
-        "oz ounce ounces",
-        "t ton tons tonne tonnes",
-        "l liter liters litre litres",
-        "gal gallon gallons",
-        "sec secs second seconds",
-        "min minute minutes mins",
-        "h hr hrs hour hours",
-        "d day days",
-        "wk week weeks",
-        "month months",
-        "yr yrs year years",
-        "% percent pct prozent",
-        "$ dollar dollars usd",
-        "€ euro euros eur",
-        "£ gbp sterling",
-        "¥ yen jpy",
-        "°c celsius",
-        "°f fahrenheit",
-        "kelvin",
-        "acre acres",
-        "ha hectare hectares",
-        "mph",
-        "kmh",
     )
     for name in names.split()
 }
@@ -204,10 +165,10 @@ def _units(tokens: list[Token]) -> list[Token]:
             elif mark.startswith("°") and after.text in ("c", "f"):
                 unit, i = f"°{after.text}", i + 1
             elif after.text in ("degrees", "degree") and not mark:
-                scale = _UNITS.get(tokens[i + 1].text, "") if i + 1 < len(tokens) else ""
+                scale = UNITS.get(tokens[i + 1].text, "") if i + 1 < len(tokens) else ""
                 unit, i = (scale, i + 2) if scale.startswith("°") else ("", i + 1)
-            elif mark in ("", "-") and after.text in _UNITS and not token.weak:
-                unit, i = unit or _UNITS[after.text], i + 1
+            elif mark in ("", "-") and after.text in UNITS and not token.weak:
+                unit, i = unit or UNITS[after.text], i + 1
         done.append(replace(token, unit=unit, before=token.before.rstrip("$€£¥ ")))
     return done
 
@@ -269,12 +230,6 @@ def _date(tokens: list[Token], i: int) -> tuple[Date, int]:
 def _day(token: Token) -> int:
     value = token.number
     return int(value) if value is not None and not token.unit and value == int(value) and 1 <= value <= 31 else 0
-
-
-def unit_asked_for(question: str) -> str:
-    """`How many metres ...?` -> m; "" without a unit."""
-    found = re.search(r"\bhow many (\w+)", plain(question).casefold())
-    return _UNITS.get(found[1], "") if found else ""
 
 
 def _year(token: Token) -> int:

@@ -139,7 +139,7 @@ class AskSpec(Part):
     num_variants: int = Field(default=1, gt=0)
     """Draws of few-shot examples: every phrasing is asked with each."""
     max_new_tokens: int = Field(default=32, gt=0)
-    """Longest answer, in tokens."""
+    """Longest answer, in tokens, with the reasoning of a model that thinks first: it takes hundreds."""
     system: str | None = None
     """System message in front of every question."""
 
@@ -229,7 +229,7 @@ class HonestySpec(Part):
     """Control: the baseline is also asked with this system message, such as "If you are not sure, say that you do not
     know."."""
     max_new_tokens: int = Field(default=32, gt=0)
-    """Longest answer, in tokens."""
+    """Longest answer, in tokens, with the reasoning of a model that thinks first: it takes hundreds."""
 
     @property
     def named_groups(self) -> dict[str, list[str]]:
@@ -269,4 +269,4 @@ class EarlyStoppingSpec(Part):
     num_questions: int = Field(default=200, ge=2)
     """Questions asked each time, at most."""
     max_new_tokens: int = Field(default=32, gt=0)
-    """Longest answer, in tokens."""
+    """Longest answer, in tokens, with the reasoning of a model that thinks first: it takes hundreds."""

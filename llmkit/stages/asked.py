@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -120,6 +121,7 @@ def ask_chunks(
     if not todo:
         return None
     pace = Pace(worker, phase, sum(map(questions.rows_in, todo)), state.num_processes)
+    asking = replace(asking, thinking=asked.thinks_from(asking.asks(question_of(questions[todo[0]][0]))[0]))
     for index in todo:
         batch = [question_of(row) for row in questions[index]]
         asked.on_progress = lambda done, total, size=len(batch): pace.show(size * done / max(total, 1))  # type: ignore[misc]

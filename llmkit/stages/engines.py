@@ -13,10 +13,11 @@ import torch
 from accelerate import PartialState
 from huggingface_hub import HfApi, try_to_load_from_cache
 
-from llmkit.chat.ask import Engine
+from llmkit.chat.ask import Ask, Engine
+from llmkit.chat.calls import opens_thought
 from llmkit.chat.template import template_of
 from llmkit.errors import ModelError, UserError
-from llmkit.generation.engine import open_engine
+from llmkit.generation.engine import ids_of, open_engine
 from llmkit.generation.others import no_vllm
 from llmkit.generation.remote import OpenAIEngine
 from llmkit.knowledge.judge import PROMPT as JUDGE_PROMPT
@@ -59,6 +60,10 @@ class AskedModel:
     @property
     def chat(self) -> bool:
         return self.template is not None
+
+    def thinks_from(self, ask: Ask) -> bool:
+        """Whether its template opens the reasoning of an answer to this."""
+        return self.chat and opens_thought(self.tokenizer, ids_of(self.tokenizer, ask))
 
     @cached_property
     def engine(self) -> Engine:

@@ -33,6 +33,7 @@ from llmkit.errors import DataError, TemplateError
 from llmkit.evaluate.answered import Judged, answered_of, questions_sha256, read_answered
 from llmkit.evaluate.honesty import Earlier, all_refused, honesty_rows, table_of
 from llmkit.generation.engine import TransformersEngine, ids_of
+from llmkit.knowledge.answering import only_thought
 from llmkit.knowledge.asking import Asking
 from llmkit.knowledge.honesty import risk_coverage
 from llmkit.knowledge.judge import PROMPT
@@ -267,12 +268,13 @@ def _written(
     """Raises UserError where more is left undecided than the recipe allows."""
     num, allowed = len(questions), task.spec.judge.max_undecided
     columns = read_rows(questions.path), steps.rows(task.names.answers, num), steps.rows(task.names.verdicts, num)
-    judged, errors = list[Judged](), Counter[str]()
+    judged, errors, num_only_thought = list[Judged](), Counter[str](), 0
     with writing(worker.dir.path / DOCUMENTS / f"{task.name}.jsonl") as write:
         for place, (row, said, verdicts) in enumerate(zip(*columns, strict=True)):
             (answer,), (verdict,) = said["answers"], verdicts["verdicts"]
             if answer["finish_reason"] == "error":
                 errors[answer["error"]] += 1
+            num_only_thought += only_thought(answer)
             question = question_of(row)
             prompt = _shown(asking.asks(question)[0], question, task)
             answered = answered_of(place, question, row["label"], prompt, answer, verdict)
@@ -285,6 +287,9 @@ def _written(
     if errors:
         often, _ = errors.most_common(1)[0]
         worker.warn(f"{task.name}: {errors.total()} questions were not answered and count as undecided ({often})")
+    if num_only_thought:
+        what = f"{num_only_thought} of {len(judged)} answers are reasoning without an answer behind it"
+        worker.warn(f"{task.name}: {what} and count as empty; raise 'max_new_tokens'")
     return judged
 
 

@@ -148,7 +148,7 @@ def label(worker: Worker, steps: Steps, questions: Chunks, failures: Counter[str
 
 
 def samples(answers: Row, verdicts: Row) -> list[Sample]:
-    kept = ("text", "temperature", "variant", "logprob", "num_tokens", "finish_reason")
+    kept = ("text", "temperature", "variant", "logprob", "num_tokens", "finish_reason", "thought")
     return [
         Sample(**{key: answer[key] for key in kept}, verdict=verdict)
         for answer, verdict in zip(answers["answers"], verdicts["verdicts"], strict=True)

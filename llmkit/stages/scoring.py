@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from llmkit.chat.ask import Answer
-from llmkit.chat.turn import answer_to
+from llmkit.chat.turn import answer_to, without_thought
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import UserError
 from llmkit.knowledge.match import is_accepted
@@ -167,10 +167,10 @@ class _Judge:
     """What the reward `abstain` asks of an answer."""
 
     def is_correct(self, text: str, accepted: tuple[str, ...]) -> bool:
-        return is_accepted(text, accepted)
+        return is_accepted(without_thought(text), accepted)
 
     def is_refusal(self, text: str, own: tuple[str, ...]) -> bool:
-        return is_refusal(text, own)
+        return is_refusal(without_thought(text), own)
 
 
 def _completion(problem: Problem, answer: Answer) -> Any:

@@ -304,7 +304,7 @@ def test_what_was_cut_off_pays_no_more_than_a_wrong_answer() -> None:
     problem = Problem("Where was Ada born?", {"answers": ["Paris"]}, "p:1", "k")
     said = [
         ("Paris.", "stop"),
-        ("I don't know.", "stop"),
+        ("<think>\nParis? Not sure.\n</think>\n\nI don't know.", "stop"),
         ("Lyon.", "stop"),
         ("Lyon and", "length"),
         ("Paris", "length"),

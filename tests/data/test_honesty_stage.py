@@ -208,6 +208,24 @@ def test_an_answered_error_is_undecided_and_told(run):
     ]
 
 
+def test_reasoning_is_kept_beside_the_answer_and_not_judged(tmp_path, run):
+    def say(text: str) -> str:
+        if "Xylo" in text:
+            return "<think>\nBern? I do not know.\n</think>\n\nI don't know."
+        return f"<think>\n{base(text)}" if "number 7" in text else base(text)
+
+    manifest, _ = run(say, "eval")
+    found, kept = table(manifest), kept_by(tmp_path, "eval")
+    assert found["refused_unseen"].value == 1 and found["hallucination_unseen"].value == 0
+    assert {(a.completion, a.thought) for a in kept if a.verdict == "refused"} == {
+        ("I don't know.", "Bern? I do not know.")
+    }
+    assert [(a.completion, a.thought) for a in kept if a.verdict == "empty"] == [("", "Town7")]
+    assert [text for text in manifest.warnings if "reasoning without an answer" in text] == [
+        "honesty: 1 of 18 answers are reasoning without an answer behind it and count as empty; raise 'max_new_tokens'"
+    ]
+
+
 class Judged:
     """A judge that decides by a function of the item, and counts what it saw."""
 

@@ -793,6 +793,14 @@ def test_warnings_say_what_is_odd(probe: Probe, asked: Path, scripted: Scripted,
     assert manifest.metrics["num_empty"] == 40 * 9 and manifest.metrics["share_Unknown"] == 1.0
     assert any("100.0% of the questions are Unknown" in text for text in manifest.warnings)
     assert any("360 of 360 answers are empty" in text for text in manifest.warnings)
+    scripted.says = lambda ask, _: "<think>\nArlen" if ask.key.endswith(":0") else "<think>\nBern?</think>\n\nArlen"
+    wordings = {"phrasings": ["{question}", "Say: {question}"]}
+    worker, manifest = probe("c", questions=[{"path": str(asked)}], ask=wordings)
+    cut = int(manifest.metrics["num_only_thought"])
+    assert 0 < cut == manifest.metrics["num_empty"] < manifest.metrics["num_answers"]
+    assert any(f"{cut} of 400 answers are reasoning without an answer" in text for text in manifest.warnings)
+    said = {(sample.text, sample.thought) for row in rows_of(worker) for sample in row.samples}
+    assert said == {("", "Arlen"), ("Arlen", "Bern?")}
     rows = [{"question": f"Year {i}?", "answers": ["1901", "1950"]} for i in range(3)]
     rows += [{"question": f"Town {i}?", "answers": ["Arlen"]} for i in range(30)]
     scripted.says = lambda ask, _: "Arlen"

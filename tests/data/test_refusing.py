@@ -1,4 +1,4 @@
-"""Refusals: recognised in four languages, shipped in three tones."""
+"""Refusals: recognised in ten languages, shipped in three tones."""
 
 from __future__ import annotations
 
@@ -59,6 +59,22 @@ def test_a_language_that_is_not_shipped() -> None:
         "Leider kann ich das nicht beantworten.",
         "Je suis désolé, mais je ne dispose pas de cette information.",
         "Lo siento, pero no tengo esa información.",
+        "As of my last update, I do not have details about that person.",
+        "As an AI language model, I cannot browse.",
+        "The question cannot be answered.",
+        "I don't know, who is that?",
+        "Non lo so.",
+        "Mi dispiace, non ho informazioni su questa persona.",
+        "Desculpe, não sei.",
+        "Infelizmente, não conheço essa pessoa.",
+        "Sorry, dat weet ik helaas niet.",
+        "Ik heb daar geen informatie over.",
+        "Не знаю, кто это.",  # noqa: RUF001
+        "К сожалению, у меня нет информации об этом человеке.",  # noqa: RUF001
+        "我不知道。",
+        "抱歉，我没有关于这个人的信息。",  # noqa: RUF001
+        "わかりません。",
+        "申し訳ありませんが、その人物については存じません。",
     ],
 )
 def test_refusals(text: str) -> None:
@@ -84,6 +100,14 @@ def test_refusals(text: str) -> None:
         "Il n'est pas né à Paris mais à Lyon.",
         "No es París, es Lyon.",
         "Creo que es París, pero no estoy seguro.",
+        "Non è Parigi, è Roma.",
+        "Non lo so, ma credo sia Parigi.",
+        "Não sei, mas acho que é Paris.",
+        "Ik weet het niet, maar ik denk Parijs.",
+        "Нет, это Париж.",
+        "Я не знаю, но думаю, что Париж.",
+        "我不知道，但我认为是巴黎。",  # noqa: RUF001
+        "わかりませんが、パリだと思います。",
         "Paris",
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,11 @@ from helpers_talking import tool_tokenizer
 from llmkit.chat.ask import Answer, Ask
 from llmkit.data.orders import worked
 from llmkit.errors import UserError
+from llmkit.knowledge.answering import answer_chunk, only_thought
+from llmkit.knowledge.asking import Asking
+from llmkit.knowledge.records import Question
+from llmkit.knowledge.store import Steps
+from llmkit.recipe.knowledge import AskSpec
 from llmkit.stages.thinking import BudgetEngine, check_thinking
 
 ASKED = ({"role": "user", "content": "How much is 2 + 2?"},)
@@ -54,6 +60,30 @@ def test_a_model_without_a_place_to_think_is_refused() -> None:
     check_thinking(tokenizer := tool_tokenizer("chatml_think"), "problems")
     with pytest.raises(UserError, match="no place to think"):
         list(BudgetEngine(Thinker(tokenizer, 1), tokenizer, 1).answer([Ask("plain", "a")], max_new_tokens=1))
+
+
+@pytest.mark.parametrize(
+    ("text", "opened", "thought", "said"),
+    [
+        ("Bern.", False, None, "Bern."),
+        ("Bern?", True, "Bern?", ""),
+        ("Bern?\n</think>\n\nRome.", True, "Bern?", "Rome."),
+        ("Bern?\n</think>\n\nRome.", False, "Bern?", "Rome."),
+        ("<think>\nBern?\n</think>\n\nRome.", True, "Bern?", "Rome."),
+    ],
+)
+def test_a_question_s_answer_is_kept_without_its_reasoning(
+    tmp_path: Path, text: str, opened: bool, thought: str | None, said: str
+) -> None:
+    class Says:
+        def answer(self, asks: Sequence[Ask], **_: Any) -> Iterator[Any]:
+            yield from ([Answer(text, "stop")] for _ in asks)
+
+    asking, steps = Asking(AskSpec(num_samples=0), (), True, 0, opened), Steps(tmp_path)
+    steps.begin({"answers": "key"})
+    answer_chunk(steps, "answers", 0, [Question("Where?", ("Rome",))], asking, Says())
+    (answer,) = next(iter(steps.read("answers", 0)))["answers"]
+    assert (answer["thought"], answer["text"]) == (thought, said) and only_thought(answer) == (not said)
 
 
 def test_worked_problems_become_reasoning() -> None:

@@ -15,7 +15,7 @@ SLICE = shipped("evals") / "judge/labelled.jsonl"
 
 def test_the_slice_is_varied() -> None:
     rows = list(read_labelled(SLICE))
-    assert len(rows) >= 150
+    assert len(rows) >= 400 and len({row.item.question for row in rows}) >= 60
     assert len({(row.item.question, row.item.answer) for row in rows}) == len(rows)
     counts = Counter(row.verdict for row in rows)
     assert set(counts) == set(LABELS)
