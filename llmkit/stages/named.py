@@ -11,9 +11,6 @@ from llmkit.artifacts.shipped import in_package
 from llmkit.errors import RunError, UserError
 from llmkit.recipe.schema import KINDS
 
-TARGET = "run folder, stage folder, model folder, package:folder or Hub id (me/model, me/model@revision)"
-"""For the help of commands."""
-
 
 class Named(NamedTuple):
     """A folder, `package:folder` or Hub id, and of the latter the branch, tag or commit, if one is named."""

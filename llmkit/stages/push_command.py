@@ -20,17 +20,18 @@ from llmkit.hub.push import CARD, Ready, prepare, send
 from llmkit.hub.report import report_files
 from llmkit.hub.stated import stated
 from llmkit.hub.subject import located, subject_in
+from llmkit.options.push_command import parser
 from llmkit.plan.render import size
 from llmkit.recipe.hub import HubSpec, PushStage
 from llmkit.recipe.source import read_yaml
-from llmkit.stages.command import as_command, parser_of
+from llmkit.stages.command import as_command
 from llmkit.visible import visible
 
 
 @as_command
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     console = Console(highlight=False, soft_wrap=True)
     run, asked = located(args.target, args.stage)
     model, fields = stated(read_yaml(run.recipe).data, asked)
@@ -51,23 +52,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         for one in send(ready.packages, stage.hub, overwrite=stage.overwrite, say=lambda text: _say(console, text)):
             _say(console, f"published {one.url} at '{one.tag}' (commit {one.commit[:8]})")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("llmkit push", "Publish a model on the Hugging Face Hub.")
-    parser.add_argument("target", help="run folder (what its recipe pushes, else its last model) or stage folder")
-    parser.add_argument("--stage", help="with a run folder: the stage whose model it is, or that pushes it")
-    parser.add_argument("--repo-id", help="owner/name; default: 'hub.repo_id' of the recipe's 'push' stage, or its own")
-    parser.add_argument("--public", action="store_true", help="for everyone to see; default: private")
-    parser.add_argument("--revision", help="branch (default: main)")
-    parser.add_argument("--tag", help="tag of the commit; default: the run's name and a hash of what is published")
-    parser.add_argument("--license", help="licence of the model, such as apache-2.0")
-    parser.add_argument("--merged", action="store_true", default=None, help="fold an adapter into its base first")
-    parser.add_argument("--no-datasets", dest="datasets", action="store_false", default=None, help="the model alone")
-    parser.add_argument("--dry-run", action="store_true", help="list the files and show the cards; send nothing")
-    parser.add_argument("--despite-bars", action="store_true", help="publish below the bars of the recipe's 'ship'")
-    parser.add_argument("--overwrite", action="store_true", help="replace what others than llmkit put there")
-    return parser
 
 
 def told(args: argparse.Namespace, fields: dict[str, Any]) -> PushStage:
