@@ -114,6 +114,7 @@ def validate(words: Words) -> None:
 def plan(
     words: Words,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also show each step's command.")] = False,
 ) -> None:
     """Show what `run` would do, and why. Loads and writes nothing.
 
@@ -125,7 +126,7 @@ def plan(
     """
     from llmkit.cli.show_plan import plan as command
 
-    command(words, as_json)
+    command(words, as_json, verbose)
 
 
 @app.command()
@@ -137,7 +138,9 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop; write nothing.")] = False,
     slurm: Annotated[bool, typer.Option("--slurm", help="Write batch scripts for Slurm instead.")] = False,
     submit: Annotated[bool, typer.Option("--submit", help="With --slurm: submit them.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the workers print.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show what workers print; with --dry-run: their commands.")
+    ] = False,
 ) -> None:
     """Run a recipe. Finished stages are skipped, an interrupted one goes on from its last checkpoint.
 

@@ -88,6 +88,6 @@ def _parameter(action: argparse.Action, group: str | None) -> Parameter:
         info = typer.Option(*action.option_strings, rich_help_panel=panel, **about)
     else:
         info = typer.Argument(**about)
-    annotation = Annotated[list[kind] if several else kind, info]
-    default = Parameter.empty if action.required else [] if several else None
+    annotation = Annotated[list[kind] if several else kind, info]  # type: ignore[valid-type]
+    default: Any = Parameter.empty if action.required else [] if several else None
     return Parameter(action.dest, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)

@@ -133,15 +133,16 @@ def test_a_broken_rule_of_the_plan_is_told_by_validate(folder: Path) -> None:
 
 
 def test_plan(folder: Path) -> None:
+    assert "-m llmkit.stages.sft" in llmkit(folder, "plan", "recipe.yaml", "--verbose")
     text = llmkit(folder, "plan", "recipe.yaml")
-    assert "-m llmkit.stages.sft" in text
+    assert "-m llmkit.stages.sft" not in text and "global_batch_size" in text
     data = json.loads(llmkit(folder, "plan", "recipe.yaml", "run.seed=3", "--json"))
     assert data["steps"][0]["settings"]["seed"] == 3
     assert not (folder / "runs").exists()
 
 
 def test_a_dry_run_writes_nothing(folder: Path) -> None:
-    assert "-m llmkit.stages.sft" in llmkit(folder, "run", "recipe.yaml", "--dry-run")
+    assert "-m llmkit.stages.sft" in llmkit(folder, "run", "recipe.yaml", "--dry-run", "-v")
     assert not (folder / "runs").exists()
     assert "no such stage" in llmkit(folder, "run", "recipe.yaml", "--stage", "stf", "--dry-run", code=2)
 
