@@ -14,12 +14,12 @@ from llmkit.artifacts.stagefile import Batch
 from llmkit.plan.memory import Memory
 from llmkit.plan.step import Plan, Step
 from llmkit.recipe.schema import EvaluateStage
-from llmkit.recipe.stages import TrainStage
+from llmkit.recipe.stages import SampledStage, TrainStage
 from llmkit.recipe.stages_knowledge import InterrogateStage
 
 _COLOURS = {"skip": "dim", "run": "bold green", "resume": "bold yellow"}
 UNKNOWN = "?"
-_LOADS = (TrainStage, InterrogateStage, EvaluateStage)
+_LOADS = (TrainStage, SampledStage, InterrogateStage, EvaluateStage)
 """Stages that load a model."""
 
 
