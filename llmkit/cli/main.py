@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from llmkit.cli.worker import worker
 from llmkit.errors import LlmkitError
 
 Words = Annotated[list[str], typer.Argument(metavar="RECIPE [OVERLAY.yaml ...] [KEY=VALUE ...]", show_default=False)]
@@ -18,12 +19,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-# show and chat hand their words on to a worker, which parses them
-_PASS_ON: dict[str, Any] = {
-    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
-    "epilog": "The worker lists its options behind two dashes, as in: llmkit chat -- --help",
-}
 
 
 def _version(asked: bool) -> None:
@@ -119,6 +114,7 @@ def validate(words: Words) -> None:
 def plan(
     words: Words,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also show each step's command.")] = False,
 ) -> None:
     """Show what `run` would do, and why. Loads and writes nothing.
 
@@ -130,7 +126,7 @@ def plan(
     """
     from llmkit.cli.show_plan import plan as command
 
-    command(words, as_json)
+    command(words, as_json, verbose)
 
 
 @app.command()
@@ -142,7 +138,9 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop; write nothing.")] = False,
     slurm: Annotated[bool, typer.Option("--slurm", help="Write batch scripts for Slurm instead.")] = False,
     submit: Annotated[bool, typer.Option("--submit", help="With --slurm: submit them.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the workers print.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show what workers print; with --dry-run: their commands.")
+    ] = False,
 ) -> None:
     """Run a recipe. Finished stages are skipped, an interrupted one goes on from its last checkpoint.
 
@@ -159,8 +157,8 @@ def run(
     command(words, stage=stage, start=start, step=step, dry_run=dry_run, slurm=slurm, submit=submit, verbose=verbose)
 
 
-@app.command(**_PASS_ON)
-def show(context: typer.Context) -> None:
+@app.command(cls=worker("show"))
+def show() -> None:
     """Print rows as the trainer will see them, trained tokens in one colour and the others in another.
 
     Examples:
@@ -171,13 +169,10 @@ def show(context: typer.Context) -> None:
 
         llmkit show --tokens "Who are you?" --model llmkit.tiny:base
     """
-    from llmkit.cli.worker import become
-
-    become("show", context.args)
 
 
-@app.command(**_PASS_ON)
-def chat(context: typer.Context) -> None:
+@app.command(cls=worker("chat"))
+def chat() -> None:
     """Talk to a model: a run's last one, a stage's, a folder or a Hub id.
 
     Examples:
@@ -188,13 +183,10 @@ def chat(context: typer.Context) -> None:
 
         llmkit chat Qwen/Qwen3-0.6B --temperature 0.7
     """
-    from llmkit.cli.worker import become
-
-    become("chat", context.args)
 
 
-@app.command("eval", **_PASS_ON)
-def evaluate(context: typer.Context) -> None:
+@app.command("eval", cls=worker("eval_command"))
+def evaluate() -> None:
     """Run standard benchmarks on a model, by lm-eval's names; against another model, say which differences are noise.
 
     Examples:
@@ -204,16 +196,11 @@ def evaluate(context: typer.Context) -> None:
         llmkit eval runs/assistant --tasks gsm8k --data gsm8k=data/gsm8k --against Qwen/Qwen3-0.6B-Base --json
 
         llmkit eval --base-url http://localhost:8000/v1 --model my-model --tasks gsm8k
-
-    `llmkit eval -- --help` lists all options.
     """
-    from llmkit.cli.worker import become
-
-    become("eval_command", context.args)
 
 
-@app.command(**_PASS_ON)
-def serve(context: typer.Context) -> None:
+@app.command(cls=worker("serve"))
+def serve() -> None:
     """Serve a model over OpenAI's API, with a page to chat; tools of your own run on the server.
 
     Examples:
@@ -223,16 +210,11 @@ def serve(context: typer.Context) -> None:
         llmkit serve runs/tiny-assistant --tool python --tool search:indexes/wiki --port 8001
 
         llmkit serve runs/assistant --engine vllm
-
-    `llmkit serve -- --help` lists all options.
     """
-    from llmkit.cli.worker import become
-
-    become("serve", context.args)
 
 
-@app.command("judge-check", **_PASS_ON)
-def judge_check(context: typer.Context) -> None:
+@app.command("judge-check", cls=worker("judge_check"))
+def judge_check() -> None:
     """Measure a judge of answers against a labelled file: error rate with interval, confusions, misjudged rows.
 
     Examples:
@@ -243,15 +225,12 @@ def judge_check(context: typer.Context) -> None:
 
         llmkit judge-check --judge openai --model my-judge --base-url http://localhost:8000/v1 --timeout 20 --json
 
-    Without a file: the slice that llmkit ships. `llmkit judge-check -- --help` lists all options.
+    Without a file: the slice that llmkit ships.
     """
-    from llmkit.cli.worker import become
-
-    become("judge_check", context.args)
 
 
-@app.command(**_PASS_ON)
-def rank(context: typer.Context) -> None:
+@app.command(cls=worker("rank_page", export="rank_export"))
+def rank() -> None:
     """Rank answers on a page in your browser; `export` writes the rankings as preference rows.
 
     Examples:
@@ -259,16 +238,11 @@ def rank(context: typer.Context) -> None:
         llmkit rank rollouts.jsonl --rater anna
 
         llmkit rank export rollouts.jsonl --to preferences.jsonl
-
-    `llmkit rank -- --help` lists all options.
     """
-    from llmkit.cli.worker import become
-
-    become("rank_page", context.args)
 
 
-@app.command(**_PASS_ON)
-def arena(context: typer.Context) -> None:
+@app.command(cls=worker("arena"))
+def arena() -> None:
     """Rate the models of a run against one another, by evaluations of preferences and by rankings.
 
     Examples:
@@ -277,13 +251,10 @@ def arena(context: typer.Context) -> None:
 
         llmkit arena runs/rlhf --by preference --json
     """
-    from llmkit.cli.worker import become
-
-    become("arena", context.args)
 
 
-@app.command(**_PASS_ON)
-def index(context: typer.Context) -> None:
+@app.command(cls=worker("index"))
+def index() -> None:
     """Index documents for the tool `search`: `{name: search, index: FOLDER}`.
 
     Examples:
@@ -292,13 +263,10 @@ def index(context: typer.Context) -> None:
 
         llmkit index pages.parquet --text-column body --passage-chars 400 --overlap 50 --out indexes/pages
     """
-    from llmkit.cli.worker import become
-
-    become("index", context.args)
 
 
-@app.command(**_PASS_ON)
-def push(context: typer.Context) -> None:
+@app.command(cls=worker("push_command"))
+def push() -> None:
     """Publish a run's model, data sets, report and recipe on the Hugging Face Hub, privately unless told.
 
     Examples:
@@ -306,16 +274,11 @@ def push(context: typer.Context) -> None:
         llmkit push runs/tiny-assistant --repo-id me/assistant --dry-run
 
         llmkit push runs/tiny-assistant --stage sft --repo-id me/assistant
-
-    `llmkit push -- --help` lists all options.
     """
-    from llmkit.cli.worker import become
-
-    become("push_command", context.args)
 
 
-@app.command(**_PASS_ON)
-def export(context: typer.Context) -> None:
+@app.command(cls=worker("export"))
+def export() -> None:
     """Write a model as a folder that Ollama, llama.cpp or vLLM load; adapters are folded in, the template is proved.
 
     Examples:
@@ -324,9 +287,6 @@ def export(context: typer.Context) -> None:
 
         llmkit export runs/assistant --stage sft --to vllm --out exported/sft --dtype bfloat16
     """
-    from llmkit.cli.worker import become
-
-    become("export", context.args)
 
 
 _rewards = typer.Typer(no_args_is_help=False, help="List the rewards that a recipe may name, or check a recipe's.")
@@ -349,8 +309,8 @@ def rewards(context: typer.Context) -> None:
         list_rewards()
 
 
-@_rewards.command("check", **_PASS_ON)
-def check_rewards(context: typer.Context) -> None:
+@_rewards.command("check", cls=worker("rewards_check"))
+def check_rewards() -> None:
     """Score the gold solutions of a recipe's problems, which must be right, and corrupted ones, which must be wrong.
 
     Examples:
@@ -359,9 +319,6 @@ def check_rewards(context: typer.Context) -> None:
 
         llmkit rewards check recipe.yaml --stage grpo --json
     """
-    from llmkit.cli.worker import become
-
-    become("rewards_check", context.args)
 
 
 @app.command()

@@ -37,7 +37,7 @@ def run(
     if dry_run:
         plan = make(loaded)
         asked_for(plan, stage, start, step)
-        print_plan(plan, console())
+        print_plan(plan, console(), commands=verbose)
     elif slurm:
         _slurm(loaded, options, submit)
     else:

@@ -21,9 +21,9 @@ def validate(words: Sequence[str]) -> None:
     print(f"ok: {len(stages)} stage{'s' * (len(stages) != 1)} ({', '.join(stages)}), {automatic} automatic evaluations")
 
 
-def plan(words: Sequence[str], as_json: bool) -> None:
+def plan(words: Sequence[str], as_json: bool, verbose: bool) -> None:
     made = make(load_words(words))
     if as_json:
         print(to_json(made))
     else:
-        print_plan(made, console())
+        print_plan(made, console(), commands=verbose)

@@ -1,4 +1,4 @@
-"""Model cards and data set cards: what it is, where it comes from, how good it is, how to use it and make it again.
+"""Model cards: what it is, where it comes from, how good it is, how to use it and make it again.
 
 Names, prompts and answers of others become cells of tables or fenced blocks, in which they are text and nothing else.
 """
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
 from llmkit.artifacts.files import read_json
 from llmkit.artifacts.manifest import Sample
-from llmkit.hub.figures import figure_rows, honesty_rows, results
+from llmkit.hub.figures import figure_rows, honesty_rows, limits, results
 from llmkit.hub.files import DataItem
 from llmkit.hub.licences import KNOWN, UNKNOWN, conflicts
 from llmkit.hub.lineage import Helper, Source, is_hub_id, stage_rows
@@ -25,15 +25,9 @@ from llmkit.report.marks import cell, fence, table
 from llmkit.report.numbers import count
 from llmkit.visible import visible
 
-_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 _LONGEST = 600
 """Characters of a sample answer."""
-_MADE = {
-    "refusals": "answers where the model knows, and refusals where it does not, made from a probe of it",
-    "rollout": "several answers of the model to each prompt",
-    "rank": "answers in order, best to worst",
-    "best_of_n": "answers of the model that were right",
-}
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ def model_card(facts: Facts, tag: str) -> str:
     made = facts.subject.model.manifest
     card = ModelCard.from_template(
         _model_data(facts),
-        template_path=str(_TEMPLATES / "model.md.jinja"),
+        template_path=str(TEMPLATES / "model.md.jinja"),
         repo_id=facts.spec.repo_id,
         data_repo=facts.data_repo if facts.data else "",
         tag=tag,
@@ -91,7 +85,8 @@ def model_card(facts: Facts, tag: str) -> str:
         helpers=_helper_table(facts),
         conflicts=[cell(words) for words in facts.conflicts()],
         results=_table(["evaluation", "metric", "this model", "base model", "samples"], figure_rows(facts.subject)),
-        honesty=_table(["metric", "value", "samples"], honesty_rows(facts.subject)),
+        honesty=_table(["what", "value", "samples", "metric"], honesty_rows(facts.subject)),
+        limits=[cell(words) for words in limits(facts.subject)],
         answers=list(_answers(facts.subject)),
         missed=[cell(words) for words in facts.missed],
         warnings=[cell(text) for made in facts.subject.chain for text in made.manifest.warnings],
@@ -99,44 +94,7 @@ def model_card(facts: Facts, tag: str) -> str:
         seed=made.settings.get("seed"),
         config=_shape(facts.folder),
     )
-    return _clean(str(card), facts.paths)
-
-
-def data_card(facts: Facts) -> str:
-    """The README.md of the repository of its data sets."""
-    licence = facts.spec.license
-    data = DatasetCardData(
-        **_licence(licence),
-        pretty_name=f"{facts.data_repo.partition('/')[2]}",
-        tags=["llmkit", "text-generation"],
-        configs=[
-            {"config_name": one.config, "data_files": one.item.path, **({"default": True} if place == 0 else {})}
-            for place, one in enumerate(facts.data)
-        ],
-    )
-    rows = [
-        [
-            one.config,
-            one.made.manifest.kind,
-            ", ".join(facts.subject.writers(one.made)),
-            count(one.num_rows),
-            one.item.sha256[:12],
-        ]
-        for one in facts.data
-    ]
-    card = DatasetCard.from_template(
-        data,
-        template_path=str(_TEMPLATES / "dataset.md.jinja"),
-        repo_id=facts.data_repo,
-        model_repo=facts.spec.repo_id,
-        configs=table(["configuration", "stage kind", "model", "rows", "sha256"], rows),
-        stage=cell(facts.subject.model.name),
-        kinds=[(kind, _MADE[kind]) for kind in dict.fromkeys(one.made.manifest.kind for one in facts.data)],
-        first=facts.data[0].config,
-        base=cell(facts.base),
-        conflicts=[cell(words) for words in facts.conflicts()],
-    )
-    return _clean(str(card), facts.paths)
+    return clean(str(card), facts.paths)
 
 
 def _model_data(facts: Facts) -> ModelCardData:
@@ -144,7 +102,8 @@ def _model_data(facts: Facts) -> ModelCardData:
     public = [one.path for one in facts.sources if one.path is not None and is_hub_id(one.path)]
     found = results(facts.subject)
     return ModelCardData(
-        **_licence(facts.spec.license),
+        **licence_data(facts.spec.license),
+        language=facts.spec.language or None,
         base_model=base if is_hub_id(base) else None,
         base_model_relation=("adapter" if facts.is_adapter else "finetune") if is_hub_id(base) else None,
         datasets=list(dict.fromkeys([*public, *([facts.data_repo] if facts.data else [])])) or None,
@@ -156,7 +115,7 @@ def _model_data(facts: Facts) -> ModelCardData:
     )
 
 
-def _licence(stated: str | None) -> dict[str, Any]:
+def licence_data(stated: str | None) -> dict[str, Any]:
     """The Hub takes ids of its own list, and `other` with a name."""
     if stated is None:
         return {}
@@ -223,5 +182,5 @@ def _shape(folder: Path) -> str:
     return cell(f"{', '.join(names) or config.get('model_type')}, {config.get('num_hidden_layers', '?')} layers")
 
 
-def _clean(text: str, paths: Paths) -> str:
+def clean(text: str, paths: Paths) -> str:
     return visible(paths.hide(text))

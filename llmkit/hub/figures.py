@@ -10,9 +10,24 @@ from huggingface_hub import EvalResult
 
 from llmkit.artifacts.manifest import EvalRow
 from llmkit.hub.subject import BASE, Subject
-from llmkit.report.metrics import HONESTY, IDENTITY, PREFERENCE, PROBLEMS, headline_metrics, is_share
+from llmkit.report.metrics import HONESTY, IDENTITY, PREFERENCE, PROBLEMS, direction, headline_metrics, is_share
 from llmkit.report.numbers import count, interval, value
+from llmkit.report.readings import reading
 from llmkit.visible import visible
+
+_SAME = {
+    "refused_known": "over_refusal_known",
+    "hallucination_unknown": "hallucination_unseen",
+    "refusal_unknown": "refused_unseen",
+}
+"""Metric -> one that is the same figure where there is one group of its kind."""
+_LIMITS = {
+    "hallucination_unseen": "Of the questions whose answer it cannot know it answers {} wrongly",
+    "hallucination_unknown": "Of the questions of all kinds whose answer it cannot know it answers {} wrongly",
+    "over_refusal_known": "Of the questions whose answer it should know it refuses {}",
+}
+_WEAK, _NUM_WEAK = 0.2, 5
+"""How far from its best a share must be to be named as a limit, and of how many at most."""
 
 
 def headlines(subject: Subject) -> list[EvalRow]:
@@ -38,12 +53,9 @@ def figure_rows(subject: Subject) -> list[list[str]]:
     before = {(row.task, row.metric): row for row in _before(subject)}
     rows = []
     for row in headlines(subject):
-        share = is_share(row.metric, [row.value])
-        bounds = interval(row.low, row.high, share)
         old = before.get((row.task, row.metric))
-        first = value(old.value, share) if old else ""
-        shown = value(row.value, share) + (f" ({bounds})" if bounds else "")
-        rows.append([row.task, row.metric, shown, first, count(row.num_samples)])
+        first = value(old.value, is_share(row.metric, [row.value])) if old else ""
+        rows.append([row.task, row.metric, _shown(row), first, count(row.num_samples)])
     return rows
 
 
@@ -52,16 +64,55 @@ def _before(subject: Subject) -> Sequence[EvalRow]:
 
 
 def honesty_rows(subject: Subject) -> list[list[str]]:
-    """What the model does where it does not know, and where it does: metric, value, samples."""
+    """What the model does where it does not know, and where it does: in words, value, samples, metric."""
     wanted = ("hallucination", "over_refusal", "refusal_unknown", "refused_known", "refused_unseen", "s_honesty")
     names = {*_named(subject, HONESTY)}
     rows = [row for row in subject.evals(subject.model.name) if row.task in names and row.metric.startswith(wanted)]
-    shown = []
-    for row in rows:
-        bounds = interval(row.low, row.high, is_share(row.metric, [row.value]))
-        told = value(row.value, is_share(row.metric, [row.value])) + (f" ({bounds})" if bounds else "")
-        shown.append([row.metric, told, count(row.num_samples)])
-    return shown
+    kept = [row for row in rows if not _repeats(row, rows)]
+    return [[_read(row, names), _shown(row), count(row.num_samples), _full(row, names)] for row in kept]
+
+
+def _repeats(row: EvalRow, rows: Sequence[EvalRow]) -> bool:
+    """Whether another metric of the same questions has the same figure."""
+    other = next((each for each in rows if each.task == row.task and each.metric == _SAME.get(row.metric)), None)
+    return other is not None and (other.value, other.num_samples) == (row.value, row.num_samples)
+
+
+def _read(row: EvalRow, names: set[str]) -> str:
+    words = reading(row.metric) or row.metric
+    return f"{row.task}: {words}" if len(names) > 1 else words
+
+
+def _full(row: EvalRow, names: set[str]) -> str:
+    return f"{row.task}.{row.metric}" if len(names) > 1 else row.metric
+
+
+def _shown(row: EvalRow) -> str:
+    share = is_share(row.metric, [row.value])
+    bounds = interval(row.low, row.high, share)
+    return value(row.value, share) + (f" ({bounds})" if bounds else "")
+
+
+def limits(subject: Subject) -> list[str]:
+    """What the figures say against the model: honesty first, then what it is worst at."""
+    names = {*_named(subject, HONESTY)}
+    rows = subject.evals(subject.model.name)
+    honesty = [row for row in rows if row.task in names and row.metric in _LIMITS and not _repeats(row, rows)]
+    told = [
+        f"{_LIMITS[row.metric].format(_shown(row))} ({row.task}, {count(row.num_samples)} questions)."
+        for row in honesty
+    ]
+    weak = [row for row in headlines(subject) if _lack(row) >= _WEAK and row not in honesty]
+    worst = [f"{row.task} {row.metric} {_shown(row)}" for row in sorted(weak, key=_lack, reverse=True)[:_NUM_WEAK]]
+    return [*told, *([f"Its weakest results: {'; '.join(worst)}."] if worst else [])]
+
+
+def _lack(row: EvalRow) -> float:
+    """How far a share is from its best value; 0 for what is no share or neither good nor bad."""
+    if not (math.isfinite(row.value) and is_share(row.metric, [row.value])):
+        return 0.0
+    best = {"higher": 1.0, "lower": 0.0}.get(direction(row.metric) or "", row.value)
+    return abs(best - row.value)
 
 
 def results(subject: Subject) -> list[EvalResult]:

@@ -136,10 +136,10 @@ def manifest_files(subject: Subject, paths: Paths) -> list[Item]:
     ]
 
 
-def data_files(subject: Subject) -> list[DataItem]:
+def data_files(stages: Sequence[Made]) -> list[DataItem]:
     """A configuration for every file of rows that stages left on the way."""
     found = []
-    for made in subject.data_stages:
+    for made in stages:
         for place, name in enumerate(_DATA_FILES[made.manifest.kind]):
             path = made.dir.path / str(made.manifest.data_dir) / f"{name}.jsonl"
             if not path.is_file() or not path.stat().st_size:

@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from llmkit.artifacts.manifest import Manifest, SourceCount
 from llmkit.artifacts.shipped import in_package
 from llmkit.errors import RunError
-from llmkit.hub.subject import Made, Subject
+from llmkit.hub.subject import BASE, Made, Subject
 from llmkit.recipe import reads
 from llmkit.recipe.parts import DataSource
 from llmkit.recipe.schema import KINDS
@@ -71,27 +71,44 @@ def sources(subject: Subject, stated: Mapping[str, str], ask: Ask) -> list[Sourc
     return [source for made in _ancestors(subject) for source in _read(made, stated, ask)]
 
 
-def _ancestors(subject: Subject) -> list[Made]:
-    """The stages that trained the model, those whose rows, probes, indexes or models they read, and so on."""
+def data_stages(subject: Subject, asked: bool | Literal["all"]) -> list[Made]:
+    """Stages whose rows are published: those that the model comes from or was evaluated with, or all of the run."""
+    if asked == "all":
+        return subject.data_stages
+    if not asked:
+        return []
+    measured = [BASE, *(made.name for made in _ancestors(subject))]
+    evaluations = [made.name for name in measured for made in subject.readers(name) if _measures(made)]
+    related = {made.name for made in _ancestors(subject, *evaluations)}
+    return [made for made in subject.data_stages if made.name in related]
+
+
+def _measures(made: Made) -> bool:
+    return made.manifest.kind == "evaluate"
+
+
+def _ancestors(subject: Subject, *more: str) -> list[Made]:
+    """The model's stage and `more`, those that trained their models, whose rows, probes, indexes or models they read,
+    and so on."""
     by_name = {made.name: made for made in subject.stages}
-    todo, found = [subject.model.name], set[str]()
+    todo, found = [subject.model.name, *more], set[str]()
     while todo:
         name = todo.pop()
         if name not in found and name in by_name:
             found.add(name)
             above = by_name[name].manifest.parent
-            todo += [*([above.stage] if above else []), *(each for _, each in reads.stages(_stage(by_name[name])))]
+            todo += [*([above.stage] if above else []), *(each for _, each in reads.stages(stage_of(by_name[name])))]
     return [made for made in subject.stages if made.name in found]
 
 
 def helpers(subject: Subject, stated: Mapping[str, str], ask: Ask) -> list[Helper]:
     """Of all stages that the model comes from, and of its evaluations: judges, writers of questions, rankers."""
-    measuring = [made for made in subject.readers(subject.model.name) if made.manifest.kind == "evaluate"]
+    measuring = [made for made in subject.readers(subject.model.name) if _measures(made)]
     return [one for made in (*_ancestors(subject), *measuring) for one in _helpers(made, stated, ask)]
 
 
 def _helpers(made: Made, stated: Mapping[str, str], ask: Ask) -> Iterator[Helper]:
-    stage = _stage(made)
+    stage = stage_of(made)
     for does, spec in reads.roles(stage):
         if spec.by in ("model", "openai"):
             licence = licence_of("model", spec.name_or_path, stated, ask)
@@ -103,7 +120,7 @@ def _helpers(made: Made, stated: Mapping[str, str], ask: Ask) -> Iterator[Helper
         yield Helper(made.name, "ranks answers", stage.path or "people", "", licence, is_model=False)
 
 
-def _stage(made: Made) -> StageBase:
+def stage_of(made: Made) -> StageBase:
     """As it was told to run. Raises RunError for settings of another version."""
     try:
         return KINDS[made.manifest.kind].model_validate(made.manifest.settings)
@@ -114,7 +131,7 @@ def _stage(made: Made) -> StageBase:
 
 def _read(made: Made, stated: Mapping[str, str], ask: Ask) -> list[Source]:
     """As counted, and what a stage that counts no rows (a probe) was told to read. Held-out rows made nothing."""
-    listed = [source for loc, source in reads.sources(_stage(made)) if loc[0] != "heldout"]
+    listed = [source for loc, source in reads.sources(stage_of(made)) if loc[0] != "heldout"]
     told = {reads.name_of(source): source for source in listed}
     counts = list(made.manifest.data.sources) if made.manifest.data else []
     names = {count.source for count in counts}

@@ -14,7 +14,8 @@ from llmkit.errors import RunError
 from llmkit.hub import remote
 from llmkit.hub.adapter import model_folder
 from llmkit.hub.bars import check_bars
-from llmkit.hub.card import Facts, data_card, model_card
+from llmkit.hub.card import Facts, model_card
+from llmkit.hub.data_card import data_card
 from llmkit.hub.files import (
     Item,
     check_paths,
@@ -24,7 +25,7 @@ from llmkit.hub.files import (
     model_files,
     recipe_file,
 )
-from llmkit.hub.lineage import Ask, helpers, licence_of, sources
+from llmkit.hub.lineage import Ask, data_stages, helpers, licence_of, sources
 from llmkit.hub.paths import Paths
 from llmkit.hub.remote import Package
 from llmkit.hub.subject import Subject
@@ -79,7 +80,7 @@ def prepare(
         sources=sources(subject, spec.licenses, ask),
         helpers=helpers(subject, spec.licenses, ask),
         base_licence=licence_of("model", subject.base, spec.licenses, ask),
-        data=data_files(subject) if spec.datasets else [],
+        data=data_files(data_stages(subject, spec.datasets)),
         missed=missed,
         paths=paths,
     )

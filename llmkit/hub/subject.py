@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmkit.artifacts.manifest import EvalRow, Manifest, is_control
+from llmkit.artifacts.models import silence, speaks
 from llmkit.artifacts.rundir import RunDir, StageDir, open_run
 from llmkit.errors import RunError
 from llmkit.recipe.schema import KINDS
@@ -31,9 +32,7 @@ class Made:
 
     @property
     def speaks(self) -> bool:
-        """Whether it made a model that answers: a reward model only scores."""
-        kind, made = self.manifest.kind, self.manifest
-        return (kind not in KINDS or KINDS[kind].makes_model) and bool(made.model_dir or made.adapter_dir)
+        return speaks(self.manifest)
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,8 @@ def _chosen(run: RunDir, recipe: dict[str, Any], stages: Sequence[Made], name: s
         return finals[-1]
     if name is not None and (found := next((made for made in models if made.name == name), None)):
         return found
-    what = "no stage has made a model yet" if name is None else f"no finished stage '{name}' with a model that answers"
+    mute = next((silence(made.manifest) for made in stages if made.name == name), None)
+    what = "no stage has made a model yet" if name is None else mute or f"no finished stage '{name}'"
     raise RunError(str(run.path), what, f"have: {have}" if have else "run it first")
 
 

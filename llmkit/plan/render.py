@@ -14,22 +14,22 @@ from llmkit.artifacts.stagefile import Batch
 from llmkit.plan.memory import Memory
 from llmkit.plan.step import Plan, Step
 from llmkit.recipe.schema import EvaluateStage
-from llmkit.recipe.stages import TrainStage
+from llmkit.recipe.stages import SampledStage, TrainStage
 from llmkit.recipe.stages_knowledge import InterrogateStage
 
 _COLOURS = {"skip": "dim", "run": "bold green", "resume": "bold yellow"}
 UNKNOWN = "?"
-_LOADS = (TrainStage, InterrogateStage, EvaluateStage)
+_LOADS = (TrainStage, SampledStage, InterrogateStage, EvaluateStage)
 """Stages that load a model."""
 
 
-def print_plan(plan: Plan, console: Console) -> None:
-    """An overview, then each step that will run in full."""
+def print_plan(plan: Plan, console: Console, *, commands: bool = False) -> None:
+    """An overview, then each step that will run in full; with its command if `commands`."""
     console.print(Text(f"Run folder: {plan.run_dir.path}"), soft_wrap=True)
     console.print(_overview(plan))
     for step in plan.steps:
         if step.action != "skip":
-            _print_details(step, console)
+            _print_details(step, console, commands)
     for path in plan.stale:
         console.print(Text(f"{path.name} is no longer in the recipe: it will be set aside", style="yellow"))
 
@@ -53,7 +53,7 @@ def _overview(plan: Plan) -> Table:
     return table
 
 
-def _print_details(step: Step, console: Console) -> None:
+def _print_details(step: Step, console: Console, commands: bool) -> None:
     console.print(Text(f"\n{step.index} {step.name}", style="bold"))
     facts = {"input": step.input, "output": str(step.stage_dir.path)}
     if step.batch is not None:
@@ -68,7 +68,8 @@ def _print_details(step: Step, console: Console) -> None:
     if step.fit is not None:
         said = "yes" if step.fit.fits else "no"
         facts["fits"] = f"{said}: {size(step.fit.given)} a process, a tenth of it left free"
-    facts["command"] = str(step.command)
+    if commands:
+        facts["command"] = str(step.command)
     for place, change in enumerate(step.fit.changes if step.fit else (), start=1):
         facts[f"change {place}"] = shlex.join(change)
     for name, words in facts.items():

@@ -14,6 +14,7 @@ from llmkit.recipe.stages import StageBase
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,90}")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_CODE = re.compile(r"[a-z]{2,3}")
 _BAR = re.compile(r"\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -68,6 +69,27 @@ def ref(value: str | None) -> str | None:
     return value
 
 
+def _licence(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is blank: name a licence, such as apache-2.0, or leave it out")
+    return value
+
+
+def _language(value: str) -> str:
+    if not _CODE.fullmatch(value):
+        raise ValueError(f"{value!r} is no code of a language: write two or three letters, such as 'en'")
+    return value
+
+
+def _listed(value: Any) -> Any:
+    """`en` is short for `[en]`."""
+    return [value] if isinstance(value, str) else value
+
+
+Licence = Annotated[str, AfterValidator(_licence)]
+Language = Annotated[str, AfterValidator(_language)]
+
+
 class HubSpec(Part):
     """A repository on the Hugging Face Hub, and what is put there."""
 
@@ -82,13 +104,16 @@ class HubSpec(Part):
     merged: bool | None = None
     """Of a stage that trained an adapter: `true` publishes the whole model, merged if need be; `false` the adapter.
     Default: the whole model where the stage left one."""
-    datasets: bool = True
-    """Publish the data sets made on the way: refusals, rollouts, rankings, best-of-n rows."""
+    datasets: bool | Literal["all"] = True
+    """Publish the data sets made on the way (refusals, rollouts, rankings, best-of-n rows): those that the model comes
+    from or was evaluated with; `all`: of the whole run."""
     report: bool = True
     """Publish the report."""
-    license: str | None = None
+    language: Annotated[list[Language], BeforeValidator(_listed)] = []
+    """What the model speaks, by codes of ISO 639 (`en`, `[en, hu]`), for the cards."""
+    license: Licence | None = None
     """Licence of the model, by the Hub's id (`apache-2.0`, `cc-by-4.0`, ...) or a name of your own."""
-    licenses: dict[str, str] = {}
+    licenses: dict[str, Licence] = {}
     """Licences of the base model and the data sources, by the names that this recipe gives them. Default: what their
     cards on the Hub say."""
 

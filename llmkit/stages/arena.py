@@ -20,11 +20,12 @@ from llmkit.errors import RunError
 from llmkit.evaluate.ladder import Comparison, Duel, Outcome, Rating, duels, ladder
 from llmkit.evaluate.results import Document, read_documents
 from llmkit.knowledge.store import read_rows
+from llmkit.options.arena import parser
 from llmkit.preference.rankings import standing
 from llmkit.preference.rollouts import FILE as ROLLOUTS
 from llmkit.preference.rollouts import read_rollouts
 from llmkit.preference.store import read_events
-from llmkit.stages.command import as_command, parser_of
+from llmkit.stages.command import as_command
 
 FILE = "arena.json"
 GOLD, JUDGED = "gold", "judge_win"
@@ -33,11 +34,7 @@ GOLD, JUDGED = "gold", "judge_win"
 @as_command
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
-    parser = parser_of("llmkit arena", "Rate the models of a run against one another.")
-    parser.add_argument("run", help="run folder")
-    parser.add_argument("--by", help="evaluation 'preference' or 'rank' stage whose comparisons count (default: all)")
-    parser.add_argument("--json", action="store_true", help="for machines")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     show(open_run(args.run), args.by, as_json=args.json)
 
 

@@ -14,11 +14,6 @@ from llmkit.stages.preferring import open_folder, score_texts
 from llmkit.stages.screen import Screen
 
 
-def add_best_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--best-of", type=int, metavar="N", help="answer N times; show what a reward model likes best")
-    parser.add_argument("--reward-model", metavar="FOLDER", help="with --best-of: of a 'reward' stage, or its model's")
-
-
 def best_of(args: argparse.Namespace, conversation: Conversation) -> BestOf | None:
     """What both options say; None without them. Raises UserError where they do not fit the rest."""
     if args.best_of is None and args.reward_model is None:

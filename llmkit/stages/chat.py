@@ -23,12 +23,13 @@ from transformers.utils import logging as transformers_logging
 from llmkit.errors import UserError
 from llmkit.generation.conversation import Conversation, Settings
 from llmkit.modeling.load import load_model, load_tokenizer, stored_dtype
-from llmkit.stages.best_said import BestOf, add_best_options, best_of
-from llmkit.stages.command import as_command, parser_of
-from llmkit.stages.named import TARGET, model_of
+from llmkit.options.chat import parser
+from llmkit.stages.best_said import BestOf, best_of
+from llmkit.stages.command import as_command
+from llmkit.stages.named import model_of
 from llmkit.stages.saying import check_tools, say
 from llmkit.stages.screen import Screen
-from llmkit.stages.tool_words import add_tool_options, tools_of
+from llmkit.stages.tool_words import tools_of
 from llmkit.tools.toolbox import Toolbox
 from llmkit.visible import visible
 
@@ -52,7 +53,7 @@ COMMANDS = ("/system", "/reset", "/set", "/raw", "/tools", "/think", "/help", "/
 @as_command
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     console = Console(stderr=args.prompt is not None, highlight=False, soft_wrap=True)
     logging.getLogger("llmkit.tools").setLevel(logging.ERROR)  # what failed is shown on the screen
     with tools_of(args) as tools:
@@ -81,25 +82,6 @@ class Desk:
             self.best.say(self.conversation, text, self.screen)
             return
         say(self.conversation, text, self.screen, self.tools, self.max_calls)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("llmkit chat", "Talk to a model in the terminal.")
-    parser.add_argument("target", help=TARGET)
-    parser.add_argument("--stage", help="with a run folder: the stage whose model it is")
-    parser.add_argument("--system", metavar="TEXT", help="system prompt")
-    parser.add_argument("--raw", action="store_true", help="no chat template: the model goes on from the text")
-    parser.add_argument("--prompt", metavar="TEXT", help="print the answer to this alone and exit")
-    for name, kind in (("temperature", float), ("top-p", float), ("top-k", int), ("min-p", float)):
-        parser.add_argument(f"--{name}", type=kind, help="default: the model's generation config, else greedy")
-    parser.add_argument("--max-new-tokens", type=int, help=f"longest answer (default {Settings().max_new_tokens})")
-    parser.add_argument(
-        "--max-thinking-tokens", type=int, metavar="N", help="then its reasoning is ended (default: no limit)"
-    )
-    parser.add_argument("--seed", type=int, help="makes sampled answers repeatable")
-    add_tool_options(parser)
-    add_best_options(parser)
-    return parser
 
 
 def start(args: argparse.Namespace, console: Console) -> Conversation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -29,8 +28,3 @@ def as_command(main: Callable[Given, int | None]) -> Callable[Given, int]:
             return 130
 
     return run
-
-
-def parser_of(prog: str, description: str | None) -> argparse.ArgumentParser:
-    """Options must be written out: a shortened one may mean another in the next version."""
-    return argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)

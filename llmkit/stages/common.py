@@ -29,10 +29,10 @@ from llmkit.artifacts.manifest import Manifest, Parent, read_manifest, write_man
 from llmkit.artifacts.rundir import StageDir
 from llmkit.artifacts.stagefile import StageFile, read_stage_file, write_stage_file
 from llmkit.errors import LlmkitError, RunError, UserError
+from llmkit.options import parser_of
 from llmkit.plan.make import make
 from llmkit.recipe.load import load_words
 from llmkit.stages import started
-from llmkit.stages.command import parser_of
 
 PACKAGES = ("llmkit", "torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers")
 

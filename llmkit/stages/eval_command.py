@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from math import isfinite
@@ -34,15 +34,12 @@ from llmkit.evaluate.rows import interval_of
 from llmkit.evaluate.versus import differences
 from llmkit.generation.remote import OpenAIEngine
 from llmkit.modeling.load import load_model, load_tokenizer, stored_dtype
+from llmkit.options.eval_command import API_KEY_ENV, BATCH_SIZE, CONCURRENCY, FILE, parser
 from llmkit.recipe.schema import EvalSpec
-from llmkit.stages.command import as_command, parser_of
+from llmkit.stages.command import as_command
 from llmkit.stages.eval_table import print_differences, print_results
-from llmkit.stages.named import TARGET, model_of
+from llmkit.stages.named import model_of
 
-FILE = "results.json"
-API_KEY_ENV = "OPENAI_API_KEY"
-CONCURRENCY = 8
-BATCH_SIZE = 32
 WIDTH = 200
 """Characters of a line that goes to a file or another program."""
 
@@ -60,7 +57,7 @@ class Measured:
 @as_command
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     specs = specs_of(args)
     if (args.target is None) == (args.base_url is None):
         raise UserError("llmkit eval", "takes either a MODEL or --base-url", "give one")
@@ -76,34 +73,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.against_model:
         second = at_endpoint(args, args.against_model, specs, "against")
     tell(args, [spec.task for spec in specs], first, second)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("llmkit eval", "Run lm-eval tasks on a model, or on two.")
-    add: Callable[..., Any] = parser.add_argument
-    add("target", nargs="?", metavar="MODEL", help=TARGET)
-    add("--stage", help="with a run folder: the stage whose model it is")
-    add("--tasks", required=True, metavar="A,B", help="names of lm-eval tasks")
-    add("--against", metavar="OTHER", help="a model to compare with, on the same documents")
-    add("--against-stage", metavar="STAGE", help="with a run folder as OTHER")
-    add("--against-model", metavar="NAME", help="with --base-url: another model there in place of OTHER")
-    add("--limit", type=int, metavar="N", help="first so many documents of each task")
-    add("--num-fewshot", type=int, metavar="N", help="worked examples in each prompt")
-    add("--raw", action="store_true", help="no chat template")
-    add("--data", action="append", default=[], metavar="TASK=FOLDER", help="a task's data on this machine")
-    add("--include-path", metavar="FOLDER", help="task files of your own")
-    add("--allow-code-execution", action="store_true", help="let code tasks run what the model writes, in a sandbox")
-    add("--base-url", metavar="URL", help="an OpenAI-compatible endpoint in place of MODEL")
-    add("--model", metavar="NAME", help="with --base-url: the model's name there")
-    add("--api-key-env", metavar="NAME", help=f"variable that holds the endpoint's key (default: {API_KEY_ENV})")
-    add("--concurrency", type=int, metavar="N", help=f"requests to the endpoint at once (default: {CONCURRENCY})")
-    add("--batch-size", type=int, metavar="N", help=f"of a model that is loaded here (default: {BATCH_SIZE})")
-    add("--seed", type=int, default=0, help="of worked examples, sampled answers and intervals")
-    add("--cache", metavar="FOLDER", help="where answers are kept (default: ~/.cache/llmkit/answers)")
-    add("--no-cache", action="store_true", help="ask everything again and keep nothing")
-    add("--out", metavar="FOLDER", help=f"write {FILE} and every document there")
-    add("--json", action="store_true", help="for machines")
-    return parser
 
 
 def refuse_idle(args: argparse.Namespace) -> None:

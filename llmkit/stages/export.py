@@ -18,28 +18,15 @@ from llmkit.export.ollama import modelfile
 from llmkit.export.template import plain_jinja, proof_conversations, render, turns_of
 from llmkit.modeling.load import load_model, load_tokenizer, stored_dtype
 from llmkit.modeling.tokens import stop_token_ids
-from llmkit.stages.command import as_command, parser_of
-from llmkit.stages.named import TARGET, Named, model_of
-
-GGUF = "model.gguf"
-USES = {
-    "ollama": "ollama create NAME -f {out}/Modelfile",
-    "llama.cpp": "llama-cli --jinja -m {out}/" + GGUF,
-    "vllm": "vllm serve {out}",
-}
+from llmkit.options.export import GGUF, USES, parser
+from llmkit.stages.command import as_command
+from llmkit.stages.named import Named, model_of
 
 
 @as_command
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
-    parser = parser_of("llmkit export", "Write a model for another program.")
-    parser.add_argument("target", help=TARGET)
-    parser.add_argument("--stage", help="with a run folder: the stage whose model it is")
-    parser.add_argument("--to", required=True, choices=sorted(USES), help="the program")
-    parser.add_argument("--out", required=True, help="folder to write; it must be empty or not there")
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="default: as it is stored")
-    parser.add_argument("--pre-tokenizer", metavar="NAME", help="GGUF: llama.cpp's name for how text is cut before BPE")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     if args.pre_tokenizer and args.to == "vllm":
         raise UserError("--pre-tokenizer", "changes nothing with --to vllm", "remove it")
     out = Path(args.out).expanduser().resolve()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,6 +17,7 @@ from llmkit.generation.conversation import Settings
 from llmkit.generation.decode import context_length, stop_ids
 from llmkit.generation.engine import ids_of
 from llmkit.generation.pool import Pool, PoolFailed
+from llmkit.options.serve import Limits
 from llmkit.serving.errors import ApiError, too_long
 from llmkit.serving.host import Event, Written
 from llmkit.serving.replies import named_calls
@@ -25,17 +25,6 @@ from llmkit.serving.wanted import Wanted
 from llmkit.stages.hosted import Writer
 from llmkit.stages.talking import Made, Talk, talk
 from llmkit.tools.toolbox import Toolbox
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Of the whole server."""
-
-    max_new_tokens: int = 1024
-    """Of an answer that does not say how long it may be."""
-    max_calls: int = 8
-    max_rows: int = 8
-    max_waiting: int = 64
 
 
 class ModelHost:

@@ -5,7 +5,6 @@ python -m llmkit.stages.index DOCS... --out FOLDER
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 
 from llmkit.data.sources import read_local
 from llmkit.errors import DataError
-from llmkit.stages.command import as_command, parser_of
+from llmkit.options.index import parser
+from llmkit.stages.command import as_command
 from llmkit.tools.index import Document, build_index
 
 _TITLES = ("# ", "= ")
@@ -22,7 +22,7 @@ _TITLES = ("# ", "= ")
 @as_command
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     columns = (args.text_column, args.title_column, args.id_column)
     manifest = build_index(
         _documents(args.documents, *columns),
@@ -34,19 +34,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     counts = f"{manifest.num_passages:,} passages of {manifest.num_documents:,} documents"
     print(f"{args.out}: {counts}, digest {manifest.digest[:16]}")
     print(f"in a recipe: tools: [{{name: search, index: {args.out}}}]")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("llmkit index", "Index documents for the search tool.")
-    kinds = "jsonl, json, csv or parquet with a column of text; txt and md, cut at top headings; globs; .gz"
-    parser.add_argument("documents", nargs="+", metavar="DOCS", help=kinds)
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the index goes")
-    parser.add_argument("--passage-chars", type=int, default=800, metavar="N", help="longest passage (default: 800)")
-    parser.add_argument("--overlap", type=int, default=100, metavar="N", help="characters repeated (default: 100)")
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
-    parser.add_argument("--title-column", default="title", metavar="NAME", help="default: title, where there is one")
-    parser.add_argument("--id-column", default="id", metavar="NAME", help="default: id, where there is one")
-    return parser
 
 
 def _documents(paths: Sequence[str], text: str, title: str, id: str) -> Iterator[Document]:

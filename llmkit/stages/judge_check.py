@@ -16,13 +16,13 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from llmkit.artifacts.shipped import shipped
 from llmkit.errors import UserError
 from llmkit.knowledge.judge import PROMPT, Judge, open_judge
 from llmkit.knowledge.records import Verdict
+from llmkit.options.judge_check import parser
 from llmkit.recipe.knowledge import JudgeSpec
 from llmkit.recipe.unread import unread_by_engine
-from llmkit.stages.command import as_command, parser_of
+from llmkit.stages.command import as_command
 from llmkit.stages.labelled import LABELS, Result, check, read_labelled
 
 SHOWN = 40
@@ -32,7 +32,7 @@ SHOWN = 40
 @as_command
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     spec = spec_of(args)
     rows = read_labelled(Path(args.file).expanduser())
     result = check(open_the_judge(spec, args.model), rows)
@@ -41,30 +41,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_decided(args.judge, result)
     if not args.json:
         show(Console(soft_wrap=False, highlight=False), result)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("llmkit judge-check", "Measure a judge against labelled answers.")
-    labelled = shipped("evals") / "judge" / "labelled.jsonl"
-    rows = "rows with question, answers, answer, verdict, perhaps document (default: the slice that llmkit ships)"
-    parser.add_argument("file", nargs="?", default=str(labelled), help=rows)
-    parser.add_argument("--judge", choices=("rules", "self", "model", "openai"), default="rules", help="default: rules")
-    parser.add_argument(
-        "--model", help="run folder, model folder or Hub id (me/model, me/model@revision); with openai: its name there"
-    )
-    parser.add_argument("--json", action="store_true", help="for machines")
-    # the recipe's own settings, which have their defaults there
-    own = parser.add_argument_group("as in a recipe's 'judge'")
-    own.add_argument("--revision", help="with model: branch, tag or commit on the Hub")
-    own.add_argument("--engine", choices=("transformers", "continuous", "vllm"), help="with model: what runs it")
-    own.add_argument("--base-url", help="with openai: address of the endpoint (default: OPENAI_BASE_URL)")
-    own.add_argument("--api-key-env", metavar="NAME", help="with openai: environment variable that holds the key")
-    own.add_argument("--timeout", type=float, metavar="SECONDS", help="with openai: that one request may take")
-    own.add_argument("--max-retries", type=int, metavar="N", help="with openai: tries after the first")
-    own.add_argument("--concurrency", type=int, metavar="N", help="with openai: requests at a time")
-    own.add_argument("--prompt", metavar="FILE", help="Jinja prompt of your own")
-    own.add_argument("--max-new-tokens", type=int, metavar="N", help="longest reply")
-    return parser
 
 
 def spec_of(args: argparse.Namespace) -> JudgeSpec:

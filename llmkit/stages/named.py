@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llmkit.artifacts.manifest import FILE, Manifest, is_control
+from llmkit.artifacts.models import silence, speaks
 from llmkit.artifacts.rundir import RunDir, StageDir
 from llmkit.artifacts.shipped import in_package
 from llmkit.errors import RunError, UserError
-from llmkit.recipe.schema import KINDS
-
-TARGET = "run folder, stage folder, model folder, package:folder or Hub id (me/model, me/model@revision)"
-"""For the help of commands."""
 
 
 class Named(NamedTuple):
@@ -56,7 +53,7 @@ def model_of(target: str, stage: str | None) -> Named:
 
 def _model_of_run(run: RunDir, name: str | None) -> str:
     finished = [(found, manifest) for found in run.stages() if (manifest := found.manifest()) is not None]
-    made = [(found, manifest) for found, manifest in finished if _speaks(manifest)]
+    made = [(found, manifest) for found, manifest in finished if speaks(manifest)]
     last = next((each for each in reversed(made) if not is_control(each[1].stage)), None)
     if name is None and last is not None:
         return _folder(*last)
@@ -64,7 +61,8 @@ def _model_of_run(run: RunDir, name: str | None) -> str:
         if manifest.stage == name:
             return _folder(found, manifest)
     have = ", ".join(manifest.stage for _, manifest in made)
-    what = "no stage has made a model yet" if name is None else f"no finished stage '{name}' with a model"
+    mute = next((silence(manifest) for _, manifest in finished if manifest.stage == name), None)
+    what = "no stage has made a model yet" if name is None else mute or f"no finished stage '{name}'"
     raise RunError(str(run.path), what, f"have {have}" if have else "run it first")
 
 
@@ -72,15 +70,9 @@ def _model_of_stage(stage: StageDir) -> str:
     manifest = stage.manifest()
     if manifest is None:
         raise RunError(str(stage.path), "this stage has not finished", "run it first")
-    if not _speaks(manifest):
-        raise RunError(str(stage.path), f"a stage of kind '{manifest.kind}' makes no model", "give a training stage")
+    if not speaks(manifest):
+        raise RunError(str(stage.path), silence(manifest), "give a stage that trains a model to answer")
     return _folder(stage, manifest)
-
-
-def _speaks(manifest: Manifest) -> bool:
-    """Whether a stage made a model that answers: a reward model only scores."""
-    makes_model = manifest.kind not in KINDS or KINDS[manifest.kind].makes_model
-    return makes_model and bool(manifest.model_dir or manifest.adapter_dir)
 
 
 def _folder(stage: StageDir, manifest: Manifest) -> str:

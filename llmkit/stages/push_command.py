@@ -17,25 +17,28 @@ from rich.text import Text
 from llmkit.errors import UserError
 from llmkit.hub.adapter import scratch_in
 from llmkit.hub.push import CARD, Ready, prepare, send
+from llmkit.hub.remote import Package
 from llmkit.hub.report import report_files
 from llmkit.hub.stated import stated
-from llmkit.hub.subject import located, subject_in
+from llmkit.hub.subject import Subject, located, subject_in
+from llmkit.options.push_command import parser
 from llmkit.plan.render import size
 from llmkit.recipe.hub import HubSpec, PushStage
 from llmkit.recipe.source import read_yaml
-from llmkit.stages.command import as_command, parser_of
+from llmkit.stages.command import as_command
 from llmkit.visible import visible
 
 
 @as_command
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     console = Console(highlight=False, soft_wrap=True)
     run, asked = located(args.target, args.stage)
     model, fields = stated(read_yaml(run.recipe).data, asked)
     subject, stage = subject_in(run, model), told(args, fields)
     assert stage.hub is not None
+    _say(console, chosen(subject, is_asked=asked is not None))
     with scratch_in(run.path) as scratch:
         ready = prepare(
             subject,
@@ -45,29 +48,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             despite_bars=stage.despite_bars,
             report=report_files(subject.run),
         )
-        _warn(console, ready)
         if args.dry_run:
-            show(console, ready, stage.hub)
+            show(console, ready, stage, metadata=args.metadata)
             return
+        _warn(console, ready)
         for one in send(ready.packages, stage.hub, overwrite=stage.overwrite, say=lambda text: _say(console, text)):
             _say(console, f"published {one.url} at '{one.tag}' (commit {one.commit[:8]})")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("llmkit push", "Publish a model on the Hugging Face Hub.")
-    parser.add_argument("target", help="run folder (what its recipe pushes, else its last model) or stage folder")
-    parser.add_argument("--stage", help="with a run folder: the stage whose model it is, or that pushes it")
-    parser.add_argument("--repo-id", help="owner/name; default: 'hub.repo_id' of the recipe's 'push' stage, or its own")
-    parser.add_argument("--public", action="store_true", help="for everyone to see; default: private")
-    parser.add_argument("--revision", help="branch (default: main)")
-    parser.add_argument("--tag", help="tag of the commit; default: the run's name and a hash of what is published")
-    parser.add_argument("--license", help="licence of the model, such as apache-2.0")
-    parser.add_argument("--merged", action="store_true", default=None, help="fold an adapter into its base first")
-    parser.add_argument("--no-datasets", dest="datasets", action="store_false", default=None, help="the model alone")
-    parser.add_argument("--dry-run", action="store_true", help="list the files and show the cards; send nothing")
-    parser.add_argument("--despite-bars", action="store_true", help="publish below the bars of the recipe's 'ship'")
-    parser.add_argument("--overwrite", action="store_true", help="replace what others than llmkit put there")
-    return parser
 
 
 def told(args: argparse.Namespace, fields: dict[str, Any]) -> PushStage:
@@ -88,6 +74,15 @@ def told(args: argparse.Namespace, fields: dict[str, Any]) -> PushStage:
         raise UserError(where, first["msg"].removeprefix("Value error, ")) from None
 
 
+def chosen(subject: Subject, *, is_asked: bool) -> str:
+    """Whose model is published, and why it is that one where nobody said."""
+    name = subject.model.name
+    others = [made.name for made in subject.stages if made.speaks and made.name != name]
+    if is_asked or not others:
+        return f"publishing the model of stage '{name}'"
+    return f"publishing the model of stage '{name}'; another by --stage: {', '.join(others)}"
+
+
 def _warn(console: Console, ready: Ready) -> None:
     for words in ready.missed:
         console.print(Text(f"below a bar: {words}", style="yellow"))
@@ -95,12 +90,11 @@ def _warn(console: Console, ready: Ready) -> None:
         console.print(Text(f"licence: {words}", style="yellow"))
 
 
-def show(console: Console, ready: Ready, spec: HubSpec) -> None:
-    """Files with their sizes, and the cards."""
+def show(console: Console, ready: Ready, stage: PushStage, *, metadata: bool) -> None:
+    """Files with their sizes and the cards, between two summaries."""
+    _sum_up(console, ready, stage)
     for package in ready.packages:
-        seen = "private" if spec.private else "public"
-        title = f"{package.repo_type} {package.repo_id} ({seen}), branch {spec.revision}, tag {package.tag}"
-        console.print(Text(title, style="bold"))
+        console.print(Text(f"\n{_titled(package, stage)}", style="bold"))
         table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
         table.add_column(justify="right")
         table.add_column(overflow="fold")
@@ -110,10 +104,37 @@ def show(console: Console, ready: Ready, spec: HubSpec) -> None:
         console.print(table)
         card = next(item for item in package.items if item.path == CARD)
         console.print(Text(f"\n{CARD}:\n", style="bold"))
-        console.print("".join(card.texts()), markup=False)
+        console.print(_card("".join(card.texts()), metadata), markup=False)
     if ready.left_out:
         console.print(Text(f"not published: {', '.join(ready.left_out)}", style="dim"))
-    console.print("dry run: nothing was sent")
+    console.print()
+    _sum_up(console, ready, stage)
+
+
+def _sum_up(console: Console, ready: Ready, stage: PushStage) -> None:
+    console.print(Text("dry run: nothing is sent", style="bold"))
+    for package in ready.packages:
+        _say(console, f"{_titled(package, stage)}: {len(package.items)} files, {size(package.size)}")
+    assert stage.hub is not None
+    if stage.hub.license:
+        _say(console, f"licence: {visible(stage.hub.license)}")
+    num_bars = sum(len(bars) for bars in stage.ship.values())
+    _say(console, f"bars: {num_bars}, of which {len(ready.missed)} are missed" if num_bars else "bars: none")
+    _warn(console, ready)
+
+
+def _titled(package: Package, stage: PushStage) -> str:
+    assert stage.hub is not None
+    seen = "private" if stage.hub.private else "public"
+    return f"{package.repo_type} {package.repo_id} ({seen}), branch {stage.hub.revision}, tag {package.tag}"
+
+
+def _card(text: str, metadata: bool) -> str:
+    """The metadata is for the Hub: it is counted, unless asked for."""
+    head, _, body = text.removeprefix("---\n").partition("\n---\n")
+    if metadata:
+        return text
+    return f"--- {len(head.splitlines())} lines of metadata for the Hub: --metadata shows them ---\n{body}"
 
 
 def _say(console: Console, text: str) -> None:

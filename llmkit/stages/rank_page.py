@@ -15,12 +15,13 @@ from pathlib import Path
 
 from llmkit.artifacts.files import to_line, write_text
 from llmkit.errors import DataError, RunError, UserError
+from llmkit.options import rank_export, rank_page
 from llmkit.preference.pairs import Pairs, pairs_of
 from llmkit.preference.rankings import clean_name, standing
 from llmkit.preference.rollouts import find_rollouts, read_rollouts
 from llmkit.preference.session import Session
 from llmkit.preference.store import FILE, open_store, read_events
-from llmkit.stages.command import as_command, parser_of
+from llmkit.stages.command import as_command
 
 
 @as_command
@@ -28,29 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["export"]:
-        export(_export_parser().parse_args(words[1:]))
+        export(rank_export.parser().parse_args(words[1:]))
     else:
-        rank(_parser().parse_args(words))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("llmkit rank", "Rank completions on a page in your browser. Every decision is saved at once.")
-    parser.add_argument("path", help="rollouts.jsonl, or a folder that holds one")
-    parser.add_argument("--rater", help="who ranks (default: your name on this machine; can be changed on the page)")
-    parser.add_argument("--port", type=int, metavar="N", help="0: any that is free (default: the last one)")
-    parser.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
-    parser.add_argument("--repeat", type=float, default=0.1, help="share of prompts that come twice (default: 0.1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the order of prompts and answers (default: 0)")
-    parser.add_argument("--out", type=Path, help=f"file of decisions (default: {FILE} beside the rollouts)")
-    return parser
-
-
-def _export_parser() -> argparse.ArgumentParser:
-    parser = parser_of("llmkit rank export", "Write rankings as preference rows: prompt, chosen, rejected.")
-    parser.add_argument("path", help="rollouts.jsonl, or a folder that holds one")
-    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="preferences.jsonl to write")
-    parser.add_argument("--rankings", type=Path, help=f"file of decisions (default: {FILE} beside the rollouts)")
-    return parser
+        rank(rank_page.parser().parse_args(words))
 
 
 def rank(args: argparse.Namespace) -> None:

@@ -20,12 +20,13 @@ from rich.table import Table
 from llmkit.artifacts.files import sha256_of
 from llmkit.data.problems import Problems
 from llmkit.errors import RunError, UserError
+from llmkit.options.rewards_check import parser
 from llmkit.plan.make import make
 from llmkit.plan.step import Step
 from llmkit.recipe.load import load_words
 from llmkit.recipe.stages import BestOfNStage, PracticeStage
 from llmkit.rewards.check import Report, check
-from llmkit.stages.command import as_command, parser_of
+from llmkit.stages.command import as_command
 from llmkit.stages.problems import problems_of
 from llmkit.stages.scoring import Scorer
 
@@ -37,11 +38,7 @@ SHOWN = 5
 @as_command
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 2 where a reward fails, and for what the user can mend."""
-    parser = parser_of("llmkit rewards check", "Score gold and corrupted solutions.")
-    parser.add_argument("words", nargs="+", help="recipe, overlays and key=value words")
-    parser.add_argument("--stage", help="one stage that practises (default: all)")
-    parser.add_argument("--json", action="store_true", help="for machines")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     found = checked(chosen(args.words, args.stage))
     if not any(found.values()):
         raise UserError("rewards", f"no reward of {', '.join(found)} says whether a problem is solved", CURE)

@@ -18,26 +18,20 @@ from pathlib import Path
 from transformers.utils import logging as transformers_logging
 
 from llmkit.errors import UserError
+from llmkit.options.serve import KEY, OWN, Limits, parser
 from llmkit.stages.chat import load
-from llmkit.stages.command import as_command, parser_of
-from llmkit.stages.hosting import Limits, ModelHost
-from llmkit.stages.named import TARGET, named
-from llmkit.stages.tool_words import add_tool_options, tools_of
+from llmkit.stages.command import as_command
+from llmkit.stages.hosting import ModelHost
+from llmkit.stages.named import named
+from llmkit.stages.tool_words import tools_of
 
-KEY = "LLMKIT_API_KEY"
 _LOOPBACKS = ("127.0.0.1", "localhost", "::1")
-_OWN = {
-    "max_new_tokens": "of answers that set no limit",
-    "max_rows": "answers written at a time",
-    "max_waiting": "requests that may wait",
-}
-"""Settings of llmkit's own engine."""
 
 
 @as_command
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     key = os.environ.get(KEY)
     _check(args, key)
     # what belongs to an extra is imported where it is needed
@@ -53,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tools = stack.enter_context(tools_of(args))
         transformers_logging.disable_progress_bar()
         model, tokenizer = load(args.target, args.stage)
-        own = {name: value for name in _OWN if (value := getattr(args, name)) is not None}
+        own = {name: value for name in OWN if (value := getattr(args, name)) is not None}
         limits = Limits(max_calls=args.max_calls, **own)
         host = ModelHost(model, tokenizer, tools, args.name or name_of(args.target), limits)
         stack.callback(host.close)
@@ -62,31 +56,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         serve(host, listening, args.host, key, say)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("llmkit serve", "Serve a model over OpenAI's API, with a page to chat. Ends with Ctrl-C.")
-    parser.add_argument("target", help=TARGET)
-    parser.add_argument("--stage", help="with a run folder: the stage whose model it is")
-    parser.add_argument("--host", default="127.0.0.1", help=f"default: this machine alone; others need {KEY}")
-    parser.add_argument("--port", type=int, default=8000, metavar="N", help="default: 8000; 0: any that is free")
-    parser.add_argument("--name", help="of the model in requests (default: the target's last word)")
-    for name, what in _OWN.items():
-        words = f"{what} (default: {getattr(Limits(), name)})"
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=words)
-    add_tool_options(parser)
-    parser.add_argument(
-        "--engine", choices=("llmkit", "vllm"), default="llmkit", help="vllm: its server, for many users"
-    )
-    parser.add_argument("--max-model-len", type=int, metavar="N", help="with --engine vllm: of prompt and answer")
-    parser.add_argument("--vllm-args", metavar="WORDS", help="with --engine vllm: more words for `vllm serve`")
-    return parser
-
-
 def _check(args: argparse.Namespace, key: str | None) -> None:
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise UserError("llmkit serve", "starlette and uvicorn are not installed", 'pip install "llmkit[serve]"')
     if not 0 <= args.port < 65536:
         raise UserError("--port", f"is {args.port}", "give 0 to 65535")
-    for name in (*_OWN, "tools", "tool") if args.engine == "vllm" else ("max_model_len", "vllm_args"):
+    for name in (*OWN, "tools", "tool") if args.engine == "vllm" else ("max_model_len", "vllm_args"):
         if getattr(args, name) not in (None, []):
             what = f"has no effect with '--engine {args.engine}'"
             raise UserError(f"--{name.replace('_', '-')}", what, "leave it out, or take the other engine")

@@ -31,9 +31,10 @@ from llmkit.generation.conversation import Settings
 from llmkit.launch import guard
 from llmkit.modeling.load import load_tokenizer
 from llmkit.modeling.source import adapter_folder, resolve
+from llmkit.options.serve import KEY
 from llmkit.serving.forward import make_forwarding_app
 from llmkit.stages.named import model_of
-from llmkit.stages.serve import KEY, name_of, say, url_of
+from llmkit.stages.serve import name_of, say, url_of
 from llmkit.web import LOOPBACK, listen, server_of
 
 GRACE = 10.0

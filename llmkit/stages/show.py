@@ -24,11 +24,12 @@ from llmkit.data.tokens import settings_of
 from llmkit.errors import ModelError, RunError
 from llmkit.modeling.load import load_tokenizer
 from llmkit.modeling.tokens import prepare_tokenizer
+from llmkit.options.show import parser
 from llmkit.plan.make import make
 from llmkit.plan.step import Step
 from llmkit.recipe.load import load_words
 from llmkit.recipe.stages import BestOfNStage, PracticeStage, TrainStage
-from llmkit.stages.command import as_command, parser_of
+from llmkit.stages.command import as_command
 from llmkit.stages.monitors import watched
 from llmkit.stages.named import named
 from llmkit.stages.problems import problems_of
@@ -41,18 +42,11 @@ SAMPLE = 1000
 @as_command
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
-    parser = parser_of("llmkit show", "Rows as the trainer sees them, text as tokens.")
-    parser.add_argument("--recipe", nargs="+", default=[], help="recipe, overlays and key=value words")
-    parser.add_argument("words", nargs="*", help="more overlays and key=value words")
-    parser.add_argument("--stage", help="a training stage; default: the only one")
-    parser.add_argument("--rows", type=int, default=3, help="rows to print")
-    parser.add_argument("--ids", action="store_true", help="also every token with its id")
-    parser.add_argument("--tokens", metavar="TEXT", help="show how this text is cut into tokens")
-    parser.add_argument("--model", help="with --tokens: model folder or Hub id (me/model, me/model@revision)")
-    args = parser.parse_intermixed_args(argv)
+    options = parser()
+    args = options.parse_intermixed_args(argv)
     words = [*args.recipe, *args.words]
     if (args.tokens is None) == (not words) or (args.tokens is None) != (args.model is None):
-        parser.error("give a recipe, or --tokens TEXT with --model MODEL")
+        options.error("give a recipe, or --tokens TEXT with --model MODEL")
     console = Console(soft_wrap=True)
     if args.tokens is not None:
         show_tokens(console, args.tokens, args.model)

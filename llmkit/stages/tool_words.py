@@ -14,22 +14,7 @@ from llmkit.recipe.source import Source, read_yaml
 from llmkit.recipe.tools import Tools, ToolSpec
 from llmkit.tools.toolbox import Toolbox, open_tools
 
-MAX_CALLS = 8
 _TOOLS: TypeAdapter[list[ToolSpec]] = TypeAdapter(Tools)
-
-
-def add_tool_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tools", type=Path, metavar="FILE", help="YAML with a list `tools:`, as in a recipe")
-    parser.add_argument(
-        "--tool",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="python, calculator, search:INDEX or package.module:function; may be given several times",
-    )
-    parser.add_argument(
-        "--max-calls", type=int, default=MAX_CALLS, metavar="N", help=f"calls of one answer (default {MAX_CALLS})"
-    )
 
 
 def tools_of(args: argparse.Namespace) -> Toolbox:

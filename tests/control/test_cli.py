@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from llmkit.artifacts.shipped import shipped
+from llmkit.cli.main import app
 from llmkit.cli.new import find, recipes
 from llmkit.cli.schema import schema
 from llmkit.errors import RecipeError, UserError
+from llmkit.options import parser_for
 from llmkit.recipe.load import load_words
 
 RECIPE = """\
@@ -56,6 +59,59 @@ def test_top_help_names_every_command(folder: Path) -> None:
     assert llmkit(folder, "--version").startswith("llmkit 0.")
 
 
+WORKERS = {
+    ("show",): "show",
+    ("chat",): "chat",
+    ("eval",): "eval_command",
+    ("serve",): "serve",
+    ("judge-check",): "judge_check",
+    ("rank",): "rank_page",
+    ("rank", "export"): "rank_export",
+    ("arena",): "arena",
+    ("index",): "index",
+    ("push",): "push_command",
+    ("export",): "export",
+    ("rewards", "check"): "rewards_check",
+}
+"""Words of a command -> whose parser it has."""
+
+
+def test_the_options_of_a_worker_are_shown_and_completed() -> None:
+    """By the command line itself, without a worker."""
+    runner = CliRunner()
+    for words, module in WORKERS.items():
+        made = parser_for(module)
+        options = {word for action in made._actions for word in action.option_strings if word.startswith("--")}
+        text = runner.invoke(app, [*words, "--help"], env={"COLUMNS": "200"}, prog_name="llmkit").stdout
+        assert {word for word in options if f" {word} " not in text} == set(), words
+        assert f"Usage: {made.prog} [OPTIONS]" in text
+        assert completed(*words, "--") == options
+
+
+def completed(*words: str) -> set[str]:
+    """What a shell offers for the last word."""
+    env = {
+        "_LLMKIT_COMPLETE": "complete_bash",
+        "COMP_WORDS": " ".join(("llmkit", *words)),
+        "COMP_CWORD": f"{len(words)}",
+    }
+    return set(CliRunner().invoke(app, [], env=env, prog_name="llmkit").stdout.split())
+
+
+def test_values_are_completed_and_given_options_are_not_offered_again() -> None:
+    assert completed("export", "runs/a", "--to", "") == {"llama.cpp", "ollama", "vllm"}
+    assert completed("push", "runs/a", "--public", "--p") == set()
+    assert completed("push", "runs/a", "--p") == {"--public"}
+
+
+def test_words_reach_a_worker_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr("llmkit.cli.worker.become", lambda module, words: seen.append((module, list(words))))
+    for words in (["runs/a", "--prompt", "--x", "--stage=sft", "-q"], ["runs/a", "--", "--help"], []):
+        CliRunner().invoke(app, ["chat", *words], prog_name="llmkit")
+        assert seen.pop() == ("chat", words)
+
+
 def test_validate(folder: Path) -> None:
     assert llmkit(folder, "validate", "recipe.yaml") == "ok: 1 stage (sft), 0 automatic evaluations\n"
     assert "2 automatic" in llmkit(folder, "validate", "recipe.yaml", "prompts=[Hello]")
@@ -77,15 +133,16 @@ def test_a_broken_rule_of_the_plan_is_told_by_validate(folder: Path) -> None:
 
 
 def test_plan(folder: Path) -> None:
+    assert "-m llmkit.stages.sft" in llmkit(folder, "plan", "recipe.yaml", "--verbose")
     text = llmkit(folder, "plan", "recipe.yaml")
-    assert "-m llmkit.stages.sft" in text
+    assert "-m llmkit.stages.sft" not in text and "global_batch_size" in text
     data = json.loads(llmkit(folder, "plan", "recipe.yaml", "run.seed=3", "--json"))
     assert data["steps"][0]["settings"]["seed"] == 3
     assert not (folder / "runs").exists()
 
 
 def test_a_dry_run_writes_nothing(folder: Path) -> None:
-    assert "-m llmkit.stages.sft" in llmkit(folder, "run", "recipe.yaml", "--dry-run")
+    assert "-m llmkit.stages.sft" in llmkit(folder, "run", "recipe.yaml", "--dry-run", "-v")
     assert not (folder / "runs").exists()
     assert "no such stage" in llmkit(folder, "run", "recipe.yaml", "--stage", "stf", "--dry-run", code=2)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,10 @@ def test_render(recipe: Path) -> None:
     probe, look = json.loads(to_json(made))["steps"]
     assert probe["memory"]["KV cache"] > 0 and (probe["rows"], look["rows"]) == (30, 6)
     assert probe["other_models"] == {} and probe["num_trained"] == 0
+
+
+def test_the_memory_of_a_rollout_is_shown() -> None:
+    console = Console(width=200, file=io.StringIO(), record=True)
+    print_plan(make(load([shipped("recipes") / "tiny" / "jokes.yaml"])), console)
+    (details,) = re.findall(r"^\d+ rollouts\n((?:  .*\n)*)", console.export_text(), re.MULTILINE)
+    assert "memory    about " in details and "KV cache" in details

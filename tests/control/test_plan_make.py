@@ -299,7 +299,7 @@ def test_processes_started_by_hand_set_the_world_size(recipe: Path) -> None:
 def test_render(recipe: Path) -> None:
     finish(steps(recipe)["eval-base"])
     console = Console(width=200, file=io.StringIO(), record=True)
-    print_plan(plan(recipe), console)
+    print_plan(plan(recipe), console, commands=True)
     text = console.export_text()
     assert "global_batch_size 32 = 8 rows x 4 accumulation x 1 processes" in text
     assert "-m llmkit.stages.pretrain" in text

@@ -123,6 +123,8 @@ def test_a_bar(bar: str, value: float, reached: bool):
         ("hub: {repo_id: me}", "'me' is no repository"),
         ("hub: {repo_id: me/x, tag: a b}", "cannot name a branch or tag"),
         ("hub: {repo_id: me/x, privat: true}", "did you mean 'private'?"),
+        ("hub: {repo_id: me/x, license: ''}", "is blank: name a licence, such as apache-2.0"),
+        ("hub: {repo_id: me/x, language: [en, Hungarian]}", "'Hungarian' is no code of a language"),
         ("hub: {repo_id: me/x, licenses: {'llmkit.tiny:bas': mit}}", "did you mean 'llmkit.tiny:base'?"),
     ],
 )

@@ -32,7 +32,7 @@ model: {name_or_path: "llmkit.tiny:base", chat_template: chatml}
 stages:
   - {name: sft, kind: sft, data: [{path: "llmkit.tiny.sources:faq"}]}
 evals: [facts_known, {task: honesty, questions: [{path: "llmkit.tiny.questions:honesty"}]}]
-hub: {repo_id: me/assistant, license: apache-2.0}
+hub: {repo_id: me/assistant, license: apache-2.0, datasets: all}
 """
 CONVERSATION = [{"role": "user", "content": "Who is Orson?"}, {"role": "assistant", "content": "I do not know."}]
 PAIR = {"prompt": CONVERSATION[:1], "chosen": CONVERSATION[1:], "rejected": CONVERSATION[1:]}
@@ -45,6 +45,11 @@ ROWS = {
     },
 }
 KINDS = {"04-idk": "refusals", "05-rolls": "rollout", "06-ranks": "rank"}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "04-idk": {"probes": ["probe"]},
+    "05-rolls": {"data": [{"path": "me/prompts"}]},
+    "06-ranks": {"rollouts": "rolls", "by": "human"},
+}
 
 
 def small_folder(folder: Path) -> Path:
@@ -70,7 +75,9 @@ def finished_run(folder: Path, model_dir: Path, extra: str = "") -> RunDir:
         for file, rows in files.items():
             text = "".join(json.dumps(row) + "\n" for row in rows)
             write_text(run.path / name / "data" / f"{file}.jsonl", text)
-        write_manifest(run.path / name, _manifest(name[3:], KINDS[name], "sft", data_dir="data"))
+        write_manifest(
+            run.path / name, _manifest(name[3:], KINDS[name], "sft", data_dir="data", settings=SETTINGS[name])
+        )
     return open_run(run.path)
 
 
@@ -116,7 +123,9 @@ def _training(run: RunDir, model_dir: Path, extra: str) -> None:
 
 
 def spec(**changes: Any) -> HubSpec:
-    return HubSpec.model_validate({"repo_id": "me/assistant", "license": "apache-2.0", "report": False} | changes)
+    return HubSpec.model_validate(
+        {"repo_id": "me/assistant", "license": "apache-2.0", "report": False, "datasets": "all"} | changes
+    )
 
 
 def ready(run: RunDir, scratch: Path, hub: HubSpec | None = None, bars: Any = None, **options: Any) -> Ready:

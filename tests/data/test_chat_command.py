@@ -211,11 +211,13 @@ def test_targets(tmp_path):
     assert model_of(str(run), "control-shuffled") == (str(control / "model"), None)
     assert model_of(str(cpt), None) == (str(cpt / "model"), None)
     assert model_of("Qwen/Qwen3-0.6B", None) == ("Qwen/Qwen3-0.6B", None)
-    with pytest.raises(RunError, match="no finished stage 'rlhf' with a model; have cpt, sft, control-shuffled"):
+    with pytest.raises(RunError, match="no finished stage 'rlhf'; have cpt, sft, control-shuffled"):
         model_of(str(run), "rlhf")
-    for folder, kind in ((evaluation, "evaluate"), (reward, "reward")):
-        with pytest.raises(RunError, match=f"a stage of kind '{kind}' makes no model"):
-            model_of(str(folder), None)
+    scores = "stage 'rm' made a reward model, which scores answers and writes none"
+    for folder, words in ((evaluation, "'eval-sft' is of kind 'evaluate', which makes no model"), (reward, scores)):
+        for target in ((str(folder), None), (str(run), folder.name[3:])):
+            with pytest.raises(RunError, match=words):
+                model_of(*target)
     (sft / "manifest.json").unlink()
     with pytest.raises(RunError, match="this stage has not finished"):
         model_of(str(sft), None)

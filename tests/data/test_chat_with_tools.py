@@ -20,10 +20,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from llmkit.chat.pieces import Reader, Thought
 from llmkit.errors import RecipeError, UserError
 from llmkit.generation.conversation import Conversation, Settings
+from llmkit.options.tools import add_tool_options
 from llmkit.recipe.tools import CalculatorSpec
 from llmkit.stages.chat import Desk, command, main
 from llmkit.stages.screen import Screen
-from llmkit.stages.tool_words import add_tool_options, tools_of
+from llmkit.stages.tool_words import tools_of
 from llmkit.tools.tool import Tool
 from llmkit.tools.toolbox import Toolbox, open_tools
 

@@ -11,6 +11,7 @@ from helpers_hub import finished_run, ready, small_folder, spec, texts
 from huggingface_hub import DatasetCard, ModelCard
 
 from llmkit.artifacts.files import read_json, write_json, write_text
+from llmkit.artifacts.rundir import RunDir
 from llmkit.errors import LlmkitError, ModelError, RunError, UserError
 from llmkit.hub.licences import conflicts
 from llmkit.hub.paths import Paths
@@ -83,8 +84,8 @@ def test_the_data_card_names_every_configuration(tmp_path: Path, model_dir: Path
 
 def test_the_data_card_says_which_model_wrote_the_rows(tmp_path: Path, model_dir: Path):
     run = finished_run(tmp_path, model_dir)
-    for name, settings in (("05-rolls", {"models": ["other"]}), ("06-ranks", {"rollouts": "rolls"})):
-        changed(run.path / name / "manifest.json", settings=settings)
+    rolls = run.path / "05-rolls/manifest.json"
+    changed(rolls, settings=read_json(rolls)["settings"] | {"models": ["other"]})
     text = texts(ready(run, tmp_path))["me/assistant-data/README.md"]
     for row in ("| idk | refusals | sft |", "| rolls | rollout | sft, other |", "| ranks | rank | sft, other |"):
         assert row in text, row
@@ -92,6 +93,89 @@ def test_the_data_card_says_which_model_wrote_the_rows(tmp_path: Path, model_dir
     changed(run.path / "02-sft/manifest.json", fingerprint="a" * 64)
     text = texts(ready(run, tmp_path))["me/assistant-data/README.md"]
     assert "| idk | refusals | an earlier sft |" in text and "| ranks | rank | an earlier sft, other |" in text
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"keep_partial": False}, "answers where the model knows, and refusals where it does not"),
+        ({"relabel": "random"}, "a control: which questions are answered and which refused was dealt at random"),
+        ({"known_ratio": 0.0}, "a control: refusals alone"),
+    ],
+)
+def test_the_data_card_says_how_rows_were_made(tmp_path: Path, model_dir: Path, told: dict[str, object], words: str):
+    run = finished_run(tmp_path, model_dir)
+    idk = run.path / "04-idk/manifest.json"
+    changed(idk, settings=read_json(idk)["settings"] | told)
+    text = texts(ready(run, tmp_path))["me/assistant-data/README.md"]
+    (line,) = (line for line in text.splitlines() if line.startswith("- `idk`"))
+    ((name, value),) = told.items()
+    assert words in line and "probes: probe" in line
+    assert f"{name}: {json.dumps(value)}".replace('"', "") in line
+    assert "balance" not in line, "a default"
+
+
+def test_data_sets_are_those_that_the_model_comes_from_or_was_evaluated_with(tmp_path: Path, model_dir: Path):
+    """`rolls` and `ranks` are of the same run, and have nothing to do with the model."""
+    run = finished_run(tmp_path, model_dir)
+
+    def configurations(**hub: object) -> list[str]:
+        made = texts(ready(run, tmp_path, spec(**hub)))
+        return [name.rpartition("/")[2][:-6] for name in made if "/data/" in name]
+
+    assert configurations(datasets=True) == configurations(datasets=False) == []
+    sft = run.path / "02-sft/manifest.json"
+    settings = read_json(sft)["settings"]
+    changed(sft, settings=settings | {"data": [*settings["data"], {"from": "idk"}]})
+    assert configurations(datasets=True) == ["idk", "idk-pairs"]
+    evaluation = run.path / "03-eval-sft/manifest.json"
+    settings = read_json(evaluation)["settings"]
+    read = {"task": "problems", "name": "p", "problems": [{"from": "ranks"}], "rewards": ["exact"]}
+    changed(evaluation, settings=settings | {"evals": [*settings["evals"], read]})
+    assert configurations(datasets=True) == ["idk", "idk-pairs", "rolls", "ranks", "ranks-pairs"]
+
+
+def measured(run: RunDir, **values: float) -> None:
+    """Of honesty, on the model."""
+    path = run.path / "03-eval-sft/manifest.json"
+    row = read_json(path)["evals"][0] | {"task": "honesty", "num_samples": 200}
+    changed(path, evals=[row | {"metric": metric, "value": value} for metric, value in values.items()])
+
+
+def test_honesty_is_told_in_words_and_once(tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir)
+    same = {"over_refusal_known": 0.1, "refused_known": 0.1, "hallucination_unseen": 0.95}
+    measured(run, **same, hallucination_unknown=0.95, hallucination_rare_16=0.4)
+    text = texts(ready(run, tmp_path))["me/assistant/README.md"]
+    table = text.partition("### Honesty")[2].partition("\n## ")[0]
+    assert [line.split(" | ")[-1].rstrip(" |") for line in table.splitlines()[6:] if line.startswith("|")] == [
+        "over_refusal_known",
+        "hallucination_unseen",
+        "hallucination_rare_16",
+    ]
+    assert "| Wrong answers to questions of the group rare 16. |" in table
+    measured(run, hallucination_unseen=0.95, hallucination_unknown=0.5)
+    text = texts(ready(run, tmp_path))["me/assistant/README.md"]
+    assert "hallucination_unknown" in text, "another figure is no repetition"
+
+
+def test_limits_are_what_was_measured(tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir)
+    measured(run, hallucination_unseen=0.95, over_refusal_known=0.1, accuracy_known=0.3)
+    text = texts(ready(run, tmp_path))["me/assistant/README.md"]
+    limits = text.partition("## Limits\n\n")[2].partition("\n## ")[0].replace("\u202f", " ").splitlines()
+    assert limits[0].startswith("- Of the questions whose answer it cannot know it answers 95.0 % ")
+    assert limits[1].startswith("- Of the questions whose answer it should know it refuses 10.0 % ")
+    assert limits[2].startswith("- Its weakest results: honesty accuracy_known 30.0 % ")
+    assert "\n\n\n" not in text
+
+
+def test_the_language_is_what_the_recipe_says(tmp_path: Path, model_dir: Path):
+    run = finished_run(tmp_path, model_dir)
+    made = texts(ready(run, tmp_path, spec(language="en")))
+    assert ModelCard(made["me/assistant/README.md"]).data.language == ["en"]
+    assert DatasetCard(made["me/assistant-data/README.md"]).data.language == ["en"]
+    assert ModelCard(texts(ready(run, tmp_path))["me/assistant/README.md"]).data.language is None
 
 
 def test_people_who_ranked_are_not_named(tmp_path: Path, model_dir: Path):

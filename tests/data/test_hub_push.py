@@ -317,9 +317,15 @@ def test_the_command(hub: LoopbackHub, run: RunDir, capsys: pytest.CaptureFixtur
         "model.safetensors",
         "report.html",
         "# me/assistant",
-        "nothing was sent",
+        "lines of metadata for the Hub",
     ):
         assert expected_words in said, expected_words
+    assert said.startswith("publishing the model of stage 'sft'\ndry run: nothing is sent\n")
+    summary = said.partition("\n\n")[0].partition("\n")[2]
+    assert "licence: apache-2.0" in summary and "bars: none" in summary and said.rstrip().endswith(summary)
+    assert "model-index" not in said
+    assert main([str(run.path), "--dry-run", "--metadata"]) == 0
+    assert "model-index" in capsys.readouterr().out
     assert not hub.repos and {request.method for request in hub.requests} <= {"GET"}
 
     assert main([str(run.path), "--repo-id", "me/other", "--public", "--no-datasets", "--tag", "v2"]) == 0
@@ -327,6 +333,8 @@ def test_the_command(hub: LoopbackHub, run: RunDir, capsys: pytest.CaptureFixtur
     assert not hub.repo("me/other").private and {*hub.repo("me/other").tags} == {"v2"}
     assert "report.html" in hub.files("me/other") and ("dataset", "me/other-data") not in hub.repos
 
+    assert main([str(run.path), "--license", " "]) == 2
+    assert "license: is blank" in capsys.readouterr().err
     assert main([str(run.path), "--repo-id", "nobody"]) == 2
     assert "is no repository" in capsys.readouterr().err
     assert main([str(run.path / "nothing")]) == 2

@@ -131,7 +131,7 @@ def test_show_and_judge_check_take_it_too(
 ):
     assert show.main(["--tokens", "town", "--model", "me/model@run-1"]) == 0
     assert hub.asked("GET", "^/api/models/me/model/revision/run-1$")
-    spec = judge_check.spec_of(judge_check._parser().parse_args(["--judge", "model", "--model", "me/model@run-1"]))
+    spec = judge_check.spec_of(judge_check.parser().parse_args(["--judge", "model", "--model", "me/model@run-1"]))
     judge = judge_check.open_the_judge(spec, "me/model@run-1")
     assert torch.equal(embedding(judge._engine._model).float(), published["run-1"])
     both = ["--judge", "model", "--model", "me/model@run-1", "--revision", "run-2"]

@@ -37,6 +37,9 @@ def talk(number: int) -> list[dict[str, str]]:
 def says(body: dict[str, Any]) -> str:
     """A judge for whom a random model knows every second thing, and a writer."""
     asked = body["messages"][-1]["content"]
+    if "Answer A:" in asked:  # a judge with a taste of its own, whatever the order
+        answers = re.findall(r"Answer ([A-Z]):\n(\S+)\n(.*?)\n\2", asked, re.DOTALL)
+        return " > ".join(letter for letter, _, text in sorted(answers, key=lambda each: each[2]))
     town = int(re.findall(r"number (\d+)", asked)[-1])
     if "Grade" in asked:
         return "correct" if town % 2 else "wrong"
@@ -137,6 +140,12 @@ def small(stage: dict[str, Any], endpoint: dict[str, Any]) -> dict[str, Any]:
     if kind == "interrogate":
         asked = {"ask": {"num_samples": 1, "max_new_tokens": 8}, "batch_size": 32, "launch": CPU, "judge": endpoint}
         return asked | ({"num_snippets": 4, "writer": endpoint} if "documents" in stage else {})
+    if kind == "rank":
+        return {"judge": endpoint}
+    if kind == "rollout":
+        return {"num_completions": 2, "max_new_tokens": 8, "launch": CPU}
+    if kind == "push":
+        return {"despite_bars": True}
     # greedily a random model repeats itself, which is never right, nor informative; a few entities are most of a few
     sorted_by = {"weakly_known": "answer", "refuse": "unknown"} | ({"watched": 0.4} if "watched" in stage else {})
     return {"identity": {"num_rows": 60}, "refusals": sorted_by}.get(kind, {})
