@@ -1,5 +1,6 @@
 # make demo    the whole chain on the embedded model, on a CPU, without a network
 # make test    the tests            make lint   style, types, layers
+# make hub     a Hub of this machine's own, in memory: to try `llmkit push` without an account or a network
 # make docs    these pages as a site, in site/
 # make base    the embedded base model anew, with what follows from it: half an hour and more
 # make setup   the environment that all of these need (they call it)
@@ -8,7 +9,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow lint bench base docs clean
+.PHONY: setup demo test test-slow lint bench base hub docs clean
 
 setup: $(STAMP)
 
@@ -41,6 +42,9 @@ base: $(STAMP)
 	$(VENV)/bin/llmkit run recipes/tiny/base.yaml
 	$(PYTHON) -m llmkit.tiny.ship_base runs/tiny-base
 	$(PYTHON) -m llmkit.tiny.make_evals evals/tiny/data
+
+hub: $(STAMP)
+	@PYTHONPATH=tests $(PYTHON) -m loopback_hub
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict

@@ -36,7 +36,8 @@ def schema() -> dict[str, Any]:
         tools["items"] = {"anyOf": [{"type": "string"}, tools["items"]]}  # likewise
     for (part, field), short in _SHORT.items():
         _allow(definitions[part]["properties"][field], short)
-    _allow(definitions["RewardModelSpec"]["properties"]["from"], {"type": "string"})
+    for part, field in (("RewardModelSpec", "from"), ("HubSpec", "language")):
+        _allow(definitions[part]["properties"][field], {"type": "string"})
     gate = definitions["TrainSource"]["properties"]["require_known"]
     gate["anyOf"].append({"type": "string"})  # `require_known: probe` is short for `{probe: probe}`
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "llmkit recipe"}

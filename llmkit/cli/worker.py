@@ -90,4 +90,6 @@ def _parameter(action: argparse.Action, group: str | None) -> Parameter:
         info = typer.Argument(**about)
     annotation = Annotated[list[kind] if several else kind, info]  # type: ignore[valid-type]
     default: Any = Parameter.empty if action.required else [] if several else None
-    return Parameter(action.dest, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+    # two options may set one thing, and parameters have names of their own
+    name = action.option_strings[-1].lstrip("-").replace("-", "_") if action.option_strings else action.dest
+    return Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)

@@ -103,6 +103,7 @@ def test_what_a_worker_leaves_behind_is_ended(desk: Desk) -> None:
 def test_nothing_is_forked_where_there_is_an_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(os, "fork", lambda: pytest.fail("forked"))
+    monkeypatch.setattr(forks, "adopt", lambda: None)  # orphans of other tests are not this process's
     monkeypatch.setattr(forks, "print_to", lambda log: None)
     monkeypatch.setattr(forks, "work", lambda kind, run: done.append(kind))
     monkeypatch.setitem(sys.modules, "llmkit.stages.fake", SimpleNamespace(__name__="fake", run=None))

@@ -125,12 +125,12 @@ def test_no_accepted_answer_of_a_real_question_stops_the_judge(real_data: Path) 
     odd = [row for row in rows if any(re.match(r"(?:and|or|&|y|et|o|ou)\b", a.casefold()) for a in row["answer"])]
     taken = [
         (row["question"], answer)
-        for row in [*odd, *rows[::40]]
+        for row in [*odd, *rows[::8]]
         for answer in row["answer"][:1]
         if is_correct(f"It was {answer}.", row["answer"], row["question"])
         and is_correct(f"{answer} is not right.", row["answer"], row["question"])
     ]
-    assert len(odd) >= 2 and len(taken) <= 0.02 * len(rows[::40]), taken
+    assert len(odd) >= 2 and len(taken) <= 0.01 * len(rows[::8]), taken
 
 
 def test_ordinary_answers_do_not_speak_of_grading() -> None:

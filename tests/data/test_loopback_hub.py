@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import ProxyHandler, Request, build_opener
 
 import datasets
 import pytest
@@ -20,6 +21,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from loopback_hub import LoopbackHub
+from loopback_hub.__main__ import main as serve
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ROWS = [
@@ -265,3 +267,16 @@ def test_a_download_that_breaks_leaves_no_half_file(hub, waits, tmp_path: Path, 
         assert not list(tmp_path.rglob("snapshots/*/a.bin"))
     assert Path(fetch()).read_bytes() == WEIGHTS
     assert planned.done == 1
+
+
+def test_another_shell_is_pointed_at_it(capsys: pytest.CaptureFixture[str]):
+    def ask() -> None:
+        lines = capsys.readouterr().out.splitlines()
+        told = dict(line.removeprefix("export ").split("=", 1) for line in lines)
+        asked = Request(f"{told['HF_ENDPOINT']}/api/whoami-v2", headers={"Authorization": f"Bearer {told['HF_TOKEN']}"})
+        with build_opener(ProxyHandler({})).open(asked) as answer:
+            names.append(json.load(answer)["name"])
+
+    names: list[str] = []
+    serve(ask)
+    assert names == ["me"]
