@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -29,4 +30,5 @@ def main(wait: Callable[[], object]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     main(threading.Event().wait)
