@@ -201,4 +201,4 @@ def test_every_stage_makes_a_step(
     for stage in recipe["stages"]:
         (found,) = (tmp_path / "runs" / "trial").glob(f"[0-9][0-9]-{stage['name']}/manifest.json")
         if stage["kind"] in TRAINED:
-            assert json.loads(found.read_text())["metrics"]["steps"] == 1, stage["name"]
+            assert json.loads(found.read_text())["metrics"]["steps"] == stage.get("num_models", 1), stage["name"]
