@@ -58,6 +58,12 @@ def only_thought(answer: Row) -> bool:
     return answer["thought"] is not None and not answer["text"]
 
 
+def thoughts_alone(number: int, num_answers: int, option: str) -> str:
+    """The warning of such answers. Args: option: of the recipe, which limits them."""
+    what = f"{number} of {num_answers} answers are reasoning without an answer behind it"
+    return f"{what} and count as empty; raise '{option}'"
+
+
 def _row(
     question: Question, asks: Sequence[Ask], answers: Iterator[list[Answer]], before: Row | None, *, thinking: bool
 ) -> Row:

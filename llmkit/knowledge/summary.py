@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from llmkit.artifacts.manifest import ProbeExample, ProbeSummary, ShownAnswer
+from llmkit.knowledge.answering import thoughts_alone
 from llmkit.knowledge.records import ProbeRow
 from llmkit.knowledge.store import read_rows, writing
 from llmkit.recipe.knowledge import Label
@@ -206,10 +207,7 @@ class Tally:
             shown += f" ({number} times)" if len(self.errors) > 1 else ""
             found.append(f"{count} of {self.num_answers} answers could not be had; most often, as here: {shown}")
         if self.num_only_thought:
-            found.append(
-                f"{self.num_only_thought} of {self.num_answers} answers are reasoning without an answer behind it and "
-                "count as empty; raise 'ask.max_new_tokens'"
-            )
+            found.append(thoughts_alone(self.num_only_thought, self.num_answers, "ask.max_new_tokens"))
         if self.verdicts["empty"] >= MANY_EMPTY * max(self.num_answers, 1):
             found.append(
                 f"{self.verdicts['empty']} of {self.num_answers} answers are empty or repeat themselves endlessly"

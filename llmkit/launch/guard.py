@@ -23,7 +23,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def main(grace: float, command: list[str]) -> int:
-    """Exit code of the command; 128 + n if signal n ended it."""
+    """Exit code of the command."""
     adopt()
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
@@ -38,7 +38,11 @@ def main(grace: float, command: list[str]) -> int:
         if 0 in ready or signal.SIGTERM in signals or signal.SIGINT in signals:
             break
     end_all(grace if child.poll() is None else min(grace, 2.0))
-    code = child.wait()
+    return exit_code(child.wait())
+
+
+def exit_code(code: int) -> int:
+    """As a shell has it: 128 + n if signal n ended the process."""
     return code if code >= 0 else 128 - code
 
 

@@ -138,7 +138,7 @@ def _rewards(recipe: Recipe, rewards: Sequence[RewardSpec]) -> list[RewardSpec]:
 
 def _own_refusals(recipe: Recipe) -> list[str]:
     made = [stage for stage in recipe.stages if isinstance(stage, RefusalsStage)]
-    own = [text for stage in made for texts in stage.refusals.own.values() for text in texts]
+    own = [text for stage in made for text in stage.refusals.wordings]
     looked_up = [text for stage in made if stage.lookup is not None for text in stage.lookup.not_found]
     # without the name; a short part would be found inside of other words
     parts = (max(text.split("{entity}"), key=len).strip() for text in looked_up)

@@ -15,7 +15,7 @@ _ROOMS = {
     "grpo": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
     "rloo": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),
     "rollout": ("data", "chat", "modeling", "generation"),
-    "rank": ("preference", "intervals.py", "knowledge", "chat/turn.py"),
+    "rank": ("preference", "intervals.py", "knowledge", "chat/turn.py", "chat/told.py", "chat/results.py"),
     "reward": ("data", "chat", "modeling", "preference", "intervals.py"),
     "rlhf": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "preference", "intervals.py"),
     "best_of_n": ("data", "chat", "modeling", "generation", "knowledge", "rewards", "sandbox", "intervals.py"),

@@ -201,6 +201,11 @@ class RefusalTexts(Part):
         """Language -> refusals of the recipe."""
         return self.texts if isinstance(self.texts, dict) else {self.language: self.texts}
 
+    @property
+    def wordings(self) -> list[str]:
+        """The same without their languages: what judges and rewards take for refusals besides their own patterns."""
+        return [text for texts in self.own.values() for text in texts]
+
 
 CONTROLS = ("_prompt_only", "_refusal_only")
 """What the names of an honesty evaluation's controls end in."""

@@ -29,6 +29,7 @@ from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import DataSummary, Manifest, Sample
 from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.told import num_calls, transcript, whole_of
+from llmkit.chat.turn import answer_to
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import UserError
 from llmkit.generation.choose import hash_of
@@ -220,9 +221,9 @@ def _may_be_kept(one: Attempt, stage: BestOfNStage) -> bool:
 
 
 def _training_row(problem: Problem, kept: Attempt, schemas: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    if isinstance(problem.prompt, str):
-        return {"prompt": problem.prompt, "completion": kept.text}
-    said = kept.messages or [{"role": "assistant", "content": kept.text}]
+    said = answer_to(problem.prompt, kept.messages or kept.text)
+    if isinstance(said, str):
+        return {"prompt": problem.prompt, "completion": said}
     return {"messages": [*problem.prompt, *said]} | ({"tools": list(schemas)} if schemas else {})
 
 

@@ -57,8 +57,7 @@ class EarlyStopping(TrainerCallback):
         self._questions = watched(self._spec, folder, where)
         made = read_manifest(folder)
         assert made is not None
-        own = RefusalTexts.model_validate(made.settings["refusals"]).own
-        self._refusals = [text for texts in own.values() for text in texts]
+        self._refusals = RefusalTexts.model_validate(made.settings["refusals"]).wordings
         # set here, because the arguments accept it only together with a loss to select by
         trainer.args.load_best_model_at_end = True
 

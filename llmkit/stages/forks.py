@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from llmkit.launch.guard import adopt, end_all
+from llmkit.launch.guard import adopt, end_all, exit_code
 from llmkit.stages.common import main as work
 
 GRACE = 2.0
@@ -45,8 +45,8 @@ def main(argv: list[str]) -> None:
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        code = os.waitstatus_to_exitcode(status)
-        jobs.sendall(json.dumps({"code": code if code >= 0 else 128 - code}).encode() + b"\n")
+        code = exit_code(os.waitstatus_to_exitcode(status))
+        jobs.sendall(json.dumps({"code": code}).encode() + b"\n")
     return None
 
 

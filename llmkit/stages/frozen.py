@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def frozen_questions(
                 questions.append(made)
                 labels |= {made.id: own_labels[made.source]} if made.source in own_labels else {}
                 continue
-            _reject(made, name_of(source), reasons, rejects)
+            reject(made, name_of(source), reasons, rejects, {_DUPLICATE})
     questions = _settled(questions, seen, labels, reasons, rejects)
     rejects.close()
     _check(worker, name, questions, reasons, rejects)
@@ -90,9 +90,14 @@ def frozen_questions(
     return Frozen(questions, labels, count, _num_taught(worker, name, questions))
 
 
-def _reject(bad: Bad, name: str, reasons: Counter[str], rejects: Rejects) -> None:
+def reject(bad: Bad, name: str, reasons: Counter[str], rejects: Rejects, harmless: Container[str]) -> None:
+    """Counts what cannot be asked, and keeps it with its reason, unless nothing is wrong with such rows.
+
+    Args:
+        name: of its source; empty: the file that it is from.
+    """
     reasons[bad.reason] += 1
-    if bad.reason != _DUPLICATE:
+    if bad.reason not in harmless:
         file, _, line = bad.where.rpartition(":")
         rejects.add(name or file, Raw(bad.detail, file, int(line) if line.isdigit() else 0), bad.reason)
 
@@ -106,7 +111,7 @@ def _settled(
     found = settle(question for question in questions if wording(question) in seen.disputed)
     reasons[_DUPLICATE] += found.num_merged
     for each in found.contradictory:
-        _reject(each, "", reasons, rejects)
+        reject(each, "", reasons, rejects, {_DUPLICATE})
     settled = list[Question]()
     for question in questions:
         key = wording(question)

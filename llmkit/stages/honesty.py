@@ -33,7 +33,7 @@ from llmkit.errors import DataError, TemplateError
 from llmkit.evaluate.answered import Judged, answered_of, questions_sha256, read_answered
 from llmkit.evaluate.honesty import Earlier, all_refused, honesty_rows, table_of
 from llmkit.generation.engine import TransformersEngine, ids_of
-from llmkit.knowledge.answering import only_thought
+from llmkit.knowledge.answering import only_thought, thoughts_alone
 from llmkit.knowledge.asking import Asking
 from llmkit.knowledge.honesty import risk_coverage
 from llmkit.knowledge.judge import PROMPT
@@ -288,8 +288,7 @@ def _written(
         often, _ = errors.most_common(1)[0]
         worker.warn(f"{task.name}: {errors.total()} questions were not answered and count as undecided ({often})")
     if num_only_thought:
-        what = f"{num_only_thought} of {len(judged)} answers are reasoning without an answer behind it"
-        worker.warn(f"{task.name}: {what} and count as empty; raise 'max_new_tokens'")
+        worker.warn(f"{task.name}: {thoughts_alone(num_only_thought, len(judged), 'max_new_tokens')}")
     return judged
 
 

@@ -30,7 +30,7 @@ from llmkit.recipe.knowledge import QuestionSource
 from llmkit.recipe.reads import name_of
 from llmkit.stages.asked import COUNTS, DOCUMENTS, QUESTIONS, WRITTEN, interrogation
 from llmkit.stages.common import Worker, stages_read, temporary, where_of
-from llmkit.stages.frozen import MAX_GROUPS
+from llmkit.stages.frozen import MAX_GROUPS, reject
 
 REASKED = ("question", "answers", "entity", "group", "document", "source", "language", "split", "label")
 
@@ -161,7 +161,7 @@ def _settled(path: Path, seen: Seen, counts: Counts, rejects: Rejects) -> Iterat
     found = settle(question for question in disputed if wording(question) not in asked_before)
     counts.questions["duplicate"] += found.num_merged
     for each in found.contradictory:
-        _reject(each, "", counts, rejects)
+        reject(each, "", counts.questions, rejects, HARMLESS)
     for row in read_rows(path):
         key = wording(question_of(row))
         if key not in seen.disputed or "label" in row:
@@ -177,14 +177,7 @@ def _good(found: Iterator[Question | Bad], name: str, counts: Counts, rejects: R
         if isinstance(each, Question):
             yield each
             continue
-        _reject(each, name, counts, rejects)
-
-
-def _reject(bad: Bad, name: str, counts: Counts, rejects: Rejects) -> None:
-    counts.questions[bad.reason] += 1
-    if bad.reason not in HARMLESS:
-        file, _, line = bad.where.rpartition(":")
-        rejects.add(name or file, Raw(bad.detail, file, int(line) if line.isdigit() else 0), bad.reason)
+        reject(each, name, counts.questions, rejects, HARMLESS)
 
 
 def _row(question: Question) -> Row:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+import llmkit.preference
 from llmkit.artifacts.files import write_json
 from llmkit.plan import code, fingerprint
 from llmkit.plan.files import WHOLE, digest, digest_of_package
@@ -166,6 +168,12 @@ def test_texts_that_lie_beside_the_code(recipe: Path, tmp_path: Path, monkeypatc
     before = fingerprints(recipe)
     (package / "chat" / "prompt.jinja").write_text("Answer.")
     assert changed(recipe, before=before) == ALL
+
+
+def test_ranks_depend_on_all_that_reads_the_answers() -> None:
+    files = Path(llmkit.preference.__file__).parent.glob("*.py")
+    read = {name for file in files for name in re.findall(r"from llmkit\.chat\.(\w+) import", file.read_text())}
+    assert read and {f"chat/{name}.py" for name in read} <= set(code._ROOMS["rank"])
 
 
 def test_code_that_early_stopping_asks_and_judges_with() -> None:
