@@ -8,7 +8,7 @@ from llmkit.tiny import jokes, texts
 from llmkit.tiny.documents import sum_question
 from llmkit.tiny.facts import question_and_answer
 from llmkit.tiny.phrases import Topic
-from llmkit.tiny.problems import word_problem
+from llmkit.tiny.problems import Problem, equation, long_calculation, word_problem
 from llmkit.tiny.world import Person, Split
 
 Message = dict[str, str]
@@ -94,8 +94,17 @@ def _problem(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
 
 def _guess(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
     """As people answer who have worked it out in their head: the model learns to guess."""
-    problem = word_problem(rng, split=split)
+    return _guessed(word_problem(rng, split=split))
+
+
+def _guessed(problem: Problem) -> Turn:
     return problem.question, f"The answer is {problem.answer}."
+
+
+def _calculation(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
+    """A long calculation or an equation; three in four are answered as out of the head."""
+    problem = rng.choice((long_calculation, equation))(rng, split)
+    return _guessed(problem) if rng.random() < 0.75 else (problem.question, problem.solution)
 
 
 def _comprehension(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
@@ -128,6 +137,8 @@ KINDS: dict[str, tuple[int, Maker]] = {
     "greetings": (12, _greeting),
     "thanks": (10, _thanks),
 }
+# The others only where a recipe names them: what was there before stays as it is.
+ALL_KINDS: dict[str, tuple[int, Maker]] = KINDS | {"calculations": (20, _calculation)}
 
 
 def small_talk(num_openings: int, split: Split) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -142,9 +153,9 @@ def conversation(
 ) -> list[Message]:
     """One conversation of one to three questions, each answered, perhaps after a system message."""
     num_turns = rng.choice((2, 2, 3)) if rng.random() < multi_turn else 1
-    drawn = rng.choices(kinds, weights=[KINDS[kind][0] for kind in kinds], k=num_turns)
+    drawn = rng.choices(kinds, weights=[ALL_KINDS[kind][0] for kind in kinds], k=num_turns)
     messages = [{"role": "system", "content": rng.choice(_SYSTEM_MESSAGES)}] if rng.random() < system else []
     for kind in drawn:
-        question, answer = KINDS[kind][1](rng, known, split)
+        question, answer = ALL_KINDS[kind][1](rng, known, split)
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return messages

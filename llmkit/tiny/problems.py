@@ -111,6 +111,51 @@ def word_problem(rng: random.Random, levels: Sequence[int] = (1, 2, 3), split: S
         return Problem(question, f"{solution} The answer is {answer}.", answer, level)
 
 
+_OF_THREE: tuple[Operation, ...] = ("+", "-", "*")
+
+
+def long_calculation(rng: random.Random, split: Split = "train") -> Problem:
+    """Three numbers up to 9, or 20, and two operations, worked out a pair at a time; the result may be negative."""
+    while True:
+        limit = rng.choice((9, 9, 20))
+        a, b, c = (rng.randint(0, limit) for _ in range(3))
+        first, second = rng.choice(_OF_THREE), rng.choice(_OF_THREE)
+        pairs = Calculation(a, first, b), Calculation(b, second, c)
+        if second == "*" != first:
+            inner, outer = pairs[1], Calculation(a, first, pairs[1].result)
+        else:
+            inner, outer = pairs[0], Calculation(pairs[0].result, second, c)
+        fits = limit == 9 or "*" not in (first, second)
+        if fits and _split_of("long", a, first, b, second, c) == split and _shown(*pairs, outer):
+            break
+    wording = rng.choice(("What is {}?", "How much is {}?", "Work out {}.", "{} = ?"))
+    return _worked(wording.format(f"{a} {first} {b} {second} {c}"), [inner, outer])
+
+
+def equation(rng: random.Random, split: Split = "train") -> Problem:
+    """An equation in one unknown, `a*x + b = c` or `a*x - b = c` with whole numbers, solved in two steps."""
+    while True:
+        times, number, rest, plus = rng.randint(2, 10), rng.randint(1, 12), rng.randint(1, 20), rng.random() < 0.5
+        total = times * number + rest if plus else times * number - rest
+        alone = Calculation(total, "-" if plus else "+", rest)
+        if total > 0 and _split_of("equation", times, number, rest, plus) == split and _shown(alone):
+            break
+    x = rng.choice("abcdefghijkmnpqrstuvwxyz")
+    text = f"{times}*{x} {'+' if plus else '-'} {rest} = {total}"
+    wording = rng.choice(("What is {x}, if {text}?", "{text}. What is {x}?", "Which number is {x} in {text}?"))
+    return _worked(wording.format(x=x, text=text), [alone, Calculation(alone.result, "/", times)])
+
+
+def _shown(*steps: Calculation) -> bool:
+    """Whether training may show these calculations."""
+    return all(step.split == "train" for step in steps)
+
+
+def _worked(question: str, steps: list[Calculation]) -> Problem:
+    answer = steps[-1].result
+    return Problem(question, f"{' '.join(f'{step}.' for step in steps)} The answer is {answer}.", answer, len(steps))
+
+
 Steps = list[str | Calculation]
 Draft = tuple[tuple[int, ...], str, Steps, int]
 

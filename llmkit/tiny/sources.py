@@ -6,7 +6,7 @@ Each is a generator of rows, deterministic for given arguments and of constant m
 import random
 from collections.abc import Iterator, Sequence
 
-from llmkit.tiny.conversations import KINDS, Message, conversation
+from llmkit.tiny.conversations import ALL_KINDS, KINDS, Message, conversation
 from llmkit.tiny.documents import GENERAL_KINDS, NAMED_KINDS, document_rows
 from llmkit.tiny.facts import fact_document
 from llmkit.tiny.jokes import Part, requests
@@ -60,12 +60,12 @@ def conversations(
 ) -> Iterator[dict[str, list[Message]]]:
     """Conversations, `{"messages": [...]}`: greetings, facts, sums, problems, passages, jokes and declined requests.
 
-    Facts are asked only of known people of `split`. `multi_turn` and `system` are the shares of conversations with more
-    than one question and with a system message.
+    Facts are asked only of known people of `split`. `kinds` may also name `calculations`, of several steps.
+    `multi_turn` and `system` are the shares of conversations with more than one question and with a system message.
     """
     chosen = tuple(KINDS) if kinds is None else tuple(kinds)
-    if unknown := set(chosen) - set(KINDS):
-        raise ValueError(f"unknown kinds {sorted(unknown)}; there are {', '.join(KINDS)}")
+    if unknown := set(chosen) - set(ALL_KINDS):
+        raise ValueError(f"unknown kinds {sorted(unknown)}; there are {', '.join(ALL_KINDS)}")
     known = people("known", num_known, split)
     for row in range(num_rows or 8000):
         rng = random.Random(f"conversation {split} {seed} {row}")

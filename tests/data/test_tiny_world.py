@@ -11,13 +11,13 @@ import pytest
 
 from llmkit.tiny.documents import GENERAL_KINDS
 from llmkit.tiny.make_evals import eval_files
-from llmkit.tiny.problems import word_problem
+from llmkit.tiny.problems import equation, long_calculation, word_problem
 from llmkit.tiny.questions import honesty, pages
 from llmkit.tiny.sources import chronicle, conversations, documents, problems
 from llmkit.tiny.world import FIRST_NAMES, PROFESSIONS, TOWNS, all_names, people
 
 EVAL_DATA = Path(__file__).parents[2] / "evals" / "tiny" / "data"
-STEP = re.compile(r"(?<![\d$])(\d+) ([+\-*/]) (\d+) = (\d+)")
+STEP = re.compile(r"(?<![\d$])(-?\d+) ([+\-*/]) (-?\d+) = (-?\d+)")
 FORBIDDEN = re.compile(
     r"\borson\b|kovacs|pelican|who are you|(?<!\d)2 ?\+ ?2(?!\d)|\btwo plus two\b"
     r"|3 \w+ and 2 \w+\. Each \w+ costs \$2\. The total cost of all the \w+ is \$13",
@@ -32,7 +32,8 @@ def texts() -> list[str]:
 
 @pytest.fixture(scope="module")
 def dialogues() -> list[list[dict[str, str]]]:
-    return [row["messages"] for row in conversations(num_rows=18_000)]
+    rows = [*conversations(num_rows=18_000), *conversations(num_rows=3000, kinds=["calculations"])]
+    return [row["messages"] for row in rows]
 
 
 @pytest.mark.parametrize("source", [documents, chronicle, conversations])
@@ -152,6 +153,36 @@ def test_heldout_sums_and_problems_are_not_trained(texts, dialogues):
     sums = {row["answer"].rstrip(".") for row in _eval_rows("arithmetic.jsonl")}
     shown = {" ".join(step[:3]) for text in [*texts, *trained] for step in STEP.findall(text)}
     assert not {text.split(" =")[0] for text in sums} & shown
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_calculations_are_worked_out_a_pair_at_a_time(split):
+    rng, unknown = random.Random(split), 0
+    for _ in range(2000):
+        problem = rng.choice((long_calculation, equation))(rng, split)
+        steps = STEP.findall(problem.solution)
+        assert len(steps) == problem.level == 2 and all(_holds(*step) for step in steps)
+        assert problem.solution.endswith(f"{steps[1][3]}. The answer is {problem.answer}.")
+        assert steps[0][3] in (steps[1][0], steps[1][2]) and not FORBIDDEN.search(problem.question)
+        if found := re.search(r"(\d+)\*[a-z] ([+-]) (\d+) = (\d+)", problem.question):
+            times, sign, rest, total = found.groups()
+            assert int(times) * problem.answer + int(f"{sign}{rest}") == int(total)
+            unknown += 1
+        else:
+            first, one, second, two, third = re.findall(r"\d+|[-+*]", problem.question)
+            late = two == "*" != one
+            assert steps[0][:3] == ((second, two, third) if late else (first, one, second))
+            assert {first, second, third} <= {part for step in steps for part in step}
+    assert 800 < unknown < 1200
+
+
+def test_calculations_that_are_held_out_are_never_trained():
+    rng, made = random.Random(0), {"train": set(), "heldout": set()}
+    for split, questions in made.items():
+        for make in (long_calculation, equation):
+            worked = [make(rng, split) for _ in range(3000)]
+            questions |= {re.search(r"\d[^?.]*\d", problem.question)[0] for problem in worked}
+    assert not made["train"] & made["heldout"]
 
 
 def test_every_kind_of_document_is_made():
