@@ -25,6 +25,7 @@ class Outcome:
 
     Attributes:
         rankings: prompts that its reward model was trained on.
+        layers: of the reward model.
         peak: step at which the true taste was best, without the guard: the earliest that no later one beats by more
             than a standard error.
         over_optimised: whether true taste had fallen below that at the last two looks, by a paired test.
@@ -37,6 +38,7 @@ class Outcome:
 
     run: str
     rankings: int
+    layers: int
     peak: int
     over_optimised: bool
     proxy_rose: bool
@@ -61,6 +63,7 @@ def by_truth(looks: Sequence[Evaluation]) -> list[Evaluation]:
 def outcome_of(
     run: str,
     rankings: int,
+    layers: int,
     guarded: Sequence[Evaluation],
     off: Sequence[Evaluation],
     metrics: Mapping[str, float],
@@ -74,6 +77,7 @@ def outcome_of(
     return Outcome(
         run=run,
         rankings=rankings,
+        layers=layers,
         peak=peak.step,
         over_optimised=len(behind) == 2 and all(fallen(peak, look, 0.95) for look in behind),
         proxy_rose=float(np.mean(off[-1].proxy)) > float(np.mean(peak.proxy)),

@@ -1,4 +1,5 @@
-"""Is the guard right? Runs of recipes/tiny/rlhf.yaml with other seeds, and reward models of more and fewer rankings.
+"""Is the guard right? Runs of recipes/tiny/rlhf.yaml with other seeds, and reward models of more and fewer rankings and
+layers.
 Each practises twice with nothing that holds it near its start: under the guard, and without one.
 
     python benchmarks/guard_study.py runs/study --runs 10 --rankings 100 200 400 800 --steps 200
@@ -33,12 +34,12 @@ def main() -> None:
     shared = run(args.folder, "shared", shared_recipe(args), args.recipe_words)
     rows = []
     for number in range(args.runs):
-        size = args.rankings[number % len(args.rankings)]
+        size, layers = args.rankings[number % len(args.rankings)], args.layers[number % len(args.layers)]
         name = f"run-{number:02d}"
-        made = run(args.folder, name, run_recipe(args, shared, number, size), ())
+        made = run(args.folder, name, run_recipe(args, shared, number, size, layers), ())
         found = {stage: looks_in(made[stage]) for stage in (GUARDED, OFF, MANY) if stage in made}
         metrics = json.loads((made[GUARDED] / "manifest.json").read_text())["metrics"]
-        outcome = outcome_of(name, size, found[GUARDED], found[OFF], metrics)
+        outcome = outcome_of(name, size, layers, found[GUARDED], found[OFF], metrics)
         rows.append((outcome, found))
         print(json.dumps(outcome.__dict__), flush=True)
     outcomes = [outcome for outcome, _ in rows]
@@ -55,6 +56,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="where the runs are, and go on")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--rankings", type=int, nargs="+", default=[100, 200, 400, 800], help="prompts, run by run")
+    parser.add_argument("--layers", type=int, nargs="+", default=[1, 2, 4], help="of that model, run by run")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--every", type=float, default=0.05, help="share of the steps between two looks")
     parser.add_argument("--prompts", type=int, default=128, help="held-out prompts of a look")
@@ -80,7 +82,9 @@ def shared_recipe(args: argparse.Namespace) -> dict[str, Any]:
     return {"model": model(args.policy or "llmkit.tiny:base"), "stages": stages}
 
 
-def run_recipe(args: argparse.Namespace, shared: dict[str, Path], number: int, num_rankings: int) -> dict[str, Any]:
+def run_recipe(
+    args: argparse.Namespace, shared: dict[str, Path], number: int, num_rankings: int, num_layers: int
+) -> dict[str, Any]:
     """Reward models of this run's seed, and practice against them."""
     own, seed = stages_of_recipe(), 42 + number
 
@@ -88,7 +92,7 @@ def run_recipe(args: argparse.Namespace, shared: dict[str, Path], number: int, n
         data = [{"path": str(shared[ranks] / "data" / "train.jsonl"), **fields.pop("source", {})}]
         return {**own["rm"], "from": "base", "name": name, "data": data, "seed": seed, **fields}
 
-    some = {"source": {"num_rows": num_rankings}}
+    some = {"source": {"num_rows": num_rankings}, "num_layers": num_layers}
     stages = [reward("rm", "ranks", seed, **some), reward("gold", "guard-ranks", seed + 1000)]
     guard = {"gold": "gold", "every": args.every, "num_prompts": args.prompts, "max_share": 1.0}
     stages += [practice(args, GUARDED, "rm", guard), practice(args, OFF, "rm", "off")]

@@ -2,25 +2,31 @@
 
 1. steps per second of a `grpo` stage against a bare GRPOTrainer script with the same model, problems, reward and
    settings: at least 1 / 1.05
-2. tokens sampled until greedy answers to held-out problems are right three times in four, without and with `resample`
-   and `screen`: at least 1.5 times fewer
+2. tokens sampled until answers to held-out problems are right as often as the run without `resample` and `screen` ends,
+   without and with them: at least 1.5 times fewer
 
-Both start from the same assistant, which an `sft` stage makes first.
+Both start from the same assistant, which an `sft` stage makes first: one that guesses three long calculations in four.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from common import accumulated, report, run_in, run_script
 
+from llmkit.tiny.problems import equation, long_calculation
+from llmkit.tiny.world import Split
+
 REPEATS = 3
 STEPS = 8
-MAX_STEPS = 40
-LEVEL = 0.75
+LONG = 40
+EVERY = 2
+"""Steps between measures."""
+NUM_ROWS = {"train": 2000, "heldout": 200}
 SEEDS = (42, 43, 44)
 
 BARE = """
@@ -71,11 +77,13 @@ def recipe(stages: list[dict[str, Any]], model: str = "llmkit.tiny:base", seed: 
 
 
 def assistant(folder: Path) -> str:
-    """One that mostly guesses, as in recipes/tiny/practice.yaml."""
+    """One that mostly guesses, as in recipes/tiny/reasoning-gym.yaml."""
+    source = "llmkit.tiny.sources:conversations"
     stage = {
         "kind": "sft",
         "data": [
-            {"path": "llmkit.tiny.sources:conversations", "args": {"num_rows": 9000}, "fraction": 0.6},
+            {"path": source, "args": {"num_rows": 9000}, "fraction": 0.5},
+            {"path": source, "args": {"num_rows": 3000, "kinds": ["calculations"], "multi_turn": 0}, "fraction": 0.2},
             {"path": "llmkit.tiny.sources:documents", "args": {"num_rows": 7000}},
         ],
         "global_batch_size": 14,
@@ -117,35 +125,59 @@ def step_time(model: str) -> None:
     report("GRPO steps of a stage against bare GRPOTrainer", ours, bare, "steps/s", 1 / 1.05)
 
 
-def tokens(model: str) -> None:
+def written(folder: Path, split: Split) -> str:
+    """A file of long calculations and equations, each once."""
+    rng, rows = random.Random(f"benchmark {split}"), dict[str, int]()
+    while len(rows) < NUM_ROWS[split]:
+        problem = rng.choice((long_calculation, equation))(rng, split)
+        rows[problem.question] = problem.answer
+    path = folder / f"{split}.jsonl"
+    path.write_text("".join(json.dumps({"prompt": asked, "answer": answer}) + "\n" for asked, answer in rows.items()))
+    return str(path)
+
+
+def tokens(model: str, folder: Path) -> None:
     plain, chosen = [], []
+    shared: dict[str, Any] = {
+        "data": [{"path": written(folder, "train")}],
+        "heldout": {"calculations": [{"path": written(folder, "heldout")}]},
+        "measure": {"num_samples": 0, "every": EVERY / LONG},
+    }
     for seed in SEEDS:
-        held = {"heldout": {"problems": [{"path": PROBLEMS, "args": {"split": "heldout", "num_rows": 150}}]}}
-        held |= {"measure": {"num_samples": 0, "every": 1 / MAX_STEPS}}
-        plain.append(spent(grpo(model, MAX_STEPS, seed, **held)))
-        chosen.append(spent(grpo(model, MAX_STEPS, seed, **held, sampling={"resample": 3, "screen": 4})))
-    print(json.dumps({"plain": plain, "resample and screen": chosen}))
+        without = curve(grpo(model, LONG, seed, **shared))
+        choosing = curve(grpo(model, LONG, seed, **shared, sampling={"resample": 3, "screen": 4}))
+        level = without[-1][1]
+        print(json.dumps({"seed": seed, "level": level, "plain": without, "resample and screen": choosing}), flush=True)
+        plain.append(spent(without, level))
+        chosen.append(spent(choosing, level))
     # fewer is better: the ratio of what was spent
-    report("tokens until right three times in four, without and with choice", plain, chosen, "tokens", 1.5)
+    report("tokens until right as often as without choice, without and with it", plain, chosen, "tokens", 1.5)
 
 
-def spent(stage: Path) -> float:
-    """Tokens sampled until the mean of three measures in a row is high enough."""
-    sampled: dict[int, float] = {}
-    measured: list[tuple[int, float]] = []
+def curve(stage: Path) -> list[tuple[float, float]]:
+    """Tokens sampled so far, and the accuracy as the mean of three measures in a row."""
+    sampled, found = 0.0, list[tuple[float, float]]()
     for line in map(json.loads, (stage / "metrics.jsonl").read_text().splitlines()):
-        if "practice/sampled_tokens" in line:
-            sampled[line["step"]] = line["practice/sampled_tokens"]
-        if "problems/accuracy" in line:
-            measured.append((line["step"], line["problems/accuracy"]))
-    for place in range(2, len(measured)):
-        if sum(value for _, value in measured[place - 2 : place + 1]) / 3 >= LEVEL:
-            return sampled[measured[place - 1][0]]
-    raise SystemExit(f"{stage}: {LEVEL:.0%} were never reached: {measured[-3:]}")
+        sampled = line.get("practice/sampled_tokens", sampled)
+        if "calculations/accuracy" in line:
+            found.append((sampled, line["calculations/accuracy"]))
+    return [(found[at][0], sum(value for _, value in found[at - 2 : at + 1]) / 3) for at in range(2, len(found))]
+
+
+def spent(curve: list[tuple[float, float]], level: float) -> float:
+    """Tokens when the level is first reached.
+
+    Raises:
+        SystemExit: it never is.
+    """
+    for sampled, value in curve:
+        if value >= level:
+            return sampled
+    raise SystemExit(f"{level:.1%} are never reached: {curve}")
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as made:
         start = assistant(Path(made))
         step_time(start)
-        tokens(start)
+        tokens(start, Path(made))

@@ -41,7 +41,7 @@ RISES = curve(0.0, 1.0, 1.5, 1.8, 2.0, 2.3, 2.6)
 
 def outcome(off: list[Evaluation], seen: int, stopped: bool, best: int) -> Any:
     metrics = {"guard_stopped": float(stopped), "guard_best_step": float(best)}
-    return guard_outcomes.outcome_of("run", 100, off[:seen], off, metrics)
+    return guard_outcomes.outcome_of("run", 100, 2, off[:seen], off, metrics)
 
 
 def test_a_fall_that_is_caught_in_time() -> None:
@@ -109,7 +109,7 @@ def test_the_runs_are_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     steps: dict[str, Any] = {}
     for name, recipe in (
         ("shared", guard_study.shared_recipe(args)),
-        ("run", guard_study.run_recipe(args, shared, number=3, num_rankings=200)),
+        ("run", guard_study.run_recipe(args, shared, number=3, num_rankings=200, num_layers=2)),
     ):
         path = tmp_path / f"{name}.yaml"
         path.write_text(json.dumps({**recipe, "run": {"name": name, "seed": 42, **recipe.get("run", {})}}))
@@ -117,6 +117,7 @@ def test_the_runs_are_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [name for name in steps if name in guard_study.SHARED] == list(guard_study.SHARED)
     assert [steps[name].data[0].num_rows for name in ("rm", "rms", "gold")] == [200, 200, None]
     assert (steps["rm"].seed, steps["gold"].seed, steps["rms"].num_models) == (45, 1045, 4)
+    assert [steps[name].num_layers for name in ("rm", "rms", "gold")] == [2, 2, None]
     assert (steps["rlhf"].guard.max_share, steps["control-unguarded"].guard) == (1.0, "off")
     alike = [steps[name].model_dump(exclude={"name", "guard", "reward_model"}) for name in RUNS]
     assert alike[0] == alike[1] == alike[2]
