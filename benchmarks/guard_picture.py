@@ -29,7 +29,8 @@ def page(
     parts.append(f"<pre>{html.escape(_lines(summary))}</pre><p class=note>proxy, gold and true taste: gains since the "
                  "start against &radic;KL; the ring is what was kept, numbers are steps.</p>")  # fmt: skip
     for outcome, found in rows:
-        parts.append(f"<h3>{outcome.run}: {outcome.rankings} prompts ranked, layers: {outcome.layers}</h3><p class=note>{told(outcome)}</p>")
+        made = f"{outcome.rankings} prompts ranked, layers: {outcome.layers}"
+        parts.append(f"<h3>{outcome.run}: {made}</h3><p class=note>{told(outcome)}</p>")
         parts.append("<div class='curves held'>")
         for kind, stage in names.items():
             if stage in found:
