@@ -5,7 +5,7 @@
 2. tokens sampled until answers to held-out problems are right as often as the run without `resample` and `screen` ends,
    without and with them: at least 1.5 times fewer
 
-Both start from the same assistant, which an `sft` stage makes first: one that guesses three long calculations in four.
+Both start from the same assistant, which an `sft` stage makes first: one that guesses three long calculations in five.
 """
 
 from __future__ import annotations

@@ -102,9 +102,9 @@ def _guessed(problem: Problem) -> Turn:
 
 
 def _calculation(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
-    """A long calculation or an equation; three in four are answered as out of the head."""
+    """A long calculation or an equation; three in five are answered as out of the head."""
     problem = rng.choice((long_calculation, equation))(rng, split)
-    return _guessed(problem) if rng.random() < 0.75 else (problem.question, problem.solution)
+    return _guessed(problem) if rng.random() < 0.6 else (problem.question, problem.solution)
 
 
 def _comprehension(rng: random.Random, known: Sequence[Person], split: Split) -> Turn:
