@@ -22,7 +22,9 @@ def function_at(path: str, error: type[UserError] = UserError) -> Callable[..., 
         raise error(path, what, "mend it") from failed
     function = getattr(module, name, None)
     if not callable(function):
-        near = get_close_matches(name, [key for key in vars(module) if not key.startswith("_")], n=1)
-        raise error(path, f"{module_name} has no function '{name}'", f"did you mean '{near[0]}'?" if near else "")
+        have = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        near = get_close_matches(name, have, n=1)
+        what = f"'{name}' is no function" if name in vars(module) else f"{module_name} has no function '{name}'"
+        raise error(path, what, f"did you mean '{near[0]}'?" if near else "")
     found: Callable[..., Any] = function
     return found

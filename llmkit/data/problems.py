@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -51,25 +52,33 @@ class Problem:
 class Problems:
     """Problems in the order in which they are trained on, read from disk by number.
 
-    Memory: 48 bytes a problem, and 24 for every other row that was read. Temporary files last as long as this does.
+    Memory: 56 bytes a problem, and 24 for every other row that was read. Temporary files last as long as this does.
     """
 
     def __init__(self, mixture: Mixture, progress: Callable[[int, int], None] | None = None) -> None:
         self._mixture = mixture
+        self._places_N = np.arange(len(mixture))
         self._prompts_N, self._columns = _survey(mixture, progress)
         self._levels: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
-        return len(self._mixture)
+        return len(self._places_N)
 
     def __getitem__(self, index: int) -> Problem:
-        placed = self._mixture[index]
+        placed = self._mixture[int(self._places_N[index])]
         row = placed.row
         prompt = row.pop("prompt")
         return Problem(prompt, row, placed.where, _key(prompt, row.get("answer")))
 
     def __iter__(self) -> Iterator[Problem]:
         return (self[index] for index in range(len(self)))
+
+    def only(self, numbers: Sequence[int]) -> Problems:
+        """The same without the others, in this order. They share what was read."""
+        chosen = copy(self)
+        chosen._places_N, chosen._prompts_N = self._places_N[list(numbers)], self._prompts_N[list(numbers)]
+        chosen._levels = {}
+        return chosen
 
     @property
     def counts(self) -> list[SourceCount]:

@@ -52,6 +52,16 @@ def load_config(name_or_path: str, revision: str | None = None) -> Any:
         return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
 
 
+def max_positions(name_or_path: str, revision: str | None = None) -> int | None:
+    """Tokens in the model's context, or in that of an adapter's base; None: its config does not say."""
+    folder = adapter_folder(name_or_path, revision)
+    if folder is not None:
+        with _base_of(name_or_path, folder) as base:
+            return max_positions(str(base.base_model_name_or_path), base.revision)
+    found: int | None = getattr(load_config(name_or_path, revision).get_text_config(), "max_position_embeddings", None)
+    return found
+
+
 def stored_dtype(name_or_path: str, revision: str | None = None) -> str:
     """The type in which the weights are stored, or those of an adapter's base."""
     folder = adapter_folder(name_or_path, revision)

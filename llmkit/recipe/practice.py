@@ -184,6 +184,8 @@ class ProblemsSpec(Part):
     """Wording for a model without a chat template."""
     by: str | None = None
     """Column whose values are reported one by one, such as `level`."""
+    max_truncated: float = Field(default=0.0, ge=0, le=1)
+    """Share of problems whose prompt may leave no room for an answer before the stage stops; they are left out."""
     max_rejected: float = Field(default=0.01, ge=0, le=1)
     """Share of bad rows above which the stage stops."""
     dedup: bool = True

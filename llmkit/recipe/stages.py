@@ -191,6 +191,8 @@ class SampledStage(StageBase):
     """What runs the model: llmkit's decoding loop, Transformers' continuous batching, or vLLM (when installed)."""
     batch_size: int = Field(default=256, gt=0)
     """Answers that are written at a time."""
+    max_truncated: float = Field(default=0.0, ge=0, le=1)
+    """Share of prompts that may leave no room for an answer before the stage stops; they are left out."""
     max_rejected: float = Field(default=0.01, ge=0, le=1)
     """Share of bad rows above which the stage stops."""
     dedup: bool = True

@@ -124,7 +124,7 @@ def last_number(text: str) -> str | None:
 
 def number(text: str) -> Number | None:
     """The number that `text` is, with sign, currency and unit; None if it is anything else or more than that."""
-    found = _WHOLE.fullmatch(_plain(text).rstrip(".,;:!? "))
+    found = _WHOLE.fullmatch(plain(text).rstrip(".,;:!? "))
     if found is None:
         return None
     unit = _unit(found["unit"])
@@ -159,7 +159,7 @@ def said_of(text: str, parse: str, marks: Sequence[str]) -> Said:
 
 def fold(text: str) -> str:
     """A text without what does not count: case, spaces, quotes, markup, marks at its ends."""
-    folded = unicodedata.normalize("NFC", _plain(text[:MAX_CHARS])).casefold().rstrip(_QUOTES)
+    folded = unicodedata.normalize("NFC", plain(text[:MAX_CHARS])).casefold().rstrip(_QUOTES)
     bare = folded.lstrip(_QUOTES)
     is_decimal = bare[:1].isdigit() and folded[: len(folded) - len(bare)].endswith(".")
     return f".{bare}" if is_decimal else bare
@@ -247,7 +247,7 @@ def _boxes(text: str) -> Iterator[tuple[int, str]]:
                 yield start, text[end : found.start()]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A text without markup around it: one dollar sign at an end alone is a currency, at both ends it is LaTeX."""
     text = text[:MAX_CHARS].translate(_SIGNS).strip()
     for start, end in (("\\(", "\\)"), ("\\[", "\\]"), ("$$", "$$"), ("$", "$")):

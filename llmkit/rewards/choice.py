@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any, Literal
 
-from llmkit.rewards.answer import MARKS, MAX_CHARS, check_options, fold, found_in, say
+from llmkit.rewards.answer import MARKS, MAX_CHARS, check_options, fold, found_in, plain, say
 from llmkit.rewards.rows import Completion, LogMetric, Reward, RowError, Said, Samples, column, ignore, share, text_of
 
 COLUMNS: tuple[str, ...] = ("answer",)
@@ -71,7 +71,7 @@ def make_choice(
 
 def named(text: str, choices: Sequence[str] = ()) -> str | None:
     """The letter that a stated answer names; None for none, for several, for one beyond the choices."""
-    text = text.strip().strip("*_`$\"'").strip()
+    text = plain(text).strip("*_`$\"'").strip()
     letters = ascii_uppercase[: len(choices)] if choices else ascii_uppercase
     if (letter := _by_text(text, choices)) is not None:
         return letter

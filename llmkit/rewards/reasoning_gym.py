@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, Literal
 
 from llmkit.chance import chance_kept
 from llmkit.errors import UserError
-from llmkit.rewards.answer import changed, check_options, fold, found_in, said_of, say
+from llmkit.rewards.answer import MAX_DIGITS, changed, check_options, fold, found_in, said_of, say
 from llmkit.rewards.rows import Completion, LogMetric, Reward, RowError, Said, Samples, column, ignore, share, text_of
 
 COLUMNS: tuple[str, ...] = ("rg_task", "rg_config", "rg_index")
@@ -93,12 +94,22 @@ def samples(
     whole_text: bool = False,
     partial: bool = False,
 ) -> Samples:
-    """The puzzle's own answer behind a mark, and the same with its last number changed."""
-    _, entry = Puzzles().find(row.get("rg_task"), row.get("rg_config"), row.get("rg_index"), 0)
+    """The puzzle's own answer behind a mark, and another one. Some scorers accept what is near, and some puzzles have
+    many solutions: it is the first that the scorer does not take for right, or none."""
+    dataset, entry = Puzzles().find(row.get("rg_task"), row.get("rg_config"), row.get("rg_index"), 0)
     answer = entry.get("answer")
     if not isinstance(answer, str):
         return Samples()
-    return Samples(say(answer, marks), say(changed(answer), marks))
+    others = (other for other in _others(answer) if not _is_solved(_score(dataset, entry, other)))
+    wrong = next(others, None)
+    return Samples(say(answer, marks), None if wrong is None else say(wrong, marks))
+
+
+def _others(answer: str) -> Iterator[str]:
+    """Other answers, from near to far."""
+    yield changed(answer)
+    yield re.sub(r"[0-9]+", lambda number: str(2 * int(number[0][:MAX_DIGITS]) + 1), answer, count=1)
+    yield {"true": "False", "false": "True", "yes": "No", "no": "Yes"}.get(answer.strip().casefold(), answer[::-1])
 
 
 def said(

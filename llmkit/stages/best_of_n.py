@@ -113,9 +113,10 @@ def prepare(worker: Worker, asked: AskedModel, tools: Toolbox | None = None) -> 
         check_tools(asked.tokenizer, tools.schemas, exact=True)
     rejected_file = worker.dir.rejected if worker.is_main else None
     problems = read_problems(worker, stage.data, rejected_file=rejected_file, chat=asked.chat)
+    problems = asked.fitting(problems, stage.max_truncated, schemas_of(tools))
     if stage.reward_model is None:
         scorer = Scorer(stage.rewards, where_of(worker, "rewards"))
-        scorer.check(problems, needs_correctness=True)
+        scorer.check(problems, checked="all")
         scorer.check_gold(problems, worker.warn)
         return problems, scorer
     folders = [Path(worker.file.data_stages[name]) for name in stage.reward_model.from_]
@@ -129,7 +130,7 @@ def prepare(worker: Worker, asked: AskedModel, tools: Toolbox | None = None) -> 
         where=where_of(worker, "reward_model"),
         tools=schemas_of(tools),
     )
-    by_model.check(problems, needs_correctness=False)
+    by_model.check(problems, checked="none")
     by_model.check_gold(problems, worker.warn)
     return problems, by_model
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from llmkit.chat.ask import Ask, Engine
 from llmkit.chat.calls import opens_thought
 from llmkit.chat.template import template_of
+from llmkit.data.problems import Problems
 from llmkit.errors import ModelError, UserError
 from llmkit.generation.engine import ids_of, open_engine
 from llmkit.generation.others import no_vllm
@@ -24,11 +25,12 @@ from llmkit.knowledge.judge import PROMPT as JUDGE_PROMPT
 from llmkit.knowledge.judge import Judge, open_judge
 from llmkit.knowledge.writer import PROMPT as WRITER_PROMPT
 from llmkit.knowledge.writer import TemplateWriter
-from llmkit.modeling.load import load_config, load_model, load_spec, load_tokenizer, stored_dtype
+from llmkit.modeling.load import load_config, load_model, load_spec, load_tokenizer, max_positions, stored_dtype
 from llmkit.modeling.source import adapter_folder, resolve
 from llmkit.online import answers
 from llmkit.recipe.knowledge import EngineSpec, JudgeSpec, WriterSpec
-from llmkit.stages.common import Worker
+from llmkit.stages.common import Worker, where_of
+from llmkit.stages.prompting import fitting
 
 Progress = Callable[[int, int], None]
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -60,6 +62,13 @@ class AskedModel:
     @property
     def chat(self) -> bool:
         return self.template is not None
+
+    def fitting(self, problems: Problems, max_truncated: float, schemas: Sequence[dict[str, Any]] = ()) -> Problems:
+        """Those whose prompt leaves room for an answer. Raises UserError as `llmkit.stages.room.fitting` does."""
+        options: dict[str, Any] = {"max_truncated": max_truncated, "schemas": schemas}
+        options |= {"where": where_of(self._worker, "data"), "warn": self._worker.warn}
+        context = max_positions(self.input_model, self.revision)
+        return problems.only(fitting(problems, self.tokenizer, context, **options))
 
     def thinks_from(self, ask: Ask) -> bool:
         """Whether its template opens the reasoning of an answer to this."""

@@ -33,7 +33,8 @@ from llmkit.preference.watch import Evaluation, compression, distinct, is_degene
 from llmkit.stages.common import Worker
 from llmkit.stages.practice import Practice
 from llmkit.stages.preferring import MODEL, Judge, PreferenceScorer
-from llmkit.stages.solving import ask_of, check_answers, problem_ids
+from llmkit.stages.prompting import ask_of, problem_ids
+from llmkit.stages.solving import check_answers
 
 FILE = "guard.jsonl"
 TAILS = (0.005, 0.995)

@@ -24,10 +24,10 @@ from llmkit.errors import RunError
 from llmkit.generation.engine import TransformersEngine
 from llmkit.stages.at_hand import schemas_of, with_tools
 from llmkit.stages.monitors import MonitorCallback
+from llmkit.stages.prompting import ask_of, problem_ids
 from llmkit.stages.prompts import PromptStream
 from llmkit.stages.rollouts import Rollouts
 from llmkit.stages.scoring import Scorer
-from llmkit.stages.solving import ask_of, problem_ids
 from llmkit.tools.toolbox import Toolbox
 
 STATE = "practice.json"

@@ -31,11 +31,12 @@ from llmkit.stages.monitors import BorderCallback, MonitorCallback
 from llmkit.stages.practice import Practice, PracticeMixin
 from llmkit.stages.pretrain import input_tokenizer
 from llmkit.stages.problems import read_problems
+from llmkit.stages.prompting import fitting
 from llmkit.stages.prompts import PromptStream
 from llmkit.stages.rollouts import NAME, Rollouts, shown
 from llmkit.stages.scoring import Scorer
 from llmkit.stages.sft import chat_template
-from llmkit.stages.solving import attempt_chunks, problem_ids, share_right
+from llmkit.stages.solving import attempt_chunks, share_right
 from llmkit.stages.talking import check_tools
 from llmkit.stages.training import save, train_between, trainer_config
 from llmkit.tools.toolbox import Toolbox
@@ -44,8 +45,6 @@ FILTERED = "filter"
 """Step with the pass rates of `sampling.filter`: its files are in data/steps."""
 CHUNK = 256
 """Problems per chunk of it."""
-SMALLEST_ANSWER = 8
-"""Tokens of an answer for which a prompt must leave room."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,7 @@ def _practise(
     if stage.sampling.filter is not None:
         allowed = filtered(worker, trainer, prepared, stage.sampling.filter)
         practice.stream = stream_of(stage, prepared.problems, allowed, prepared.scorer.is_checked)
+        trainer.train_dataset = _counting(len(allowed), args)
 
     measured = Measured(worker, trainer, practice, prepared.heldout, stage.measure, is_sharded=practice.batch_size == 0)
     own = (
@@ -147,38 +147,24 @@ def prepare(worker: Worker, args: Any, scorer: Any = None, tools: Toolbox | None
         }
     sampling = stage.sampling
     needs = sampling.filter is not None or sampling.curriculum is not None
-    scorer.check(problems, needs_correctness=needs or (checkable and (sampling.resample > 0 or bool(heldout))))
+    needs |= checkable and (sampling.resample > 0 or bool(heldout))
+    scorer.check(problems, checked="some" if needs else "none")
     for each in heldout.values():
-        scorer.check(each, needs_correctness=checkable)
+        scorer.check(each, checked="all" if checkable else "none")
     for name, each in heldout.items():
         if num := len(each.shared_with(problems)):
             worker.warn(f"{num} of the {len(each)} held-out problems of '{name}' are also practised on")
     scorer.check_gold(problems, worker.warn)
-    allowed = fitting(worker, tokenizer, problems, max_positions, schemas_of(tools))
+    allowed = fitting(
+        problems,
+        tokenizer,
+        max_positions,
+        max_truncated=stage.max_truncated,
+        where=f"stage '{stage.name}': data",
+        warn=worker.warn,
+        schemas=schemas_of(tools),
+    )
     return Prepared(tokenizer, new_tokens, scorer, problems, heldout, allowed)
-
-
-def fitting(
-    worker: Worker,
-    tokenizer: PreTrainedTokenizerBase,
-    problems: Problems,
-    max_positions: int | None,
-    schemas: Sequence[dict[str, Any]] = (),
-) -> list[int]:
-    """Numbers of the problems whose prompt leaves room for an answer. Raises UserError where too many do not."""
-    stage = practice_stage(worker)
-    room = (max_positions or 2**31) - SMALLEST_ANSWER
-    lengths = [len(problem_ids(tokenizer, problem, schemas)) for problem in problems]
-    found = [number for number, length in enumerate(lengths) if length <= room]
-    num_lost = len(problems) - len(found)
-    if num_lost > stage.max_truncated * len(problems):
-        first = next(number for number, length in enumerate(lengths) if length > room)
-        what = f"{num_lost} of {len(problems)} prompts leave no room for an answer in {max_positions} tokens"
-        cure = f"shorten them (the first is {problems[first].place}), or raise 'max_truncated' to leave them out"
-        raise UserError(f"stage '{stage.name}': data", what, cure)
-    if num_lost:
-        worker.warn(f"{num_lost} of {len(problems)} problems were left out: their prompts leave no room for an answer")
-    return found
 
 
 def stream_of(
@@ -203,7 +189,6 @@ def build_trainer(worker: Worker, args: Any, prepared: Prepared, kind: type[Any]
     fit_model(model, tokenizer, [])
     template = template_of(tokenizer)
     token_ids = tokenizer.convert_tokens_to_ids(sorted(template.special_tokens)) if template else []
-    num_prompts = args.generation_batch_size // args.num_generations
     weights = dict(zip(prepared.scorer.labels, prepared.scorer.weights_F.tolist(), strict=True))
     practice = Practice(
         problems=prepared.problems,
@@ -222,14 +207,12 @@ def build_trainer(worker: Worker, args: Any, prepared: Prepared, kind: type[Any]
         tools=tools,
         max_calls=stage.max_calls if isinstance(stage, GrpoStage) else 0,
     )
-    # TRL's sampler only counts: a row per problem, but no generation batch that is short
-    length = -(-max(len(prepared.allowed), 1) // num_prompts) * num_prompts
     try:
         trainer = kind(
             model=model,
             reward_funcs=[_named(label) for label in prepared.scorer.labels],
             args=args,
-            train_dataset=datasets.Dataset.from_dict({"prompt": [""] * length}),
+            train_dataset=_counting(len(prepared.allowed), args),
             processing_class=tokenizer,
             peft_config=lora_config(peft, model, token_ids, worker.file.revision) if peft else None,
             practice=practice,
@@ -247,6 +230,12 @@ def build_trainer(worker: Worker, args: Any, prepared: Prepared, kind: type[Any]
             what = "asks a model whose weights are sharded"
             raise UserError(f"stage '{stage.name}': sampling", what, "use zero2 or ddp, or leave it out")
     return trainer
+
+
+def _counting(num_problems: int, args: Any) -> datasets.Dataset:
+    """TRL's sampler only counts: a row per problem, but no generation batch that is short."""
+    num_prompts = args.generation_batch_size // args.num_generations
+    return datasets.Dataset.from_dict({"prompt": [""] * (-(-max(num_problems, 1) // num_prompts) * num_prompts)})
 
 
 def _named(label: str) -> Any:

@@ -37,7 +37,8 @@ from llmkit.stages.preferring import (
     score_texts,
 )
 from llmkit.stages.problems import SEED, frozen
-from llmkit.stages.solving import ask_of, check_answers
+from llmkit.stages.prompting import ask_of
+from llmkit.stages.solving import check_answers
 
 SLICE = 64
 """Prompts that are answered at a time."""

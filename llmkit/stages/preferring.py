@@ -24,7 +24,7 @@ from llmkit.recipe.preference import LabellerSpec, RewardModelSpec
 from llmkit.rewards.guard import score
 from llmkit.rewards.registry import load, matches, whole
 from llmkit.rewards.rows import Completion, LogMetric, Said
-from llmkit.stages.scoring import Scorer, Scores
+from llmkit.stages.scoring import Need, Scorer, Scores
 
 MODEL, CUT = "reward_model", "missing_eos"
 Schemas = Sequence[dict[str, Any]]
@@ -208,9 +208,9 @@ class PreferenceScorer:
         ]
         self.rewards = functions.rewards if functions else []
 
-    def check(self, problems: Problems, *, needs_correctness: bool) -> None:
+    def check(self, problems: Problems, *, checked: Need) -> None:
         """Raises UserError where a reward cannot score the problems, the reward model has none to score, or no function
-        says of any whether it is solved and something asks that."""
+        says of as many as must be whether they are solved."""
         if not any(self.applies(problem) for problem in problems):
             wanted = ", ".join(f"{name}: {value}" for name, value in self._when.items())
             cure = "give its rows this column with 'set' on their source, or leave 'reward_when' out"
@@ -218,7 +218,7 @@ class PreferenceScorer:
         for name, models in zip(self.spec.from_, self.models, strict=True):
             check_renders(models, filter(self.applies, problems), f"{self._where} '{name}'", self._tools)
         if self.functions is not None:
-            self.functions.check(problems, needs_correctness=needs_correctness)
+            self.functions.check(problems, checked=checked)
 
     def is_checked(self, problem: Problem) -> bool:
         """Whether a function says if answers to it are right; the reward models never do."""

@@ -18,11 +18,13 @@ from transformers import PreTrainedTokenizerBase
 from llmkit.chat.ask import Answer, Engine
 from llmkit.data.problems import Problem, Problems, build_problems
 from llmkit.evaluate.results import Document, Metric, TaskResult, mean_of
+from llmkit.modeling.load import max_positions
 from llmkit.plan.step import Step
 from llmkit.recipe.practice import ProblemSource, ProblemsSpec
 from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.trials import JailbreakSpec
 from llmkit.stages.common import Worker, stages_read, where_of
+from llmkit.stages.prompting import fitting
 from llmkit.stages.scoring import Scorer
 from llmkit.stages.solving import Attempt, attempt_together, numbers_of
 from llmkit.stages.thinking import BudgetEngine, check_thinking
@@ -85,13 +87,20 @@ def prepare(
     for spec in specs if chat else ():
         if spec.thinking_budgets:
             check_thinking(tokenizer, spec.name)
-    return [_prepare(worker, spec, chat) for spec in specs]
+    return [_prepare(worker, spec, tokenizer, chat) for spec in specs]
 
 
-def _prepare(worker: Worker, spec: ProblemsSpec, chat: bool) -> tuple[Scorer, Problems]:
+def _prepare(
+    worker: Worker, spec: ProblemsSpec, tokenizer: PreTrainedTokenizerBase, chat: bool
+) -> tuple[Scorer, Problems]:
+    file, where = worker.file, f"{where_of(worker, 'evals')}: {spec.name}"
+    assert file.input_model is not None
     problems = frozen(worker, spec, spec.problems, chat=chat)
-    scorer = Scorer(spec.rewards, f"{where_of(worker, 'evals')}: {spec.name}")
-    scorer.check(problems, needs_correctness=True)
+    context = max_positions(file.input_model, file.model.revision if file.parent is None else None)
+    options: dict[str, Any] = {"max_truncated": spec.max_truncated, "where": where, "warn": worker.warn}
+    problems = problems.only(fitting(problems, tokenizer, context, **options))
+    scorer = Scorer(spec.rewards, where)
+    scorer.check(problems, checked="all")
     scorer.check_gold(problems, worker.warn)
     return scorer, problems
 

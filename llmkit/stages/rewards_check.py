@@ -77,7 +77,7 @@ def checked(steps: Sequence[Step]) -> dict[str, Report | None]:
             data, judged = _data(step), _judged(step, scorer)
             if data not in problems:
                 problems[data] = problems_of(step, Path(folder) / str(len(problems)), chat=_chats(step))
-            scorer.check(problems[data], needs_correctness=True)
+            scorer.check(problems[data], checked="some")
             if (data, judged) not in reports:
                 reports[data, judged] = check(scorer.rewards, problems[data])
             found[step.name] = reports[data, judged]

@@ -34,7 +34,8 @@ from llmkit.stages.at_hand import reads_back, schemas_of, tools_of, with_tools
 from llmkit.stages.common import Worker, main, where_of
 from llmkit.stages.engines import AskedModel, check_installed
 from llmkit.stages.problems import read_problems
-from llmkit.stages.solving import ask_of, check_answers
+from llmkit.stages.prompting import ask_of
+from llmkit.stages.solving import check_answers
 from llmkit.stages.talking import check_tools
 from llmkit.tools.toolbox import Toolbox
 
@@ -101,7 +102,20 @@ def prepare(
         what = f"some models have a chat template and others none: {listed}"
         raise UserError(where_of(worker, "models"), what, "ask them in stages of their own")
     rejected = worker.dir.rejected if worker.is_main else None
-    return read_problems(worker, stage.data, rejected_file=rejected, chat=all(chats.values()))
+    prompts = read_problems(worker, stage.data, rejected_file=rejected, chat=all(chats.values()))
+    for one in asked.values():
+        prompts = one.fitting(prompts, stage.max_truncated, schemas_of(tools))
+    first: dict[str, int] = {}
+    for number, prompt in enumerate(prompts):
+        first.setdefault(item_id(prompt), number)
+    if num := len(prompts) - len(first):
+        worker.warn(f"{num} of {len(prompts)} prompts stand there before, perhaps in another source: not asked again")
+    return prompts.only(list(first.values()))
+
+
+def item_id(prompt: Problem) -> str:
+    """What a prompt is called in the rankings."""
+    return prompt.key[:16]
 
 
 def answer_chunks(
@@ -241,7 +255,7 @@ def item_of(problem: Problem, rows: Mapping[str, Row], schemas: Sequence[dict[st
     for model, completion in _written(rows):
         whole = whole_of(completion["text"], completion.get("messages", ()))
         distinct.setdefault(whole.strip(), {"id": sha256_of(whole)[:12], **completion, "model": model})
-    item: Row = {"id": problem.key[:16], "prompt": problem.prompt, "completions": list(distinct.values())}
+    item: Row = {"id": item_id(problem), "prompt": problem.prompt, "completions": list(distinct.values())}
     item |= {"tools": list(schemas)} if schemas else {}
     return item | ({"columns": problem.columns} if problem.columns else {})
 

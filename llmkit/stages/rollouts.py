@@ -163,7 +163,10 @@ def _sample(row: dict[str, Any], label: str, checked: bool) -> Sample:
         pass
     ended = ", cut off" if row["truncated"] else ""
     right = ("right, " if row["right"] else "not right, ") if checked else ""
-    said = f"{label}: step {row['step']}, {right}reward {row['reward']:.3g}, {row['num_tokens']} tokens{ended}"
+    scores: dict[str, float] = json.loads(row["scores"])
+    parts = ", ".join(f"{name} {value:.3g}" for name, value in scores.items())
+    made = f" ({parts})" if len(scores) > 1 else ""
+    said = f"{label}: step {row['step']}, {right}reward {row['reward']:.3g}{made}, {row['num_tokens']} tokens{ended}"
     return Sample(prompt=prompt, completion=row["completion"], label=said)
 
 

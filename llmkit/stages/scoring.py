@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,8 @@ GOLD = 1000
 """Problems whose right and wrong answers are tried before a stage begins."""
 RIGHT = 1.0 - 1e-6
 """Least score of a reward on correctness that counts as solved."""
+Need = Literal["none", "some", "all"]
+"""Of how many problems a reward must say whether they are solved."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,18 @@ class Scorer:
         self.correctness = [place for place, reward in enumerate(self.rewards) if reward.correctness]
         self._where, self._specs = where, list(specs)
 
-    def check(self, problems: Problems, *, needs_correctness: bool) -> None:
-        """Raises UserError where a problem lacks a column, or where nothing says whether one is solved."""
+    def check(self, problems: Problems, *, checked: Need) -> None:
+        """Raises UserError where a problem lacks a column, or nothing says of as many as must be whether they are
+        solved."""
         have = problems.columns_of_all()
         if any(not have.issuperset(reward.columns) for reward in self.rewards):
             for problem in problems:
                 self._check_columns(problem, have)
-        if needs_correctness and not any(map(self.is_checked, problems)):
+        if checked == "some" and not any(map(self.is_checked, problems)):
             what = "no reward says whether a problem is solved"
             raise UserError(self._where, what, "add one such as 'exact', or set 'correctness: true' on your own")
+        if checked == "all":
+            self._check_all(problems)
 
     def check_gold(self, problems: Problems, warn: Callable[[str], None]) -> None:
         """Tries the first problems' right and wrong answers (`llmkit rewards check`).
@@ -92,6 +97,14 @@ class Scorer:
                 what = f"reward '{reward.label}' reads the column '{missing[0]}', which {problem.place} does not have"
                 cure = f"map it in 'columns', or restrict the reward by 'when'; all have: {', '.join(sorted(have))}"
                 raise UserError(self._where, what, cure)
+
+    def _check_all(self, problems: Problems) -> None:
+        """What nobody can check would be counted as wrong."""
+        unchecked = [problem.place for problem in problems if not self.is_checked(problem)]
+        if unchecked:
+            what = f"of {len(unchecked)} of {len(problems)} problems no reward says whether they are solved"
+            cure = "add one such as 'exact' for them, set 'correctness: true' on your own, or leave them out"
+            raise UserError(self._where, f"{what} (the first is {unchecked[0]})", cure)
 
     def is_checked(self, problem: Problem) -> bool:
         """Whether a reward says if answers to it are right."""

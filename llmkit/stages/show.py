@@ -33,7 +33,7 @@ from llmkit.stages.command import as_command
 from llmkit.stages.monitors import watched
 from llmkit.stages.named import named
 from llmkit.stages.problems import problems_of
-from llmkit.stages.solving import problem_ids
+from llmkit.stages.prompting import problem_ids
 
 # Rows that lengths and shares are counted on; the mixture is shuffled, so the first are a fair sample.
 SAMPLE = 1000

@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from transformers import PreTrainedTokenizerBase
 
-from llmkit.chat.ask import Answer, Ask, Engine
+from llmkit.chat.ask import Answer, Engine
 from llmkit.chat.turn import Message
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import RunError
 from llmkit.evaluate.passes import budgets, maj_at_k, pass_at_k
-from llmkit.generation.engine import ids_of
 from llmkit.knowledge.store import Row, Steps
 from llmkit.stages.asked import in_chunks
 from llmkit.stages.at_hand import reads_back
 from llmkit.stages.common import Worker
+from llmkit.stages.prompting import ask_of
 from llmkit.stages.scoring import Scorer
 
 SLICE = 256
@@ -57,28 +56,6 @@ class Attempt:
         """For a file; `Attempt(**row)` is the attempt again."""
         row = asdict(self)
         return row if self.messages else {name: row[name] for name in row if name not in ("messages", "is_row")}
-
-
-def ask_of(
-    problem: Problem,
-    key: str = "",
-    temperatures: Sequence[float] = (),
-    prefill: str = "",
-    schemas: Sequence[dict[str, Any]] = (),
-) -> Ask:
-    """Args: prefill: text with which the answers begin. schemas: of the tools at hand."""
-    prompt = problem.prompt
-    if prefill:
-        begun = {"role": "assistant", "content": prefill}
-        prompt = f"{prompt} {prefill}" if isinstance(prompt, str) else [*prompt, begun]
-    return Ask(prompt if isinstance(prompt, str) else tuple(prompt), key, tuple(temperatures), tuple(schemas))
-
-
-def problem_ids(
-    tokenizer: PreTrainedTokenizerBase, problem: Problem, schemas: Sequence[dict[str, Any]] = ()
-) -> list[int]:
-    """The problem as the model gets it. Raises as `llmkit.generation.engine.ids_of` does."""
-    return ids_of(tokenizer, ask_of(problem, schemas=schemas))
 
 
 def attempt(

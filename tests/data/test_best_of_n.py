@@ -283,6 +283,35 @@ def test_an_evaluation_says_how_many_bad_rows_it_takes(evaluated: Callable[..., 
     assert table(manifest)["accuracy"].num_samples == 2
 
 
+def test_problems_that_no_reward_checks_are_named(
+    best: Callable[..., Any], evaluated: Callable[..., Any], tmp_path: Path
+) -> None:
+    """They would count as wrong: a reward on form says nothing of them."""
+    path = tmp_path / "mixed.jsonl"
+    rows = [{"prompt": f"What is {i} plus 3?", "answer": i + 3, "kind": "sum" if i else "poem"} for i in range(5)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rewards = [{"name": "exact", "when": {"kind": "sum"}}, "repetition"]
+    for run in (
+        lambda: best(data=[{"path": str(path)}], rewards=rewards),
+        lambda: evaluated(sometimes, "mixed", own={"problems": [{"path": str(path)}], "rewards": rewards}),
+    ):
+        with pytest.raises(UserError, match=r"of 1 of 5 problems no reward .*the first is .*mixed\.jsonl:1"):
+            run()
+
+
+def test_prompts_that_leave_no_room_are_named_before_anything_is_asked(
+    best: Callable[..., Any], evaluated: Callable[..., Any], problems: Path
+) -> None:
+    with problems.open("a") as file:
+        file.write(json.dumps({"prompt": "very " * 5000 + "long", "answer": 1, "level": 1}) + "\n")
+    source = {"problems": [{"path": str(problems)}]}
+    for run in (best, lambda **own: evaluated(sometimes, "long", own={**source, **own})):
+        with pytest.raises(UserError, match=r"1 of 301 prompts leave no room .*problems\.jsonl:301"):
+            run()
+        *_, manifest = run(max_truncated=0.1)[:2]
+        assert len(manifest.evals) == 0 or table(manifest)["accuracy"].num_samples == 300
+
+
 def test_answers_begin_with_the_prefill(evaluated: Callable[..., Any], model_dir: Path) -> None:
     """The model goes on from it, and what it says counts together with it."""
 

@@ -177,6 +177,9 @@ def test_every_rollout_is_kept(start: Start) -> None:
         assert json.loads(row["scores"])["vowels"] == pytest.approx(row["reward"])
     assert not list(worker.dir.data.glob("rollouts-*"))
     labels = {sample.label.partition(":")[0] for sample in manifest.samples}
+    assert not any(" (vowels" in sample.label for sample in manifest.samples), "one reward is the sum"
+    _, two = start("two", rewards=["my_rewards:vowels", "my_rewards:odd"], trainer={"max_steps": 1})
+    assert all(re.search(r"reward [\d.]+ \(vowels [\d.]+, odd [01]\), ", sample.label) for sample in two.samples)
     assert labels == {"first step", "best of the last steps", "worst of the last steps", "longest of the last steps"}
 
 
@@ -333,6 +336,10 @@ def test_problems_that_teach_nothing_are_left_out_before(start: Start, tmp_path:
     tried = [json.loads(line) for path in (worker.dir.data / "steps").glob("filter-*") for line in path.open()]
     told = sum(row["num_tokens"] for row in tried)
     assert told > 0 and manifest.metrics["sampled_tokens"] == told + sum(row["num_tokens"] for row in rollouts(worker))
+    epoch = {"max_steps": -1, "num_train_epochs": 1}
+    once, manifest = start("once", rewards=rewards, sampling={"filter": {"num_samples": 4}}, trainer=epoch)
+    kept, num_prompts = manifest.metrics["problems"], 16 // 4
+    assert max(row["step"] for row in rollouts(once)) + 1 == -(-kept // num_prompts) < 20 // num_prompts
     with pytest.raises(UserError, match="no problem is solved with a share"):
         start("none", rewards=rewards, sampling={"filter": {"num_samples": 4, "keep": [0.6, 0.9]}})
 

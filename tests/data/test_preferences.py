@@ -117,6 +117,17 @@ def test_two_models_answer_the_same_prompts(tmp_path: Path, model: Path) -> None
     assert {one["model"] for row in rows for one in row["completions"]} == {"base"}
 
 
+def test_a_prompt_of_two_sources_is_asked_once(tmp_path: Path, model: Path) -> None:
+    """Rankings know prompts by their id."""
+    data = [
+        {"path": str(write_prompts(tmp_path / f"{name}.jsonl", range(size)))} for name, size in (("a", 6), ("b", 9))
+    ]
+    worker, _ = Chain(tmp_path, model).run("rollout", "both", data=data, max_new_tokens=4)
+    rows = rows_of(worker.dir.data / "rollouts.jsonl")
+    assert len(rows) == len({row["id"] for row in rows}) == 9
+    assert "6 of 15 prompts stand there before" in worker.warnings[0]
+
+
 # --- rankings ---------------------------------------------------------------------------------------------------------
 
 

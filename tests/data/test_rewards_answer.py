@@ -250,6 +250,11 @@ CITIES = ["London", "Paris", "A cat", "B"]
         "option B",
         "Paris",
         "B, since it is so",
+        "\\text{B}",
+        "\\text{(B)}",
+        "\\textbf{B}",
+        "\\mathrm{B}",
+        "\\(B\\)",
     ],
 )
 def test_choice_takes_a_letter_or_the_text_of_a_choice(said: str) -> None:

@@ -137,6 +137,23 @@ def test_it_is_checked_by_its_own_answers() -> None:
         assert check(reward, [Row()]).is_good and reward[0].partial is bool(args)
 
 
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize(
+    ("accepts", "wrong"),
+    [
+        (lambda answer, right: abs(int(answer) - int(right)) < 5, "The answer is 221."),
+        (lambda answer, right: answer in (right, "111", "221"), "The answer is 011."),
+        (lambda answer, right: True, None),
+    ],
+)
+def test_an_answer_that_its_scorer_accepts_is_no_wrong_one(
+    accepts: Any, wrong: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Dataset, "score_answer", lambda self, answer, entry: float(accepts(answer, entry["answer"])))
+    found = samples({"rg_task": "sums", "rg_config": CONFIG, "rg_index": 3})
+    assert (found.gold, found.wrong) == ("The answer is 110.", wrong)
+
+
 def test_without_reasoning_gym_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmkit.rewards.reasoning_gym.find_spec", lambda name: None)
     with pytest.raises(UserError, match="not installed; pip install"):

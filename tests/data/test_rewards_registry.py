@@ -192,7 +192,7 @@ def test_a_function_by_path_gets_everything_and_its_args(own: str) -> None:
     [
         ("no_such_package.mod:f", {}, "No module named 'no_such_package'"),
         ("{own}:godd", {}, "own_rewards has no function 'godd'; did you mean 'good'?"),
-        ("{own}:number", {}, "has no function 'number'"),
+        ("{own}:number", {}, "'number' is no function"),
         ("own_broken:f", {}, "own_broken cannot be imported (ZeroDivisionError"),
         ("{own}:strict", {}, "takes no **kwargs: it is own_rewards:strict(completions, answer)"),
         ("{own}:good", {"bonsu": 1}, "did you mean 'bonus'?"),

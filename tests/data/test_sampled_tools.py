@@ -47,7 +47,11 @@ def tries(ask: Ask) -> str:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
-    return chat_model(model_dir, tmp_path_factory.mktemp("tools-model"), "chatml_tools")
+    made = chat_model(model_dir, tmp_path_factory.mktemp("tools-model"), "chatml_tools")
+    config = made / "config.json"
+    # the schemas of tools are long in the words of this tokenizer
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 2048}))
+    return made
 
 
 def scripted(folder: Path, model: Path, patch: pytest.MonkeyPatch) -> Chain:
