@@ -50,8 +50,6 @@ def _groups(stage: PracticeStage, world_size: int) -> Found | None:
     """The answers to a prompt are compared with one another, so a process samples whole groups of them."""
     options = trainer_options(stage.trainer_kind, stage.trainer)
     size, total, generated = options["num_generations"], stage.global_batch_size, options["generation_batch_size"]
-    if not isinstance(size, int) or size < 2:
-        return ("trainer", "num_generations"), f"must be a whole number above 1, got {size!r}", ""
     unit = size * world_size
     shared = f" on {world_size} processes" if world_size > 1 else ""
     if total % unit:

@@ -26,9 +26,10 @@ from llmkit.recipe.stages import (
     TunedStage,
 )
 from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage, SearchIndexStage
-from llmkit.recipe.stages_preference import RolloutStage
+from llmkit.recipe.stages_preference import RlhfStage, RolloutStage
 from llmkit.recipe.tools import SearchSpec
-from llmkit.recipe.trainer_keys import CONFIG_CLASSES, check_trainer
+from llmkit.recipe.trainer_keys import CONFIG_CLASSES, check_trainer, trainer_options
+from llmkit.recipe.trainer_values import check_values
 from llmkit.recipe.unread import unread
 
 Found = tuple[Loc, str, str]
@@ -55,6 +56,7 @@ def check(recipe: Recipe) -> list[Found]:
         *_identities(recipe),
         *_templates(recipe),
         *_rewards(recipe),
+        *_paid(recipe),
         *preferred(recipe),
         *trainers,
     ]
@@ -235,6 +237,22 @@ def _rewards(recipe: Recipe) -> Iterator[Found]:
         yield from (((*loc, *key), what, cure) for key, what, cure in reward_keys.check(reward))
 
 
+def _paid(recipe: Recipe) -> Iterator[Found]:
+    """Practice that pays for nothing, and penalties on lengths that no answer reaches."""
+    for index, stage in enumerate(recipe.stages):
+        if not isinstance(stage, PracticeStage):
+            continue
+        if not isinstance(stage, RlhfStage) and not any(reward.weight for reward in stage.rewards):
+            yield ("stages", index, "rewards"), "every weight is 0: nothing is trained", "give one a weight"
+        longest = trainer_options(stage.trainer_kind, stage.trainer)["max_completion_length"]
+        for place, reward in enumerate(stage.rewards):
+            free = reward_keys.costs_nothing(reward)
+            if free is not None and isinstance(longest, int) and free >= longest:
+                what = f"costs nothing up to {free} tokens, and no answer is longer than {longest}"
+                cure = "let it begin below the trainer's 'max_completion_length'"
+                yield ("stages", index, "rewards", place, "args"), what, cure
+
+
 def _eval_lists(recipe: Recipe) -> Iterator[tuple[Loc, Evals]]:
     yield ("evals",), recipe.evals
     for index, stage in enumerate(recipe.stages):
@@ -277,5 +295,6 @@ def check_trainers(data: Any) -> Iterator[Found]:
         if kind == "rlhf":
             kind = f"rlhf_{stage.get('algorithm', 'grpo')}"
         if kind in CONFIG_CLASSES:
-            for key, what, cure in check_trainer(kind, stage["trainer"]):
+            found = (*check_trainer(kind, stage["trainer"]), *check_values(kind, stage["trainer"]))
+            for key, what, cure in found:
                 yield ("stages", index, "trainer", key), what, cure

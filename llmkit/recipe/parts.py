@@ -15,10 +15,15 @@ SLUG = r"^[a-z0-9][a-z0-9._-]*$"
 
 
 class Part(BaseModel):
-    """Base of every part of a recipe: strict, frozen, with its field docstrings in the schema."""
+    """Base of every part of a recipe: strict, frozen, of finite numbers, with its field docstrings in the schema."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_by_name=True, validate_by_alias=True
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        validate_by_name=True,
+        validate_by_alias=True,
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmkit.recipe.practice import RewardSpec
+from llmkit.recipe.reward_values import free_tokens, out_of_range
 
 ROOM = Path(__file__).resolve().parent.parent / "rewards"
 GIVEN = ("is_correct", "is_refusal")
@@ -71,16 +72,34 @@ def check(spec: RewardSpec) -> Iterator[tuple[tuple[str, ...], str, str]]:
     if spec.name not in names():
         yield ("name",), f"no reward '{spec.name}'", _near(spec.name, names()) or f"have: {', '.join(names())}"
         return
-    known = options(spec.name)
-    for key, value in spec.args.items():
+    found = list(_unfit(spec.name, spec.args))
+    yield from found
+    if not found:
+        yield from ((("args", key), what, cure) for key, what, cure in out_of_range(spec.name, _filled(spec)))
+
+
+def costs_nothing(spec: RewardSpec) -> int | None:
+    """Up to how many tokens an answer costs nothing, of a reward that is right and penalises length."""
+    return free_tokens(spec.name, _filled(spec)) if spec.name in names() and not any(check(spec)) else None
+
+
+def _filled(spec: RewardSpec) -> dict[str, Any]:
+    """The options of a reward that llmkit ships, its defaults included."""
+    return {key: option.default for key, option in options(str(spec.name)).items()} | spec.args
+
+
+def _unfit(name: str, args: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """Options that the reward does not have, of another type, or missing."""
+    known = options(name)
+    for key, value in args.items():
         if key not in known:
             cure = _near(key, known) or (f"have: {', '.join(known)}" if known else "it has none")
-            yield ("args", key), f"unknown option of the reward '{spec.name}'", cure
+            yield ("args", key), f"unknown option of the reward '{name}'", cure
         elif not _fits(value, _parsed(known[key].type)):
-            yield ("args", key), f"is {value!r}", f"'{spec.name}' takes {known[key].values}"
+            yield ("args", key), f"is {value!r}", f"'{name}' takes {known[key].values}"
     for key, option in known.items():
-        if option.required and key not in spec.args:
-            yield ("args",), f"the reward '{spec.name}' needs '{key}'", f"{key}: {option.values}"
+        if option.required and key not in args:
+            yield ("args",), f"the reward '{name}' needs '{key}'", f"{key}: {option.values}"
 
 
 def _near(word: str, words: Any) -> str:

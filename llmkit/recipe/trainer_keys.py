@@ -151,11 +151,12 @@ def declared(kind: str) -> dict[str, Any]:
     """Option name -> its default where that is a literal (else None), for the config class of `kind`."""
     options: dict[str, Any] = {}
     for package, file, class_name in reversed(CONFIG_CLASSES[kind]):
-        options |= _class_fields(_package_dir(package) / file, class_name)
+        options |= _class_fields(package_dir(package) / file, class_name)
     return {key: value for key, value in options.items() if not key.startswith("_")}
 
 
-def _package_dir(package: str) -> Path:
+def package_dir(package: str) -> Path:
+    """Folder of an installed package. Raises ModuleNotFoundError where there is none."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"{package} is not installed")

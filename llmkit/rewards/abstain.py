@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llmkit.errors import DataError, UserError
+from llmkit.errors import DataError
+from llmkit.recipe.reward_values import check_values
 from llmkit.rewards.rows import Completion, Reward, RowError, Samples, text_of
 
 COLUMNS: tuple[str, ...] = ("answers",)
@@ -38,8 +39,7 @@ def make_abstain(
     Raises:
         UserError: `t` is out of range. The function raises DataError for a row without accepted answers.
     """
-    if not 0 <= t < 1:
-        raise UserError("abstain: t", f"must be at least 0 and below 1, got {t!r}", "0.5 makes a wrong answer cost 1")
+    check_values("abstain", t=t)
     penalty, own = -t / (1 - t) if t else 0.0, tuple(refusals)
 
     def score(text: str, accepted: tuple[str, ...]) -> float:

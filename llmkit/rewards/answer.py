@@ -26,6 +26,7 @@ from fractions import Fraction
 from typing import Any
 
 from llmkit.errors import UserError
+from llmkit.recipe.reward_values import check_values
 from llmkit.rewards.rows import RowError, Said, Samples
 
 MARKS = ("answer_is", "hash", "boxed", "tag")
@@ -100,8 +101,9 @@ def check_options(reward: str, parse: str, marks: Sequence[str]) -> tuple[str, .
     """The marks. Raises UserError for a `parse` or a mark that does not exist."""
     if parse not in ("strict", "lenient"):
         raise UserError(f"{reward}: parse", f"is {parse!r}", "give strict or lenient")
-    if isinstance(marks, str) or not marks or not set(marks) <= set(MARKS):
+    if isinstance(marks, str) or not set(marks) <= set(MARKS):
         raise UserError(f"{reward}: marks", f"are {marks!r}", f"give a list of some of {', '.join(MARKS)}")
+    check_values(reward, marks=marks)
     return tuple(marks)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llmkit.errors import UserError
+from llmkit.recipe.reward_values import check_values
 from llmkit.rewards.rows import Completion, Reward
 
 COLUMNS: tuple[str, ...] = ()
@@ -24,8 +24,7 @@ def make_calls(*, free: int = 0) -> Reward:
     Raises:
         UserError: `free` is negative.
     """
-    if free < 0:
-        raise UserError("calls", f"free is {free}", "give 0 or more")
+    check_values("calls", free=free)
 
     def calls(completions: Sequence[Completion], **_: Any) -> list[float]:
         return [-float(max(0, _num_calls(completion) - free)) + 0.0 for completion in completions]

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llmkit.errors import UserError
+from llmkit.recipe.reward_values import check_values
 from llmkit.rewards.rows import Completion, LogMetric, Reward, RowError, Said, Samples, column, ignore, share, text_of
 from llmkit.sandbox.program import Ran, run
 
@@ -175,11 +176,7 @@ def _check_options(score: str, source: str, timeout: float, memory_mb: int, num_
         raise UserError("code: score", f"is {score!r}", "give share or all")
     if source not in ("fence", "text"):
         raise UserError("code: source", f"is {source!r}", "give fence or text")
-    if not 0 < timeout < float("inf"):
-        raise UserError("code: timeout", f"is {timeout}", "give seconds above 0")
-    if memory_mb < 64 or num_parallel < 1:
-        what = f"memory_mb is {memory_mb} and num_parallel {num_parallel}"
-        raise UserError("code", what, "give at least 64 MiB, and 1 program at a time")
+    check_values("code", timeout=timeout, memory_mb=memory_mb, num_parallel=num_parallel)
     if os.name != "posix":
         raise UserError("code", "runs programs on Linux and macOS only", "leave this reward out")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llmkit.errors import UserError
+from llmkit.recipe.reward_values import check_values
 from llmkit.rewards.rows import Reward
 
 COLUMNS: tuple[str, ...] = ()
@@ -25,8 +25,7 @@ def make_length(*, target: int, slack: int) -> Reward:
     Raises:
         UserError: `target` is negative or `slack` is not positive.
     """
-    if target < 0 or slack <= 0:
-        raise UserError("length", f"target is {target} and slack {slack}", "give target >= 0 and slack > 0")
+    check_values("length", target=target, slack=slack)
 
     def length(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
         return [-min(1.0, max(0, len(ids) - target) / slack) + 0.0 for ids in completion_ids]

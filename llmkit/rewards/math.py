@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from llmkit.errors import UserError
+from llmkit.recipe.reward_values import check_values
 from llmkit.rewards.answer import (
     Number,
     check_options,
@@ -78,8 +79,7 @@ def make_math(
             without an answer.
     """
     allowed = check_options("math", parse, marks)
-    if not 0 < timeout < float("inf"):
-        raise UserError("math: timeout", f"is {timeout}", "give seconds above 0")
+    check_values("math", timeout=timeout)
     if find_spec("math_verify") is None:
         raise UserError("math", "needs math-verify, which is not installed", "pip install 'llmkit[math]'")
     child = Child(f"{__name__}:equivalent", timeout=timeout, warm=_WARM)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llmkit.errors import UserError
+from llmkit.recipe.reward_values import check_values
 from llmkit.rewards.rows import Reward
 
 COLUMNS: tuple[str, ...] = ()
@@ -28,8 +28,7 @@ def make_overlong(*, max_length: int, cache: int) -> Reward:
     Raises:
         UserError: `cache` is not in 1..max_length.
     """
-    if not 0 < cache <= max_length:
-        raise UserError("overlong", f"max_length is {max_length} and cache {cache}", "give 0 < cache <= max_length")
+    check_values("overlong", max_length=max_length, cache=cache)
     free = max_length - cache
 
     def overlong(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from llmkit.errors import UserError
+from llmkit.recipe.reward_values import check_values
 from llmkit.rewards.rows import Reward
 
 COLUMNS: tuple[str, ...] = ()
@@ -37,10 +37,7 @@ def make_random(*, p: float = 0.5, seed: int = 0) -> Reward:
     Raises:
         UserError: an option is out of range.
     """
-    if not 0 <= p <= 1:
-        raise UserError("random: p", f"is {p}", "give a probability, 0 to 1")
-    if not 0 <= seed < 2**64:
-        raise UserError("random: seed", f"is {seed}", "give a whole number from 0")
+    check_values("random", p=p, seed=seed)
 
     def draw(step: int, prompt: int, place: int) -> float:
         key = np.array([seed, 0], dtype=np.uint64)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from llmkit.errors import UserError
+from llmkit.recipe.reward_values import check_values
 from llmkit.rewards.rows import Completion, LogMetric, Reward, ignore, share, text_of
 from llmkit.sandbox.child import Child, ChildFailed
 
@@ -34,12 +35,7 @@ def make_regex(*, pattern: str, where: Literal["search", "fullmatch"] = "search"
     """
     if where not in ("search", "fullmatch"):
         raise UserError("regex: where", f"is {where!r}", "give search or fullmatch")
-    if not 0 < timeout < float("inf"):
-        raise UserError("regex: timeout", f"is {timeout}", "give seconds above 0")
-    try:
-        re.compile(pattern)
-    except (re.error, TypeError, OverflowError, RecursionError) as error:
-        raise UserError("regex: pattern", f"{pattern!r} is no regular expression ({error})", "mend it") from None
+    check_values("regex", pattern=pattern, timeout=timeout)
     child = Child(f"{__name__}:matches", timeout=timeout)
 
     def found(text: str) -> bool | None:

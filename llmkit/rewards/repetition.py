@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llmkit.errors import UserError
+from llmkit.recipe.reward_values import check_values
 from llmkit.rewards.rows import Completion, Reward, text_of
 
 COLUMNS: tuple[str, ...] = ()
 CORRECTNESS: bool = False
-MAX_NGRAM = 100
 
 
 def make_repetition(*, ngram: int = 3, max_penalty: float = 1.0) -> Reward:
@@ -28,10 +27,7 @@ def make_repetition(*, ngram: int = 3, max_penalty: float = 1.0) -> Reward:
     Raises:
         UserError: an option is out of range.
     """
-    if not 1 <= ngram <= MAX_NGRAM:
-        raise UserError("repetition: ngram", f"is {ngram}", f"give 1 to {MAX_NGRAM} words")
-    if not 0 < max_penalty < float("inf"):
-        raise UserError("repetition: max_penalty", f"is {max_penalty}", "give a number above 0; it is subtracted")
+    check_values("repetition", ngram=ngram, max_penalty=max_penalty)
 
     def penalty(text: str) -> float:
         words = text.casefold().split()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llmkit.errors import UserError
+from llmkit.recipe.reward_values import check_values
 from llmkit.rewards.rows import Completion, Reward, text_of
 
 COLUMNS: tuple[str, ...] = ()
@@ -26,8 +26,7 @@ def make_think(*, tags: Sequence[str] = ("<think>", "</think>"), opened: bool = 
     Raises:
         UserError: `tags` are not two different texts.
     """
-    if isinstance(tags, str) or len(tags) != 2 or not all(tags) or tags[0] == tags[1]:
-        raise UserError("think: tags", f"are {tags!r}", "give two different texts: ['<think>', '</think>']")
+    check_values("think", tags=tags)
     start, end = tags
 
     def whole(completion: Completion) -> str:

@@ -9,6 +9,7 @@ Which problems are asked does not depend on the run's seed. Processes share them
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llmkit.chat.ask import Answer, Engine
 from llmkit.data.problems import Problem, Problems, build_problems
+from llmkit.errors import UserError
 from llmkit.evaluate.results import Document, Metric, TaskResult, mean_of
 from llmkit.modeling.load import max_positions
 from llmkit.plan.step import Step
@@ -82,7 +84,7 @@ def prepare(
 
     Raises:
         DataError, UserError: problems that cannot be read, rewards that cannot score them, a template without a span of
-            reasoning where that is bounded.
+            reasoning where that is bounded, a `by` that no problem has.
     """
     for spec in specs if chat else ():
         if spec.thinking_budgets:
@@ -96,6 +98,7 @@ def _prepare(
     file, where = worker.file, f"{where_of(worker, 'evals')}: {spec.name}"
     assert file.input_model is not None
     problems = frozen(worker, spec, spec.problems, chat=chat)
+    _check_by(worker, spec, problems)
     context = max_positions(file.input_model, file.model.revision if file.parent is None else None)
     options: dict[str, Any] = {"max_truncated": spec.max_truncated, "where": where, "warn": worker.warn}
     problems = problems.only(fitting(problems, tokenizer, context, **options))
@@ -103,6 +106,22 @@ def _prepare(
     scorer.check(problems, checked="all")
     scorer.check_gold(problems, worker.warn)
     return scorer, problems
+
+
+def _check_by(worker: Worker, spec: ProblemsSpec, problems: Problems) -> None:
+    """Raises UserError where no problem has the column whose values are reported one by one."""
+    if spec.by is None or spec.by in problems.columns_of_all():
+        return
+    where = f"{where_of(worker, 'evals')}: {spec.name}: by"
+    num_without = sum(spec.by not in problem.columns for problem in problems)
+    if num_without == len(problems):
+        have = sorted({column for problem in problems for column in problem.columns})
+        near = get_close_matches(spec.by, have, n=1)
+        cure = f"did you mean '{near[0]}'?" if near else f"have: {', '.join(have) or 'none'}"
+        raise UserError(where, f"no problem has a column '{spec.by}'", cure)
+    worker.warn(
+        f"{where}: {num_without} of {len(problems)} problems have no column '{spec.by}' and no line of their own"
+    )
 
 
 def frozen(

@@ -18,7 +18,7 @@ from llmkit.importing.convert import Imported, convert
 from llmkit.importing.draft import Options
 from llmkit.importing.write import to_yaml, write
 from llmkit.recipe.load import load
-from llmkit.recipe.trainer_keys import CONFIG_CLASSES, _class_fields, _package_dir, declared
+from llmkit.recipe.trainer_keys import CONFIG_CLASSES, _class_fields, declared, package_dir
 
 FOREIGN = Path(__file__).parent / "foreign"
 NO_STAGE = {"zephyr-141b-A35b-orpo-config_full", "qlora-1b-kto", "llama3_lora_kto", "llama3_lora_ppo"}
@@ -154,7 +154,7 @@ def of_keys(name: str) -> list[str]:
 def of_trl() -> list[str]:
     """Of the classes that the TRL here reads from a file."""
     places = ("trainer/model_config.py", "ModelConfig"), ("scripts/utils.py", "ScriptArguments")
-    fields = [_class_fields(_package_dir("trl") / file, name) for file, name in places]
+    fields = [_class_fields(package_dir("trl") / file, name) for file, name in places]
     return [key for group in (*fields, *map(declared, CONFIG_CLASSES)) for key in group]
 
 

@@ -1,11 +1,15 @@
-"""Trainer options of a `dpo` stage, read from the installed TRL, and its place in the generated schema."""
+"""Trainer options of a `dpo` stage, read from the installed TRL, and its place in the generated schema; values of all
+kinds' options."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from llmkit.cli.schema import schema
-from llmkit.recipe.trainer_keys import OWNED, check_trainer, declared, resolved_trainer
+from llmkit.recipe.trainer_keys import CONFIG_CLASSES, OWNED, check_trainer, declared, resolved_trainer
+from llmkit.recipe.trainer_values import _CHOICES, _RANGES, check_values, choices
 
 
 def problems(**trainer: object) -> dict[str, tuple[str, str]]:
@@ -70,3 +74,51 @@ def test_dpo_refuses_options_that_another_one_must_wake() -> None:
     )
     assert problems(ref_model_sync_steps=2)["ref_model_sync_steps"][1] == "set sync_ref_model: true"
     assert not problems(sync_ref_model=True, ref_model_sync_steps=2, ref_model_mixup_alpha=0.5)
+
+
+# Values ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "right"),
+    [
+        ("temperature", (0, -1, "hot", float("nan"), float("inf"), True, None), (0.1, 1, 2.5)),
+        ("top_p", (0, 2, -0.5), (0.1, 1.0)),
+        ("min_p", (-0.1, 1.1), (0, 1, None)),
+        ("top_k", (-1, 2.5), (0, 50)),
+        ("num_generations", (0, 1, 2.0, None), (2, 16)),
+        ("num_iterations", (0, 1.5), (1, 3)),
+        ("max_completion_length", (0, "64", None), (1, 64)),
+        ("generation_batch_size", (0, "64"), (64, None)),
+        ("epsilon", (-1,), (0, 0.2)),
+        ("beta", (-0.1, "low"), (0, 0.1)),
+        ("loss_type", ("foo", ["dapo"], 3), ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")),
+        ("scale_rewards", ("foo", None), ("group", "batch", "none", True, False)),
+        ("importance_sampling_level", ("x",), ("token", "sequence")),
+        ("vllm_mode", ("serve",), ("server", "colocate")),
+    ],
+)
+def test_values_that_a_trainer_cannot_work_with_are_refused(key: str, wrong: Any, right: Any) -> None:
+    for value in wrong:
+        ((found, what, cure),) = check_values("grpo", {key: value})
+        assert found == key and what and cure
+    assert not [found for value in right for found in check_values("rlhf_grpo", {key: value})]
+
+
+def test_errors_of_values_say_what_to_give() -> None:
+    assert list(check_values("rloo", {"temperature": 0, "num_generations": 1})) == [
+        ("temperature", "is 0", "give a number above 0"),
+        ("num_generations", "is 1", "give a whole number, at least 2"),
+    ]
+    (sigmod,) = check_values("dpo", {"loss_type": ["ipo", "sigmod"]})
+    assert sigmod == ("loss_type", "TRL knows no 'sigmod'", "did you mean 'sigmoid'?")
+    assert "have: dft, nll" in next(check_values("sft", {"loss_type": "xyz"}))[2].replace("chunked_nll, ", "")
+
+
+@pytest.mark.parametrize("kind", CONFIG_CLASSES)
+def test_choices_are_found_in_the_installed_trl_and_hold_its_defaults(kind: str) -> None:
+    options = {key: value for key, value in declared(kind).items() if value is not None}
+    for key in set(_CHOICES) & set(options):
+        assert options[key] in choices(kind, key)
+    assert not list(check_values(kind, options | resolved_trainer(kind, {})))
+    assert all(any(key in declared(each) for each in CONFIG_CLASSES) for key in (*_RANGES, *_CHOICES))

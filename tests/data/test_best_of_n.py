@@ -244,6 +244,19 @@ def test_an_evaluation_on_problems(evaluated: Callable[..., Any]) -> None:
     assert len(read_documents(worker.dir.path / "evals", "problems")) == 100
 
 
+def test_a_column_to_report_by_must_be_there(evaluated: Callable[..., Any], problems: Path, tmp_path: Path) -> None:
+    def unasked(*_: int) -> str:
+        raise AssertionError("nothing is to be asked")
+
+    with pytest.raises(UserError, match=r"problems: by: no problem has a column 'lvel'; did you mean 'level'\?"):
+        evaluated(unasked, "slip", own={"by": "lvel"})
+    rows = [json.loads(line) for line in problems.read_text().splitlines()[:20]]
+    some = [{k: v for k, v in row.items() if k != "level" or place % 2} for place, row in enumerate(rows)]
+    (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    _, manifest = evaluated(sometimes, "some", own={"problems": [{"path": str(tmp_path / "some.jsonl")}]})
+    assert [line for line in manifest.warnings if "by: 10 of 20 problems have no column 'level'" in line]
+
+
 def test_answers_are_read_strictly_and_leniently(evaluated: Callable[..., Any]) -> None:
     def bare(left: int, right: int, place: int) -> str:
         return f"{left} and {right} make {left + right}"
@@ -274,7 +287,7 @@ def test_an_evaluation_says_how_many_bad_rows_it_takes(evaluated: Callable[..., 
     path = tmp_path / "bad.jsonl"
     rows = [{"prompt": "What is 2 plus 3?", "answer": 5}] * 2 + [{"answer": 5}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = {"problems": [{"path": str(path)}]}
+    source = {"problems": [{"path": str(path)}], "by": None}
     with pytest.raises(DataError, match="1 of 3 rows"):
         evaluated(sometimes, "strict", own=source)
     _, manifest = evaluated(sometimes, "lenient", own={**source, "max_rejected": 0.5})

@@ -127,7 +127,7 @@ def test_calls_have_a_price() -> None:
         {"role": "tool"},
     ]
     assert make_calls()(completions=[hidden]) == [-2.0], "calls of a turn that cannot be read whole"
-    with pytest.raises(UserError, match="free is -1"):
+    with pytest.raises(UserError, match="calls: free: is -1"):
         make_calls(free=-1)
 
 
