@@ -306,7 +306,7 @@ def test_problems_that_no_reward_checks_are_named(
     rewards = [{"name": "exact", "when": {"kind": "sum"}}, "repetition"]
     for run in (
         lambda: best(data=[{"path": str(path)}], rewards=rewards),
-        lambda: evaluated(sometimes, "mixed", own={"problems": [{"path": str(path)}], "rewards": rewards}),
+        lambda: evaluated(sometimes, "mixed", own={"problems": [{"path": str(path)}], "rewards": rewards, "by": None}),
     ):
         with pytest.raises(UserError, match=r"of 1 of 5 problems no reward .*the first is .*mixed\.jsonl:1"):
             run()
