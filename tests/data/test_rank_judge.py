@@ -77,6 +77,12 @@ def test_a_judge_that_knows_is_followed_whatever_the_order_shown() -> None:
     assert standing([made], {"p": item("poor", "good", "fair")}).decisions
 
 
+def test_a_judge_may_have_a_long_name() -> None:
+    name = "hugging-quants/Meta-Llama-3.1-70B-Instruct-AWQ-INT4"
+    (made,) = RankJudge(Scripted(by_quality), RankJudgeSpec(), name, 1, chat=True).rank([item("poor", "good", "fair")])  # type: ignore[arg-type]
+    assert made.rater == name
+
+
 def test_a_judge_that_likes_the_first_place_ties_all() -> None:
     (made,) = judge(lambda prompt, ask: " > ".join(shown(prompt))).rank([item("poor", "good", "fair")])
     assert made.groups == (("c0", "c1", "c2"),)
