@@ -14,20 +14,21 @@ from typing import Any, BinaryIO
 
 from llmkit.errors import RunError
 
+OUTPUT = "run.output_dir"
 NO_SPACE = 64 * 1024
 """Free bytes below which a disk is as good as full."""
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, setting: str = OUTPUT) -> Iterator[BinaryIO]:
     """A file that appears at `path` when the block ends well: a temporary one in the same folder, flushed to disk, then
-    renamed. Raises RunError on a full disk."""
+    renamed. Raises RunError on a full disk. Args: setting: what says where the file is to lie."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = partial.open("wb")
     except OSError as error:
-        raise disk_error(path, error) from error
+        raise disk_error(path, error, setting) from error
     try:
         with file:
             yield file
@@ -35,14 +36,14 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        raise disk_error(path, error) from error
+        raise disk_error(path, error, setting) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, setting: str = OUTPUT) -> None:
     """All of it or nothing, as `whole_file` does."""
-    with whole_file(path) as file:
+    with whole_file(path, setting) as file:
         file.write(text.encode("utf-8"))
 
 
@@ -59,7 +60,7 @@ def to_line(row: dict[str, Any]) -> bytes:
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="replace") + b"\n"
 
 
-def disk_error(path: Path, error: OSError, setting: str = "run.output_dir") -> RunError:
+def disk_error(path: Path, error: OSError, setting: str = OUTPUT) -> RunError:
     """The cause of a failed write, and its cure: `setting` says where the file is to lie."""
     cures = {
         errno.ENOSPC: ("the disk is full", f"free some space or set '{setting}' to another disk"),

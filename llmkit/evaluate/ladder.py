@@ -33,7 +33,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Rating:
-    """One model's place. `low`, `high`: 95 % interval by bootstrap over prompts. `win_rate`: over all comparisons."""
+    """One model's place. `low`, `high`: 95 % interval by bootstrap over prompts, which draws only
+    outcomes that there were: of a model that wins (or loses) every time it is too narrow, between two models of no
+    width, and the true bound is unknown. `win_rate`: over all comparisons."""
 
     model: str
     rating: float

@@ -168,18 +168,23 @@ def load_rewards(folder: Path, *, device: torch.device | str = "cpu") -> RewardM
     Raises:
         ModelError: it is no such folder, is not whole, or its template was changed.
     """
+    reader = load_reader(folder)
+    for name in reader.card.members:
+        with source_of(str(folder / name), None) as source:
+            model = AutoModelForSequenceClassification.from_pretrained(source, **weight_options("float32"))
+        keep_scores_exact(model)
+        reader.members.append(model.to(device).eval().requires_grad_(False))
+    return reader
+
+
+def load_reader(folder: Path) -> RewardModels:
+    """The reward model without its members: what it can read is told without its weights. Raises as `load_rewards`."""
     try:
         card = RewardCard.model_validate(read_json(folder / CARD))
     except (OSError, ValueError) as error:
         what = f"holds no reward model of llmkit ({str(error).splitlines()[0]})"
         raise ModelError(str(folder), what, "name the model folder of a 'reward' stage") from None
-    members = []
-    for name in card.members:
-        with source_of(str(folder / name), None) as source:
-            model = AutoModelForSequenceClassification.from_pretrained(source, **weight_options("float32"))
-        keep_scores_exact(model)
-        members.append(model.to(device).eval().requires_grad_(False))
-    return RewardModels(card, members, _tokenizer(folder, card))
+    return RewardModels(card, [], _tokenizer(folder, card))
 
 
 def _tokenizer(folder: Path, card: RewardCard) -> PreTrainedTokenizerBase:

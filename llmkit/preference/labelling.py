@@ -80,14 +80,15 @@ def _decision(item: Item, scores: Scores, scale: float, rater: str, seed: int, s
 
 
 def right_share(items: Sequence[Item], scores: Sequence[Scores], decisions: Sequence[Decision]) -> float | None:
-    """Share of pairs with different scores that the decisions put the right way round; None: there is no such pair."""
+    """Share of the ordered pairs that a model of the scores has right; None: there is no such pair. Of two equal scores
+    noise makes an order that nobody can know: half right."""
     num_right, num_pairs = 0.0, 0
     for item, own, decision in zip(items, scores, decisions, strict=True):
         values = dict(zip(item.texts, own, strict=True))
         ranks = decision.ranks
-        for first in ranks:
-            for second in ranks:
-                if values[first] > values[second]:
+        for better in ranks:
+            for worse in ranks:
+                if ranks[better] < ranks[worse]:
                     num_pairs += 1
-                    num_right += 1.0 if ranks[first] < ranks[second] else 0.5 * (ranks[first] == ranks[second])
+                    num_right += 1.0 if values[better] > values[worse] else 0.5 * (values[better] == values[worse])
     return num_right / num_pairs if num_pairs else None

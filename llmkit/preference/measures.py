@@ -34,10 +34,8 @@ def measures(rows: Sequence[Scored]) -> dict[str, float]:
 
     `accuracy`: share of pairs that the model puts in the rater's order; equal scores count half. `accuracy_gap_<g>`:
     of pairs that are g places apart. `top1`: the answer that scores highest is ranked first. `tau`: Kendall's, of
-    scores and ranks. `loss`: -log sigmoid of the difference, in nats. `calibration_error`: mean over pairs of the
-    difference between the chance that sigmoid gives and the share that is right, in 10 bins (ECE, Guo et al. 2017).
-    `longer_wins`: the longer answer is ranked higher. `longer_scores`: the longer answer scores higher.
-    `length_correlation`: of scores and lengths within a prompt.
+    scores and ranks. `longer_wins`: the longer answer is ranked higher. `longer_scores`: the longer answer scores
+    higher. `length_correlation`: of scores and lengths within a prompt.
     """
     pairs = [_pairs(row) for row in rows]
     found: dict[str, float] = {"num_prompts": float(len(rows)), "num_pairs": float(sum(len(p) for p in pairs))}
@@ -54,11 +52,20 @@ def measures(rows: Sequence[Scored]) -> dict[str, float]:
         "tau", [tau for row in rows for ranks in row.rankings if (tau := _tau(row.scores, ranks)) is not None]
     )
     found |= _plain("length_correlation", [c for row in rows if (c := _correlation(row)) is not None])
-    every = np.concatenate([p for p in pairs if len(p)]) if any(len(p) for p in pairs) else np.empty((0, 3))
-    if len(every):
-        found["loss"] = float(np.mean(np.logaddexp(0, -every[:, 0])))
-        found["calibration_error"] = calibration_error(every[:, 0])
     return found
+
+
+def odds_measures(rows: Sequence[Scored]) -> dict[str, float]:
+    """Of scores whose differences are log-odds, as a model is trained to give them; nothing where no pair is in order.
+
+    `loss`: -log sigmoid of the difference, in nats, mean over pairs. `calibration_error`: mean over pairs of the
+    difference between the chance that sigmoid gives and the share that is right, in 10 bins (ECE, Guo et al. 2017).
+    """
+    differences_P = np.concatenate([np.empty(0), *(_pairs(row)[:, 0] for row in rows)])
+    if not len(differences_P):
+        return {}
+    loss = float(np.mean(np.logaddexp(0, -differences_P)))
+    return {"loss": loss, "calibration_error": calibration_error(differences_P)}
 
 
 def _pairs(row: Scored) -> np.ndarray:

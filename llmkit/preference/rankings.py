@@ -11,7 +11,7 @@ completion that was shown stands in one group.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -21,6 +21,7 @@ from llmkit.errors import DataError, UserError
 from llmkit.preference.rollouts import Item
 
 LONGEST_NAME = 40
+"""Characters of a person's name; a model or a function may be called whatever it is."""
 LONGEST_REASON = 500
 LONGEST_TURN = 7 * 24 * 3600.0
 NAMED = 3
@@ -36,7 +37,7 @@ class _Event(BaseModel):
 
     id: str = Field(min_length=1, max_length=64)
     """Of a decision: made by the page, and the same when it is sent twice."""
-    rater: str = Field(min_length=1, max_length=LONGEST_NAME)
+    rater: str = Field(min_length=1)
     time: str
     """UTC, ISO 8601."""
 
@@ -106,7 +107,7 @@ def check_groups(groups: Sequence[Sequence[Id]], shown: Sequence[Id]) -> None:
 
 
 def clean_name(name: str) -> str:
-    """A rater's name as it is kept: one spelling of equal letters, single blanks. Raises UserError for a bad one."""
+    """A person's name as it is kept: one spelling of equal letters, single blanks. Raises UserError for a bad one."""
     cleaned = " ".join(unicodedata.normalize("NFC", name).split())
     if not cleaned or len(cleaned) > LONGEST_NAME or not cleaned.isprintable():
         raise UserError("rater", "is no name", f"give 1 to {LONGEST_NAME} printable characters")
@@ -146,8 +147,15 @@ class Standing:
         return f"{len(self.stale)} rankings are of answers that are not there any more ({prompts})"
 
 
-def standing(events: Iterable[Decision | Undo], items: Mapping[str, Item]) -> Standing:
+def standing(
+    events: Iterable[Decision | Undo],
+    items: Mapping[str, Item],
+    place_of: Callable[[Decision], str] = lambda _: "rankings",
+) -> Standing:
     """Folds events in their order: an undo takes back, and of two decisions on one thing the later counts.
+
+    Args:
+        place_of: where a decision stands, for messages.
 
     Raises:
         DataError: a decision ranks other completions than its item has.
@@ -166,13 +174,14 @@ def standing(events: Iterable[Decision | Undo], items: Mapping[str, Item]) -> St
         if item is None or item.version != decision.version:
             stale.append(decision)
             continue
-        _check_ids(decision, item)
+        _check_ids(decision, item, place_of)
         decisions.pop(decision.key, None)
         decisions[decision.key] = decision
     return Standing(decisions, undone, tuple(stale))
 
 
-def _check_ids(decision: Decision, item: Item) -> None:
+def _check_ids(decision: Decision, item: Item, place_of: Callable[[Decision], str]) -> None:
     if sorted(decision.shown) != sorted(item.texts):
-        what = f"ranks {', '.join(sorted(decision.shown))}, and the item has {', '.join(sorted(item.texts))}"
-        raise DataError(f"decision {decision.id} on item {item.id!r}", what, "remove the line from the rankings")
+        shown, has = (", ".join(sorted(ids)) for ids in (decision.shown, item.texts))
+        what = f"decision {decision.id} on item {item.id!r} ranks {shown}, and the item has {has}"
+        raise DataError(place_of(decision), what, "remove the line from the rankings")

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from itertools import combinations
 from statistics import median
 from typing import Any
@@ -22,7 +23,7 @@ from llmkit.errors import LlmkitError
 from llmkit.preference.agreement import between, ceiling, with_oneself
 from llmkit.preference.rankings import LONGEST_REASON, LONGEST_TURN, Decision, Standing, Undo, check_groups, standing
 from llmkit.preference.rollouts import Completion, Item
-from llmkit.preference.store import Store
+from llmkit.preference.store import Store, place_in
 from llmkit.preference.turns import Turn, asked, showing, turns
 from llmkit.visible import visible
 
@@ -133,7 +134,7 @@ class Session:
         return {"rater": rater, **self.progress(rater, now), **found}
 
     def _standing(self) -> Standing:
-        return standing(self._store.events, self._items)
+        return standing(self._store.events, self._items, partial(place_in, self._store.path))
 
     def _queue(self, rater: str) -> list[Turn]:
         if rater not in self._queues:

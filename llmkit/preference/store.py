@@ -9,15 +9,17 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from llmkit.artifacts.files import disk_error, to_line
 from llmkit.errors import RunError
-from llmkit.preference.rankings import EVENT, Decision, Undo
+from llmkit.preference.rankings import EVENT, Decision, Standing, Undo, standing
+from llmkit.preference.rollouts import Item
 
 FILE = "rankings.jsonl"
 _SETTING = "--out"
@@ -35,6 +37,24 @@ def read_events(path: Path) -> list[Decision | Undo]:
         what = f"cannot be read ({error.strerror or error})"
         raise RunError(str(path), what, "rank some items first: `llmkit rank PATH`") from None
     return _parsed(data[: _saved(data)], path)
+
+
+def standing_in(path: Path, items: Mapping[str, Item]) -> Standing:
+    """What counts of a file. Raises RunError as `read_events`, and DataError as `standing`, with the line."""
+    return standing(read_events(path), items, partial(place_in, path))
+
+
+def place_in(path: Path, decision: Decision) -> str:
+    """`rankings.jsonl:7`: where a decision stands in a file."""
+    lines = enumerate(path.read_bytes().split(b"\n"), start=1)
+    return next((f"{path}:{number}" for number, line in lines if line.strip() and _is(line, decision)), str(path))
+
+
+def _is(line: bytes, decision: Decision) -> bool:
+    try:
+        return EVENT.validate_json(line) == decision
+    except ValidationError:
+        return False
 
 
 def _saved(data: bytes) -> int:

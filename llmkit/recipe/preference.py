@@ -155,7 +155,7 @@ class GuardSpec(Part):
     """Share of the stage's work that evaluations may be, as estimated from how many answers are written and read: where
     `every` asks for more, there are fewer of them. 1: whatever they cost."""
     num_prompts: int = Field(default=128, ge=FEWEST_LOOKED_AT)
-    """Held-out prompts that are answered at each evaluation."""
+    """Held-out prompts that are answered at each evaluation, of all sets in `heldout` in turn."""
     patience: int = Field(default=2, gt=0)
     """Evaluations in a row in which gold has fallen below its best before training stops: whether the reward has risen
     meanwhile (it is being gamed) or not (the policy unlearns). What is said tells which."""

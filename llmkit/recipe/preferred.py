@@ -8,8 +8,8 @@ from typing import Any
 
 from llmkit.recipe import reads
 from llmkit.recipe.parts import DataSource
-from llmkit.recipe.preference import RewardModelSpec
-from llmkit.recipe.schema import EvaluateStage, Recipe
+from llmkit.recipe.preference import PreferenceSpec, RewardModelSpec
+from llmkit.recipe.schema import Evals, EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
 from llmkit.recipe.stages import BestOfNStage, DpoStage, StageBase
 from llmkit.recipe.stages_preference import RankStage, RewardStage, RlhfStage, RolloutStage
@@ -38,8 +38,10 @@ def preferred(recipe: Recipe) -> Iterator[Found]:
         yield from ((("stages", index, *loc), what, cure) for loc, what, cure in found)
         if not isinstance(stage, EvaluateStage):
             continue
+        yield from _doubled_in(("stages", index, "evals"), stage.evals)
         for loc, name in reads.eval_reward_models(stage.evals):
             yield from _is_reward(("stages", index, *loc), name, by_name)
+    yield from _doubled_in(("evals",), recipe.evals)
     for loc, name in reads.eval_reward_models(recipe.evals):
         yield from _is_reward(("evals", *loc[1:]), name, by_name)
 
@@ -104,7 +106,7 @@ def _rlhf(stage: RlhfStage, by_name: ByName, run_seed: int) -> Iterator[Found]:
         yield ("reward_when",), "leaves rows out that nothing else scores", "add 'rewards' for them, or leave it out"
     if "measure" in stage.model_fields_set:
         yield ("measure",), "has no effect in an 'rlhf' stage: its guard looks at held-out prompts", "set 'guard.every'"
-    yield from _uncertainty(stage.reward_model)
+    yield from _combined(stage.reward_model)
     yield from _gold(stage, by_name, run_seed)
 
 
@@ -113,12 +115,25 @@ def _best_of_n(stage: BestOfNStage, by_name: ByName) -> Iterator[Found]:
         if name in by_name:
             yield from _is_reward(loc, name, by_name)
     if stage.reward_model is not None:
-        yield from _uncertainty(stage.reward_model)
+        yield from _combined(stage.reward_model)
 
 
-def _uncertainty(spec: RewardModelSpec) -> Iterator[Found]:
+def _combined(spec: RewardModelSpec) -> Iterator[Found]:
+    yield from _doubled(("reward_model",), spec)
     if spec.combine != "variance" and "uncertainty" in spec.model_fields_set:
         yield ("reward_model", "uncertainty"), f"has no effect with 'combine: {spec.combine}'", "leave it out"
+
+
+def _doubled(loc: Loc, spec: RewardModelSpec) -> Iterator[Found]:
+    for place, name in enumerate(spec.from_):
+        if name in spec.from_[:place]:
+            yield (*loc, "from", place), f"'{name}' stands here twice, and would count twice", "leave one out"
+
+
+def _doubled_in(loc: Loc, evals: Evals) -> Iterator[Found]:
+    for place, spec in enumerate(evals):
+        if isinstance(spec, PreferenceSpec) and spec.reward_model is not None:
+            yield from _doubled((*loc, place, "reward_model"), spec.reward_model)
 
 
 def _gold(stage: RlhfStage, by_name: ByName, run_seed: int) -> Iterator[Found]:

@@ -95,7 +95,8 @@ def _ranked(metrics: Mapping[str, float]) -> list[Figure]:
         if (most := metrics.get(f"ceiling_{name}")) is not None:
             found.append(Figure("a perfect model can reach", percent(most), f"of the pairs, by how far raters {under}"))
     if "right_pairs" in metrics:
-        found.append(Figure("pairs in true order", percent(metrics["right_pairs"]), "of those that differ in truth"))
+        told = "of those in order; what is equal in truth counts half"
+        found.append(Figure("pairs in true order", percent(metrics["right_pairs"]), told))
     return found
 
 

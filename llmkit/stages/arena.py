@@ -21,10 +21,9 @@ from llmkit.evaluate.ladder import Comparison, Duel, Outcome, Rating, duels, lad
 from llmkit.evaluate.results import Document, read_documents
 from llmkit.knowledge.store import read_rows
 from llmkit.options.arena import parser
-from llmkit.preference.rankings import standing
 from llmkit.preference.rollouts import FILE as ROLLOUTS
 from llmkit.preference.rollouts import read_rollouts
-from llmkit.preference.store import read_events
+from llmkit.preference.store import standing_in
 from llmkit.stages.command import as_command
 
 FILE = "arena.json"
@@ -115,7 +114,7 @@ def _ranked(stage: StageDir) -> Iterator[Comparison]:
     rollouts = source.data / ROLLOUTS
     models = {(row["id"], one["id"]): one.get("model") for row in read_rows(rollouts) for one in row["completions"]}
     items = {item.id: item for item in read_rollouts(rollouts)}
-    decisions = standing(read_events(stage.data / "rankings.jsonl"), items).decisions.values()
+    decisions = standing_in(stage.data / "rankings.jsonl", items).decisions.values()
     flagged = {decision.item for decision in decisions if decision.flagged}
     for decision in decisions:
         # a second look measures the rater, and what anybody flagged is not to be used

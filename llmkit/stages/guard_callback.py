@@ -15,11 +15,12 @@ from llmkit.recipe.preference import GuardSpec
 from llmkit.stages.callbacks import COMPLETE
 from llmkit.stages.common import Worker
 from llmkit.stages.guarding import Guard
+from llmkit.stages.monitors import at_border
 
 
 class GuardCallback(TrainerCallback):
-    """Evaluates every few steps, between generation batches; keeps the step with the best gold and stops training as
-    the rule says. To be added before the callback that looks at `control.should_save`.
+    """Evaluates every few steps, between generation batches, and at the end; keeps the step with the best gold and
+    stops training as the rule says. To be added before the callback that looks at `control.should_save`.
 
     Attributes:
         reason: why it ended the stage, in words, also where an earlier start did; empty: it did not.
@@ -55,9 +56,8 @@ class GuardCallback(TrainerCallback):
         self._trainer.callback_handler.on_save(args, state, control)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        batch = self._trainer.args.steps_per_generation * self._trainer.num_iterations
         is_due = state.global_step >= min(self._guard.evaluations[-1].step + self._stride, state.max_steps)
-        if self._trainer._step % batch or not is_due:
+        if not (is_due and at_border(self._trainer, state)):
             return
         self._guard()
         if self._spec is None:

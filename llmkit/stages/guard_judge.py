@@ -20,7 +20,7 @@ from llmkit.preference.rollouts import Completion, Item
 from llmkit.recipe.preference import RankJudgeSpec
 from llmkit.stages.common import Worker
 from llmkit.stages.engines import check_engine, own_engine
-from llmkit.stages.rank_judge import PROMPT, RankJudge
+from llmkit.stages.rank_judge import PROMPT, RankJudge, told_cut
 
 FILE = "guard-start.jsonl"
 START, NOW = "start", "now"
@@ -42,6 +42,7 @@ class StartJudge:
         self._path = worker.dir.path / FILE
         rows = read_rows(self._path) if self._path.is_file() else ()
         self._start: dict[str, str] = {row["place"]: row["text"] for row in rows}
+        self._cut = ""
 
     def __call__(
         self,
@@ -59,6 +60,10 @@ class StartJudge:
             for number, (prompt, text, place) in enumerate(zip(prompts, texts, places, strict=True))
             if text.strip() != self._start[place].strip()
         ]
+        if not self._cut and (cut := told_cut(items)):
+            # of the first look at which it happens: one warning, not one a look
+            self._cut = cut
+            self._worker.warn(f"guard.judge: {cut}")
         decided = {decision.item: _score(decision) for decision in self._judge.rank(items)}
         self._count(len(items) - len(decided), len(texts))
         return np.array([decided.get(str(number), EVEN) for number in range(len(texts))])

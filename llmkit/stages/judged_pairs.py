@@ -17,7 +17,7 @@ from llmkit.recipe.preference import PreferenceSpec, RankJudgeSpec
 from llmkit.stages.common import Worker
 from llmkit.stages.engines import own_engine
 from llmkit.stages.problems import SEED
-from llmkit.stages.rank_judge import RankJudge
+from llmkit.stages.rank_judge import RankJudge, told_cut
 
 FIRST, SECOND = "first", "second"
 
@@ -33,13 +33,17 @@ class Two(NamedTuple):
 
 def shares(judge: RankJudge, pairs: Sequence[Two]) -> list[float | None]:
     """1 where the first answer is better, 0 where the second is, 0.5 where they tie; None: no readable reply."""
-    items = [Item(two.key, two.prompt, (Completion(FIRST, two.first), Completion(SECOND, two.second))) for two in pairs]
+    items = _items(pairs)
     differ = [item for item, two in zip(items, pairs, strict=True) if two.first.strip() != two.second.strip()]
     ranks = {made.item: made.ranks for made in judge.rank(differ)}
     found: dict[str, float | None] = {item.id: 0.5 for item in items} | {item.id: None for item in differ}
     for key, own in ranks.items():
         found[key] = 1.0 if own[FIRST] < own[SECOND] else 0.5 if own[FIRST] == own[SECOND] else 0.0
     return [found[two.key] for two in pairs]
+
+
+def _items(pairs: Sequence[Two]) -> list[Item]:
+    return [Item(two.key, two.prompt, (Completion(FIRST, two.first), Completion(SECOND, two.second))) for two in pairs]
 
 
 def judged_wins(worker: Worker, state: PartialState, spec: PreferenceSpec, pairs: Sequence[Two]) -> list[float | None]:
@@ -51,6 +55,8 @@ def judged_wins(worker: Worker, state: PartialState, spec: PreferenceSpec, pairs
     assert spec.judge is not None
     engine, chat = own_engine(spec.judge, spec.judge.by)
     judge = RankJudge(engine, spec.judge, spec.judge.name_or_path or "", SEED, chat=chat)
+    if cut := told_cut(_items(pairs)):
+        worker.warn(f"{spec.name}: judge: {cut}")
     own = shares(judge, pairs[state.process_index :: state.num_processes])
     places = range(state.process_index, len(pairs), state.num_processes)
     every: list[tuple[int, float | None]] = gather_object(list(zip(places, own, strict=True)))

@@ -144,22 +144,27 @@ class MonitorCallback(TrainerCallback):
 
 
 class BorderCallback(TrainerCallback):
-    """Between generation batches checkpoints are saved, and monitors end the stage: so no half-used one is lost. To be
-    added behind the monitor, and before the callback that looks at `control.should_save`."""
+    """Between generation batches, and at the end, checkpoints are saved, and monitors end the stage: so no half-used
+    batch is lost. To be added behind the monitor, and before the callback that looks at `control.should_save`."""
 
     def __init__(self, trainer: Any, monitor: MonitorCallback) -> None:
         self._trainer, self._monitor, self._owed = trainer, monitor, False
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         wanted = control.should_save or self._owed
-        control.should_save = wanted and self._at_border()
+        control.should_save = wanted and self._at_border(state)
         self._owed = wanted and not control.should_save
         self.on_log(args, state, control)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self._monitor.stopped_by is not None and self._at_border():
+        if self._monitor.stopped_by is not None and self._at_border(state):
             control.should_training_stop = control.should_save = True
 
-    def _at_border(self) -> bool:
-        every: int = self._trainer.args.steps_per_generation * self._trainer.num_iterations
-        return bool(self._trainer._step % every == 0)
+    def _at_border(self, state: TrainerState) -> bool:
+        return at_border(self._trainer, state)
+
+
+def at_border(trainer: Any, state: TrainerState) -> bool:
+    """Whether no step is to come that trains on what is generated: between two batches, or behind the last step."""
+    every: int = trainer.args.steps_per_generation * trainer.num_iterations
+    return bool(trainer._step % every == 0) or state.global_step >= state.max_steps

@@ -15,6 +15,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,10 @@ from llmkit.knowledge.store import read_rows, writing
 from llmkit.preference.agreement import between, ceilings, contradicting, with_oneself
 from llmkit.preference.labelling import Scores, noise_scale, ranked, right_share
 from llmkit.preference.pairs import Pairs, pairs_of
-from llmkit.preference.rankings import Decision, standing
+from llmkit.preference.rankings import Decision
 from llmkit.preference.rollouts import FILE as ROLLOUTS
 from llmkit.preference.rollouts import Item, read_rollouts
-from llmkit.preference.store import read_events
+from llmkit.preference.store import standing_in
 from llmkit.recipe.preference import LabellerSpec
 from llmkit.recipe.stages_preference import RankStage
 from llmkit.stages.common import Worker, main, where_of
@@ -117,10 +118,11 @@ def _decided(
     worker: Worker, path: Path, items: Mapping[str, Item], cure: str
 ) -> tuple[list[Decision], dict[str, float]]:
     """What counts of a file. Raises UserError where too few prompts are ranked."""
-    found, stage = standing(read_events(path), items), rank_stage(worker)
+    found, stage = standing_in(path, items), rank_stage(worker)
     decisions = list(found.decisions.values())
     num_decided = len({decision.item for decision in decisions})
-    if num_decided < stage.min_ranked * len(items):
+    # as written in the recipe: in floats 0.07 of 100 is more than 7
+    if num_decided < Fraction(str(stage.min_ranked)) * len(items):
         what = f"{num_decided} of {len(items)} prompts are ranked, and {stage.min_ranked:.0%} are wanted"
         if found.stale:
             what += f"; {found.told_stale()}"

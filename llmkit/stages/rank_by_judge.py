@@ -22,7 +22,7 @@ from llmkit.recipe.stages_preference import RankStage
 from llmkit.stages.asked import Pace, chunks_of, processes, said_by
 from llmkit.stages.common import Worker, where_of
 from llmkit.stages.engines import AskedModel, check_engine, engine_of
-from llmkit.stages.rank_judge import PROMPT, RankJudge
+from llmkit.stages.rank_judge import PROMPT, RankJudge, told_cut
 
 CHUNK, JUDGED = 64, "judged"
 """Prompts that a judge puts in order between two files, and the name of these among the stage's steps."""
@@ -37,6 +37,8 @@ def by_judge(worker: Worker, source: Path, items: Mapping[str, Item]) -> tuple[l
     PROMPT.load(spec.prompt)
     check_engine(spec, spec.by)
     listed, steps = list(items.values()), Steps(worker.dir.data / "steps")
+    if cut := told_cut(listed):
+        worker.warn(f"judge: {cut}")
     if worker.is_main:
         steps.begin({JUDGED: judged_key(worker.file, spec)})
     state.wait_for_everyone()

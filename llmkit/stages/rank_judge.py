@@ -31,7 +31,8 @@ PROMPT = PromptFile(
     needed=("prompt", "answers", "fence"),
 )
 LONGEST = 4000
-"""Characters of a prompt or answer that the judge sees."""
+"""Characters of a prompt or answer that the judge sees; of a prompt the last ones."""
+_CUT = "[{left:,} characters {where} this are not shown to you; whoever wrote them did not stop here]"
 _ORDERS = 2
 _REPLY = re.compile(r"(?:order\s*:\s*)?([A-Z]+(?:\s*[>=]\s*[A-Z]+)*)\s*\.?", re.IGNORECASE)
 
@@ -119,7 +120,7 @@ class RankJudge:
     def ask(self, one: Shown, temperature: float = 0.0) -> Ask:
         """The prompt of one item."""
         texts = [shown_of(one.item.completion(id)) for id in one.ids]
-        asked = asked_in(one.item)[-LONGEST:]
+        asked = asked_of(one.item)
         prompt = self._prompt.render(
             prompt=asked,
             answers=list(zip(letters(len(texts)), texts, strict=True)),
@@ -172,6 +173,17 @@ def letters(num: int) -> list[str]:
     return ["".join(each) for each in islice(chain.from_iterable(sizes), num)]
 
 
+def told_cut(items: Sequence[Item]) -> str:
+    """`2 of 10 answers and 1 of 5 prompts are longer than the 4,000 characters ...`; empty where nothing is."""
+    cut = {
+        "answers": [_is_long(each) for item in items for each in item.completions],
+        "prompts": [len(asked_in(item)) > LONGEST for item in items],
+    }
+    counts = " and ".join(f"{sum(found)} of {len(found)} {name}" for name, found in cut.items() if any(found))
+    shown = f"are longer than the {LONGEST:,} characters that a judge is shown: an answer's first, a prompt's last"
+    return f"{counts} {shown}" if counts else ""
+
+
 def asked_in(item: Item) -> str:
     """The prompt as text; of a conversation all turns."""
     if isinstance(item.prompt, str):
@@ -181,12 +193,33 @@ def asked_in(item: Item) -> str:
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in item.prompt)
 
 
+def asked_of(item: Item) -> str:
+    """The prompt as the judge sees it, with a line that says what is left out."""
+    text = asked_in(item)
+    left = len(text) - LONGEST
+    return f"{_CUT.format(left=left, where='before')}\n{text[-LONGEST:]}" if left > 0 else text
+
+
 def shown_of(completion: Completion) -> str:
-    """An answer as the judge sees it. With tools, calls and results stand cut in front of what it says."""
+    """An answer as the judge sees it, with a line that says what is left out. With tools, calls and results stand in
+    front of what it says."""
+    return "\n".join(_cut(part) for part in _parts(completion))
+
+
+def _parts(completion: Completion) -> list[str]:
+    """What is cut each for itself: with tools all turns before the last one, and that one."""
     if not completion.messages:
-        return completion.text[:LONGEST]
-    parts = (completion.messages[:-1], completion.messages[-1:])
-    return "\n".join(transcript(part)[:LONGEST] for part in parts if part)
+        return [completion.text]
+    return [transcript(part) for part in (completion.messages[:-1], completion.messages[-1:]) if part]
+
+
+def _cut(text: str) -> str:
+    left = len(text) - LONGEST
+    return f"{text[:LONGEST]}\n{_CUT.format(left=left, where='after')}" if left > 0 else text
+
+
+def _is_long(completion: Completion) -> bool:
+    return any(len(part) > LONGEST for part in _parts(completion))
 
 
 def _said(completion: Completion) -> str:

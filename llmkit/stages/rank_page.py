@@ -17,11 +17,14 @@ from llmkit.artifacts.files import to_line, write_text
 from llmkit.errors import DataError, RunError, UserError
 from llmkit.options import rank_export, rank_page
 from llmkit.preference.pairs import Pairs, pairs_of
-from llmkit.preference.rankings import clean_name, standing
+from llmkit.preference.rankings import clean_name
 from llmkit.preference.rollouts import find_rollouts, read_rollouts
 from llmkit.preference.session import Session
-from llmkit.preference.store import FILE, open_store, read_events
+from llmkit.preference.store import FILE, open_store, standing_in
 from llmkit.stages.command import as_command
+
+PAIRS = "preferences.jsonl"
+"""What the pairs of an export are called where no name is given for them."""
 
 
 @as_command
@@ -82,16 +85,18 @@ def export(args: argparse.Namespace) -> None:
     """Raises DataError where no ranking makes a pair."""
     rollouts = find_rollouts(Path(args.path).expanduser())
     rankings = args.rankings or rollouts.with_name(FILE)
+    if args.to.is_dir():
+        raise RunError(f"--to {args.to}", "is a folder", f"name a file in it: `--to {args.to / PAIRS}`")
     if args.to.exists() and any(args.to.samefile(read) for read in (rollouts, rankings) if read.exists()):
         raise RunError(f"--to {args.to}", "is a file that is read here", "give another name")
     items = {item.id: item for item in read_rollouts(rollouts)}
-    now = standing(read_events(rankings), items)
+    now = standing_in(rankings, items)
     found = pairs_of(now.decisions.values(), items)
     left_out = _left_out(found, len(now.stale))
     if not found.rows:
         what = f"holds no ranking that makes a pair{f' ({left_out})' if left_out else ''}"
         raise DataError(str(rankings), what, f"rank some items: `llmkit rank {args.path}`")
-    write_text(args.to, b"".join(map(to_line, found.rows)).decode("utf-8"))
+    write_text(args.to, b"".join(map(to_line, found.rows)).decode("utf-8"), setting="--to")
     print(f"{args.to}: {len(found.rows)} pairs of {len(found.items)} prompts by {', '.join(sorted(found.raters))}")
     if left_out:
         print(f"left out: {left_out}")

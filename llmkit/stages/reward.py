@@ -79,12 +79,16 @@ def run(worker: Worker) -> Manifest:
     rows = build_rows(worker, args, build)
     train, heldout = split(worker, rows)
 
+    shares = sorted(stage.learning_curve)
+    if shares and not len(heldout):
+        worker.warn("learning_curve is left out: no prompt is held out to measure it on; add rankings for it")
+        shares = []
     member = Member(worker, tokenizer, template, new_tokens)
     trained = [
         member.train(number, train, worker.dir.model / _name(stage, number)) for number in range(stage.num_models)
     ]
     metrics = together(trained)
-    curve = [(share, member.trained_on(share, train)) for share in sorted(stage.learning_curve)]
+    curve = [(share, member.trained_on(share, train)) for share in shares]
     args.distributed_state.wait_for_everyone()
     if not worker.is_main:
         return worker.manifest()
@@ -277,7 +281,7 @@ def finish(
     if len(heldout):
         card = card.model_copy(update={"accuracy": metrics.get("heldout/accuracy")})
         write_json(folder / CARD, card.model_dump())
-    curves = [learning_curve(card, curve, len(train), measured, metrics)] if curve and len(heldout) else []
+    curves = [learning_curve(card, curve, len(train), measured, metrics)] if curve else []
     for _, path in curve:
         shutil.rmtree(path, ignore_errors=True)
     return worker.manifest(

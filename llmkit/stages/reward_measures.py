@@ -13,7 +13,7 @@ from llmkit.artifacts.files import write_json
 from llmkit.artifacts.manifest import Curve, Sample, SourceCount, read_manifest
 from llmkit.errors import DataError
 from llmkit.modeling.reward_model import CARD, RewardCard, RewardModels, load_rewards
-from llmkit.preference.measures import Scored, measures
+from llmkit.preference.measures import Scored, measures, odds_measures
 from llmkit.recipe.parts import DataSource
 from llmkit.stages.common import Worker
 
@@ -56,19 +56,21 @@ def measured_on(models: RewardModels, rows: datasets.Dataset) -> dict[str, float
     scores_NM = models.scaled(raw_NM)
     single = len(models.members) == 1
     scored: list[list[Scored]] = [[] for _ in range(scores_NM.shape[1] + 1)]
+    odds = list[Scored]()
     last, start = [], 0
     for row in rows:
         size, ranked = len(row["answers_ids"]), row["num_ranked"]
         own_KM = scores_NM[start : start + size]
-        # a single member's own scores are the log-odds that it was trained to give
-        mean_K = raw_NM[start : start + size, 0] if single else own_KM.mean(1)
+        mean_K = own_KM.mean(1)
         last += [float(value < mean_K[:ranked].min()) for value in mean_K[ranked:]]
         rankings = [ranks[:ranked] for ranks in row["rankings"]]
         lengths = [len(ids) for ids in row["answers_ids"][:ranked]]
         for place, values_K in enumerate([mean_K, *own_KM.T]):
             scored[place].append(Scored(values_K[:ranked].tolist(), rankings, lengths))
+        # members' own scores are the log-odds that they were trained to give; scaled they are none
+        odds.append(Scored(raw_NM[start : start + ranked].mean(1).tolist(), rankings, lengths))
         start += size
-    found = measures(scored[0])
+    found = measures(scored[0]) | odds_measures(odds)
     if not single:
         found |= {
             f"accuracy_of_{name}": measures(own)["accuracy"]

@@ -9,7 +9,7 @@ scores the answers, and who watches.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from llmkit.data.problems import Problem
 from llmkit.data.rankings import place_of
 from llmkit.errors import RunError, UserError
 from llmkit.modeling.load import load_spec
-from llmkit.modeling.reward_model import PROMPTS
+from llmkit.modeling.reward_model import PROMPTS, load_reader
 from llmkit.preference.watch import Evaluation, fit
 from llmkit.recipe import reads
 from llmkit.recipe.preference import FEWEST_LOOKED_AT
@@ -48,7 +48,15 @@ from llmkit.stages.practising import (
     prepare,
     stream_of,
 )
-from llmkit.stages.preferring import Judge, PreferenceScorer, judged_by, labelled_by, open_folder, open_rewards
+from llmkit.stages.preferring import (
+    Judge,
+    PreferenceScorer,
+    check_renders,
+    judged_by,
+    labelled_by,
+    open_folder,
+    open_rewards,
+)
 from llmkit.stages.rloo import RlooTrainer
 from llmkit.stages.scoring import Scorer
 from llmkit.stages.training import train_between
@@ -73,12 +81,14 @@ def run(worker: Worker) -> Manifest:
         check_guard_judge(stage.guard.judge)
     check_apart(worker)
     prepared = prepare(worker, args, scorer_of(worker))
+    prompts = looked_at(worker, prepared)
+    check_gold(worker, prompts)
     trainer = build_trainer(worker, args, prepared, kind)
     drop_rollouts(worker, trainer)
     if stage.sampling.filter is not None:
         allowed = filtered(worker, trainer, prepared, stage.sampling.filter)
         trainer.practice.stream = stream_of(stage, prepared.problems, allowed, prepared.scorer.is_checked)
-    guard = guard_of(worker, trainer, prepared)
+    guard = guard_of(worker, trainer, prepared, prompts)
     spec = None if stage.guard == "off" else stage.guard
     callback = GuardCallback(worker, trainer, guard, spec, spec.every if spec else WATCHED_EVERY)
     monitor = trainer.practice.monitor
@@ -116,25 +126,34 @@ def scorer_of(worker: Worker) -> PreferenceScorer:
     )
 
 
-def guard_of(worker: Worker, trainer: Any, prepared: Prepared) -> Guard:
-    """Raises UserError where it has too few prompts to look at, or where the model cannot be asked."""
+def looked_at(worker: Worker, prepared: Prepared) -> list[Problem]:
+    """The prompts that the guard looks at: of all held-out sets in turn, of each from its beginning. Raises UserError
+    where they are too few."""
     stage = rlhf_stage(worker)
-    where = f"stage '{stage.name}': guard"
-    if is_sharded(trainer):
-        raise UserError(where, "asks a model whose weights are sharded", "use zero2 or ddp")
     spec = None if stage.guard == "off" else stage.guard
     num = spec.num_prompts if spec else WATCHED_PROMPTS
     scorer = prepared.scorer
     assert isinstance(scorer, PreferenceScorer)
-    every = (problem for held in prepared.heldout.values() for problem in held if scorer.applies(problem))
-    prompts: list[Problem] = list(islice(every, num))
+    sets = (filter(scorer.applies, held) for held in prepared.heldout.values())
+    every = (problem for problem in chain.from_iterable(zip_longest(*sets)) if problem is not None)
+    prompts = list(islice(every, num))
     fewest = FEWEST_LOOKED_AT if spec else 1
     if len(prompts) < fewest:
         what = f"has {len(prompts)} of the {fewest} prompts that it needs at least to tell a fall from chance"
+        where = f"stage '{stage.name}': guard"
         raise UserError(where, what, "name more held-out prompts in 'heldout', which 'reward_when' fits")
     if spec and len(prompts) < num:
         worker.warn(f"the guard looks at {len(prompts)} prompts: there are no more, and {num} are wanted")
     _warn_of_seen(worker, prompts)
+    return prompts
+
+
+def guard_of(worker: Worker, trainer: Any, prepared: Prepared, prompts: Sequence[Problem]) -> Guard:
+    """Raises UserError where the model cannot be asked."""
+    stage, scorer = rlhf_stage(worker), prepared.scorer
+    assert isinstance(scorer, PreferenceScorer)
+    if is_sharded(trainer):
+        raise UserError(f"stage '{stage.name}': guard", "asks a model whose weights are sharded", "use zero2 or ddp")
     reference = None if stage.peft else _reference(worker, trainer)
     true = labelled_by(stage.measured_by) if stage.measured_by else None
     return Guard(worker, trainer, prompts, scorer, gold_of(worker), true, reference)
@@ -160,6 +179,15 @@ def check_apart(worker: Worker) -> None:
             raise UserError(f"stage '{stage.name}': guard.gold", f"{what}: it would be fooled with it", cure)
         if num:
             worker.warn(what)
+
+
+def check_gold(worker: Worker, prompts: Sequence[Problem]) -> None:
+    """Raises UserError where a gold model cannot read what the policy is asked."""
+    stage = rlhf_stage(worker)
+    if stage.guard != "off" and stage.guard.gold is not None:
+        name = stage.guard.gold
+        reader = load_reader(open_folder(Path(worker.file.data_stages[name])))
+        check_renders(reader, prompts, f"stage '{stage.name}': guard.gold '{name}'")
 
 
 def _warn_of_seen(worker: Worker, prompts: Sequence[Problem]) -> None:

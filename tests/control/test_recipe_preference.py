@@ -68,6 +68,8 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("stages.rm.data=[{from: answers}]", "reads rankings, not rollouts"),
         ("stages.rm.data=[{from: ranks, name: rankings}]", "reads rankings, not decisions"),
         ("stages.rlhf.reward_model=sft", "'sft' is no 'reward' stage"),
+        ("stages.rlhf.reward_model={from: [rm, rm]}", "reward_model.from.1: 'rm' stands here twice"),
+        ("evals.0.reward_model={from: [rm, gold, rm]}", "evals.0.reward_model.from.2: 'rm' stands here twice"),
         ("stages.rlhf.guard=rm", "'rm' is what the policy is trained on"),
         ("stages.rlhf.guard={}", "exactly one of 'gold', 'labeller' and 'judge'"),
         ("stages.rlhf.guard={gold: gold, judge: {by: self}}", "exactly one of 'gold', 'labeller' and 'judge'"),

@@ -39,6 +39,15 @@ def test_without_noise_the_order_is_the_scores_and_equal_ones_tie() -> None:
     assert noise_scale([[1.0, 2.0]], 0.0) == 0.0
 
 
+def test_equal_scores_that_noise_puts_in_order_are_half_right() -> None:
+    """A model of the scores itself is right in no more of these pairs."""
+    listed, own = items(200, size=3), [[0.0, 0.0, 100.0]] * 200
+    made = list(ranked(listed, own, scale=1.0, rater="a", seed=1))
+    assert right_share(listed, own, made) == pytest.approx((2 + 0.5) / 3)
+    exact = list(ranked(listed, own, scale=0.0, rater="a", seed=1))
+    assert right_share(listed, own, exact) == 1.0
+
+
 def test_raters_seeds_and_prompts_have_noise_of_their_own_and_the_same_again() -> None:
     listed, own = items(30), [[0.0, 0.1, 0.2, 0.3, 0.4]] * 30
     made = {

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,16 @@ from llmkit.stages.common import Worker
 from llmkit.stages.grpo import GrpoTrainer
 from llmkit.stages.guarding import Guard
 from llmkit.stages.preferences import evaluate_preference
-from llmkit.stages.preferring import answer_ids, check_renders, combined, labelled_by, score_texts
+from llmkit.stages.preferring import (
+    PreferenceScorer,
+    answer_ids,
+    check_renders,
+    combined,
+    labelled_by,
+    score_texts,
+)
 from llmkit.stages.ranking_trainer import RankingCollator, RankingTrainer
-from llmkit.stages.reward_measures import ceiling, scaled_card
+from llmkit.stages.reward_measures import ceiling, measured_on, scaled_card
 
 LIKES = "data.helpers_preference:vowels"
 
@@ -448,6 +456,35 @@ def test_members_of_an_ensemble_and_shares_of_the_rankings(made: Chain, tmp_path
     assert len(curve.points) == 3
 
 
+def test_an_ensembles_log_odds_are_those_that_its_members_were_trained_to_give() -> None:
+    """Scaling changes no order, but it changes chances: each member is sure by 4 nats."""
+    raw, rows = np.array([[4.0, 104.0], [0.0, 100.0]]), Dataset.from_list([measured_row()])
+    for members in (["."], ["0", "1"]):
+        models = SimpleNamespace(
+            members=members,
+            card=SimpleNamespace(members=members),
+            raw=lambda _, num=len(members): raw[:, :num],
+            scaled=lambda raw_NM: (raw_NM - 2.0) / 40.0,
+        )
+        found = measured_on(models, rows)  # type: ignore[arg-type]
+        assert found["loss"] == pytest.approx(np.log1p(np.exp(-4.0)))
+        assert found["calibration_error"] == pytest.approx(1 - 1 / (1 + np.exp(-4.0)))
+        assert found["accuracy"] == 1.0
+
+
+def measured_row() -> dict[str, Any]:
+    return {"prompt_ids": [1], "answers_ids": [[2], [3]], "num_ranked": 2, "rankings": [[1, 2]]}
+
+
+def test_shares_of_the_rankings_are_not_trained_where_nothing_measures_them(made: Chain, tmp_path: Path) -> None:
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    options = {"heldout_fraction": 1e-9, "learning_curve": [0.5], "trainer": {"max_steps": 1}}
+    worker, manifest = chain.run("reward", "blind", data=[{"from": "ranks-own"}], global_batch_size=8, **options)
+    assert any("learning_curve is left out" in warning for warning in manifest.warnings)
+    assert [path.name for path in worker.dir.checkpoints.iterdir()] == ["0"]
+
+
 def test_an_adapter_is_merged_with_its_head(made: Chain, tmp_path: Path) -> None:
     chain = Chain(tmp_path, made.model)
     chain.dirs = dict(made.dirs)
@@ -593,6 +630,23 @@ def test_a_step_beyond_a_limit_is_not_kept_and_a_stop_outlives_a_kill(
         AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (made.model, worker.dir.model)
     )
     assert all(torch.equal(start[name], end[name]) for name in start)
+
+
+def test_the_last_step_is_looked_at_and_can_be_kept_within_a_generation_batch(
+    made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps train on one batch. The stage is killed once training has ended."""
+    moving(monkeypatch, by=1.0)
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    options = rlhf_options(tmp_path, trainer={"max_steps": 3, "num_iterations": 2})
+    with monkeypatch.context() as killed:
+        killed.setattr(rlhf, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            chain.run("rlhf", "short", **options)
+    worker, manifest = chain.run("rlhf", "short", **options)
+    assert [row["step"] for row in rows_of(worker.dir.path / "guard.jsonl")] == [0, 2, 3]
+    assert (manifest.metrics["guard_best_step"], manifest.metrics["steps"]) == (3, 3)
 
 
 def test_killed_practice_ends_as_if_it_had_not_been(
@@ -782,6 +836,50 @@ def test_gold_of_the_same_prompts_is_no_judge(made: Chain, tmp_path: Path, num_s
     else:
         rlhf.check_apart(worker)
         assert worker.warnings == ["1 of the 20 prompts of 'rm-other' are also those of 'rm-own'"] * bool(said)
+
+
+def test_gold_that_cannot_read_the_prompts_is_refused_before_the_model_loads(
+    made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "gold"
+    shutil.copytree(made.dirs["rm-other"], folder)
+    (folder / "model" / "chat_template.jinja").unlink()
+    card = json.loads((folder / "model" / "reward.json").read_text())
+    (folder / "model" / "reward.json").write_text(json.dumps({**card, "chat_template_sha256": None}))
+    monkeypatch.setattr(rlhf, "build_trainer", lambda *_: pytest.fail("the model is loaded"))
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = {**made.dirs, "rm-other": folder}
+    said = "stage 'rlhf': guard.gold 'rm-other': has no chat template, and the policy is asked conversations"
+    with pytest.raises(UserError, match=said):
+        chain.run("rlhf", "rlhf", **rlhf_options(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((20,), [f"0.{number}" for number in range(12)]),
+        ((20, 3, 9), ["0.0", "1.0", "2.0", "0.1", "1.1", "2.1", "0.2", "1.2", "2.2", "0.3", "2.3", "0.4"]),
+    ],
+)
+def test_the_guard_looks_at_all_held_out_sets_in_turn(
+    made: Chain, tmp_path: Path, sizes: tuple[int, ...], expected: list[str]
+) -> None:
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    file = chain.file("rlhf", "rlhf", **rlhf_options(tmp_path))
+    file.dir.path.mkdir()
+    options: dict[str, Any] = {"weight": 1.0, "missing_eos_penalty": 1.0, "when": {"kind": "joke"}, "where": "here"}
+    scorer = PreferenceScorer([], RewardModelSpec.model_validate({"from": ["rm-own"]}), None, **options)
+    heldout = {
+        str(place): [
+            Problem("Say it.", {"kind": kind}, f"{place}.{number}", "key")
+            for number in range(size)
+            for kind in ("sum", "joke")
+        ]
+        for place, size in enumerate(sizes)
+    }
+    prepared = SimpleNamespace(scorer=scorer, heldout=heldout)
+    assert [problem.place for problem in rlhf.looked_at(Worker(file), prepared)] == expected  # type: ignore[arg-type]
 
 
 def test_the_guard_never_reads_the_measure(made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

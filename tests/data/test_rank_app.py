@@ -262,6 +262,9 @@ def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(rows) == 13 and rows[0]["prompt"] == ITEMS[1].prompt and rows[0]["rank_gap"] == 1
     assert main([*words[:3], str(out)]) == 2 and "is a file that is read here" in capsys.readouterr().err
     assert len(read_events(out)) == 3
+    for folder in (".", "/", str(tmp_path)):
+        assert main([*words[:3], folder]) == 2 and "is a folder; name a file in it: `--to " in capsys.readouterr().err
+    assert main([*words[:3], str(out / "to")]) == 2 and "set another '--to'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from llmkit.chat.ask import Answer, Ask
 from llmkit.preference.rankings import Decision, standing
 from llmkit.preference.rollouts import Completion, Item
 from llmkit.recipe.preference import RankJudgeSpec
-from llmkit.stages.rank_judge import PROMPT, RankJudge, fence_of, letters, read_order
+from llmkit.stages.rank_judge import LONGEST, PROMPT, RankJudge, Shown, fence_of, letters, read_order, told_cut
 
 QUALITY = {"good": 3, "fair": 2, "poor": 1}
 
@@ -77,6 +77,12 @@ def test_a_judge_that_knows_is_followed_whatever_the_order_shown() -> None:
     assert standing([made], {"p": item("poor", "good", "fair")}).decisions
 
 
+def test_a_judge_may_have_a_long_name() -> None:
+    name = "hugging-quants/Meta-Llama-3.1-70B-Instruct-AWQ-INT4"
+    (made,) = RankJudge(Scripted(by_quality), RankJudgeSpec(), name, 1, chat=True).rank([item("poor", "good", "fair")])  # type: ignore[arg-type]
+    assert made.rater == name
+
+
 def test_a_judge_that_likes_the_first_place_ties_all() -> None:
     (made,) = judge(lambda prompt, ask: " > ".join(shown(prompt))).rank([item("poor", "good", "fair")])
     assert made.groups == (("c0", "c1", "c2"),)
@@ -118,6 +124,22 @@ def test_more_answers_than_letters_are_all_put_in_order() -> None:
         [item(*texts)]
     )
     assert [group for (group,) in made.groups] == [f"c{place}" for place in reversed(range(30))]
+
+
+def test_what_is_cut_is_said_to_the_judge_and_counted() -> None:
+    long, fits = item("good" * 1500, "poor"), item("good", "x" * LONGEST)
+    asked = judge(lambda prompt, _: "A > B")
+    asked.rank([long, fits])
+    said = "[2,000 characters after this are not shown to you; whoever wrote them did not stop here]"
+    first, _, third, _ = (str(ask.prompt[0]["content"]) for ask in asked._engine.asks)  # type: ignore[attr-defined,index]
+    assert f"{'good' * 1000}\n{said}" in shown(first).values()
+    assert "not shown to you" not in third
+    assert told_cut([fits]) == ""
+    assert told_cut([long, fits]).startswith("1 of 4 answers are longer than the 4,000 characters")
+    endless = Item("p", "ab" * 2001, long.completions)
+    assert told_cut([endless]).startswith("1 of 2 answers and 1 of 1 prompts")
+    prompt = str(asked.ask(Shown(endless, ("c0", "c1"), 0)).prompt)
+    assert "[2 characters before this are not shown" in prompt
 
 
 def test_what_was_asked_and_how_long_it_took_is_written() -> None:

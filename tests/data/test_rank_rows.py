@@ -162,7 +162,7 @@ def test_a_ranking_of_other_completions_is_refused() -> None:
     wrong = Decision(
         **{**decision(ITEM, ["c0 c1 c2 c3 c4"]).model_dump(), "shown": ("c0", "zz"), "groups": (("c0", "zz"),)}
     )
-    with pytest.raises(DataError, match="decision anna-p0-0 on item 'p0': ranks c0, zz, and the item has c0, c1"):
+    with pytest.raises(DataError, match="decision anna-p0-0 on item 'p0' ranks c0, zz, and the item has c0, c1"):
         standing([wrong], ITEMS)
 
 

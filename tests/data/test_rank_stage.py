@@ -128,6 +128,15 @@ def test_rankings_of_a_file(chain: Chain, tmp_path: Path) -> None:
     assert {str(row["rankings"]) for row in rows_of(worker.dir.data / "train.jsonl")} == {"[[5, 4, 3, 2, 1]]"}
 
 
+def test_as_many_as_are_wanted_are_enough(chain: Chain, tmp_path: Path) -> None:
+    """In floats 0.56 of 25 is more than 14."""
+    write_rollouts(chain.dirs["answers"] / "data" / "rollouts.jsonl", ROWS[:25])
+    path, decisions = tmp_path / "rankings.jsonl", [decision(item, WRONG) for item in ITEMS[:14]]
+    assert ranked(chain, path, decisions, min_ranked=0.56)[1].metrics["decisions"] == 14
+    with pytest.raises(UserError, match="13 of 25 prompts are ranked, and 56% are wanted"):
+        ranked(chain, path, decisions[1:], min_ranked=0.56)
+
+
 def test_a_file_that_is_of_other_prompts_too_names_them(chain: Chain, tmp_path: Path) -> None:
     path, others = tmp_path / "rankings.jsonl", [item_of({**ROWS[0], "id": f"old{n}"}, "") for n in range(4)]
     decisions = [decision(item, RIGHT) for item in [*ITEMS[:30], *others]]
@@ -144,8 +153,8 @@ def test_a_file_with_one_id_twice_or_other_answers_stops_the_stage(chain: Chain,
     with pytest.raises(RunError, match=r"rankings\.jsonl:2: the id 'x' is that of another decision, in line 1"):
         ranked(chain, path, same)
     few = decision(ITEMS[0], RIGHT).model_copy(update={"shown": ("c0", "c1"), "groups": (("c0",), ("c1",))})
-    with pytest.raises(DataError, match="ranks c0, c1, and the item has c0, c1, c2"):
-        ranked(chain, path, [few])
+    with pytest.raises(DataError, match=r"rankings\.jsonl:2: decision \S+ on item 'p0' ranks c0, c1, and the item has"):
+        ranked(chain, path, [decision(ITEMS[1], RIGHT), few])
 
 
 def test_raters_who_contradict_the_others_are_said_in_the_log(chain: Chain, tmp_path: Path) -> None:
