@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Any
 
 from llmkit.data.calls import spelled_tools, value_of
@@ -201,7 +202,8 @@ def _ranking(row: Row) -> Row:
         return {"prompt": text_of(prompt, "prompt"), "answers": answers, "rankings": rankings}
     front = _side(prompt, "prompt", _user)
     sides = [_answer(answer, f"answers[{index}]") for index, answer in enumerate(answers)]
-    for side in sides:
+    for index, side in enumerate(sides):
+        _check_side(side, f"answers[{index}]")
         check_dialogue(front + [{**message, "content": message["content"].strip() or "nothing"} for message in side])
     return {"prompt": front, "answers": sides, "rankings": rankings}
 
@@ -248,7 +250,14 @@ def _pair(front: list[Message], chosen: list[Message], rejected: list[Message]) 
             raise BadRow("chosen or rejected does not end with an assistant message")
         if any(message["role"] == "user" for message in side[shared:]):
             raise BadRow("chosen and rejected part before their last turn: several answers are compared at once")
+        _check_side(side[shared:], "chosen or rejected")
     return {"prompt": prompt, "chosen": chosen[shared:], "rejected": rejected[shared:]}
+
+
+def _check_side(side: list[Message], where: str) -> None:
+    """An answer is one stretch of tokens, but for the results of tools."""
+    if any(first["role"] == second["role"] == "assistant" for first, second in pairwise(side)):
+        raise BadRow(f"{where} has messages of the assistant side by side, with nothing between them")
 
 
 def _hh_dialogue(text: str, where: str) -> list[Message]:

@@ -116,7 +116,7 @@ class Judging:
         self._num_failed += num_failed
         if self._num_asked < SLICE:
             return
-        if self._num_failed > max(OUTAGE, self._max_undecided) * self._num_asked:
+        if self._num_failed / self._num_asked > max(OUTAGE, self._max_undecided):
             raise too_many_undecided(self._where, self._num_failed, self._num_asked, self._max_undecided, self.failures)
         self._num_asked = self._num_failed = 0
 

@@ -123,7 +123,7 @@ def check_written(worker: Worker, steps: Steps, num_chunks: int) -> None:
     """Raises UserError where the writer failed on more snippets than the recipe allows."""
     errors = [row["error"] for row in steps.rows(WRITTEN, num_chunks)]
     failures = Counter(error for error in errors if error)
-    if failures.total() > interrogation(worker).writer.max_failed * len(errors):
+    if errors and failures.total() / len(errors) > interrogation(worker).writer.max_failed:
         raise too_many_failed(worker, failures, len(errors))
 
 

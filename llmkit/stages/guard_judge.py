@@ -81,7 +81,7 @@ class StartJudge:
             return
         why = self._judge.failures.most_common(1)
         what = f"{num_left} of {num} pairs have no readable order{f' ({why[0][0]})' if why else ''}"
-        if num_left > self._max_undecided * num:
+        if num_left / num > self._max_undecided:
             cure = "take a stronger judge, or raise 'max_undecided'; the stage goes on from its last checkpoint"
             raise UserError(self._where, what, cure)
         self._worker.warn(f"guard.judge: {what}: they count as even")

@@ -62,7 +62,7 @@ def judged_wins(worker: Worker, state: PartialState, spec: PreferenceSpec, pairs
     every: list[tuple[int, float | None]] = gather_object(list(zip(places, own, strict=True)))
     found = [value for _, value in sorted(every, key=lambda pair: pair[0])]
     num_left = found.count(None)
-    if num_left > spec.judge.max_undecided * len(found):
+    if num_left and num_left / len(found) > spec.judge.max_undecided:
         reasons = judge.failures.most_common(1)
         what = f"left {num_left} of {len(found)} prompts undecided{f': {reasons[0][0]}' if reasons else ''}"
         cure = "mend or change the judge and run again, or raise 'judge.max_undecided'"

@@ -61,7 +61,7 @@ def fitting(
     lengths = [len(problem_ids(tokenizer, problem, schemas)) for problem in problems]
     found = [number for number, length in enumerate(lengths) if length <= room]
     num_lost = len(problems) - len(found)
-    if num_lost > max_truncated * len(problems):
+    if num_lost and num_lost / len(problems) > max_truncated:
         first = next(number for number, length in enumerate(lengths) if length > room)
         what = f"{num_lost} of {len(problems)} prompts leave no room for an answer in {max_positions} tokens"
         cure = f"shorten them (the first is {problems[first].place}), or raise 'max_truncated' to leave them out"

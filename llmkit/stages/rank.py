@@ -15,7 +15,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -121,8 +120,8 @@ def _decided(
     found, stage = standing_in(path, items), rank_stage(worker)
     decisions = list(found.decisions.values())
     num_decided = len({decision.item for decision in decisions})
-    # as written in the recipe: in floats 0.07 of 100 is more than 7
-    if num_decided < Fraction(str(stage.min_ranked)) * len(items):
+    # divided: the product of 0.07 and 100 is more than 7
+    if num_decided / len(items) < stage.min_ranked:
         what = f"{num_decided} of {len(items)} prompts are ranked, and {stage.min_ranked:.0%} are wanted"
         if found.stale:
             what += f"; {found.told_stale()}"

@@ -55,7 +55,7 @@ def by_judge(worker: Worker, source: Path, items: Mapping[str, Item]) -> tuple[l
     rows = steps.rows(JUDGED, len(chunks))
     decisions = [Decision.model_validate(row["decision"]) for row in rows if row["decision"]]
     num_left = len(items) - len(decisions)
-    if num_left > spec.max_undecided * len(items):
+    if num_left / len(items) > spec.max_undecided:
         raise _too_many(worker, num_left, len(items), failures)
     return decisions, {"undecided": float(num_left)}
 
@@ -95,7 +95,7 @@ def judge_chunks(
             num_asked, num_failed = num_asked + len(left), num_failed + len(left) - len(made)
         # an endpoint that died is noticed within a slice of what it was asked
         if num_asked >= SLICE:
-            if num_failed > max(OUTAGE, spec.max_undecided) * num_asked:
+            if num_failed / num_asked > max(OUTAGE, spec.max_undecided):
                 raise _too_many(worker, num_failed, num_asked, failures)
             num_asked = num_failed = 0
         pace.add(len(numbers))

@@ -122,7 +122,7 @@ def split(worker: Worker, rows: Rows) -> tuple[datasets.Dataset, datasets.Datase
     stage, summary = reward_stage(worker), rows.train.summary
     where = where_of(worker, "data")
     total = summary.num_rows + summary.num_truncated
-    if summary.num_truncated > stage.max_truncated * total:
+    if total and summary.num_truncated / total > stage.max_truncated:
         what = (
             f"{summary.num_truncated} of {total} rankings are longer than 'max_length', even without their older turns"
         )

@@ -108,6 +108,16 @@ BAD: list[tuple[str, Any, str]] = [
     ("preference", {"prompt": "a", "chosen": "b", "rejected": "b"}, "are the same"),
     ("preference", {"chosen": TALK, "rejected": [BOT]}, "no prompt"),
     ("preference", {"chosen": "b", "rejected": "c"}, "no prompt"),
+    (
+        "preference",
+        {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c\n\nAssistant: d"},
+        "chosen or rejected has messages of the assistant side by side",
+    ),
+    (
+        "ranking",
+        {"prompt": [USER], "answers": [[BOT], [BOT, BOT]], "rankings": [1, 2]},
+        r"answers\[1\] has messages of the assistant side by side",
+    ),
     ("messages", {"messages": TALK, "tools": "{"}, "tools is a string that is not JSON"),
 ]
 

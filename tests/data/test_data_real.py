@@ -59,6 +59,7 @@ def test_hh_rlhf_preferences(real_data: Path, tmp_path: Path) -> None:
         chosen, rejected = sides(tokenizer, placed.row)
         assert chosen.num_bytes and rejected.num_bytes
         assert placed.row["prompt"][-1]["role"] == "user"
+    assert all(len(placed.row["chosen"]) == len(placed.row["rejected"]) == 1 for placed in mixture)
 
 
 def test_nq_open_has_several_answers(real_data: Path) -> None:
