@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from llmkit.data.problems import Problem
+from llmkit.data.reasoning_gym import made_up
 from llmkit.errors import UserError
-from llmkit.recipe.practice import RewardSpec
+from llmkit.recipe.practice import ProblemSource, RewardSpec
 from llmkit.rewards.check import check
 from llmkit.rewards.reasoning_gym import make_reasoning_gym, samples
 from llmkit.rewards.registry import load
@@ -170,3 +172,15 @@ def test_the_real_one() -> None:
         1.0,
         0.0,
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("reasoning_gym") is None, reason="reasoning-gym is not installed")
+def test_every_task_passes_the_check_of_its_gold_answers() -> None:
+    from reasoning_gym.factory import DATASETS
+
+    reward = load([RewardSpec(name="reasoning_gym")])
+    for task in sorted(set(DATASETS) - {"composite"}):
+        rows = made_up(ProblemSource(path=f"reasoning_gym:{task}", num_rows=4))
+        problems = [Problem(raw.value["prompt"], raw.value, f"{task}:{raw.line}", "k") for raw in rows]
+        assert not check(reward, problems).failures, task
