@@ -152,16 +152,13 @@ class BorderCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         wanted = control.should_save or self._owed
-        control.should_save = wanted and self._at_border(state)
+        control.should_save = wanted and at_border(self._trainer, state)
         self._owed = wanted and not control.should_save
         self.on_log(args, state, control)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self._monitor.stopped_by is not None and self._at_border(state):
+        if self._monitor.stopped_by is not None and at_border(self._trainer, state):
             control.should_training_stop = control.should_save = True
-
-    def _at_border(self, state: TrainerState) -> bool:
-        return at_border(self._trainer, state)
 
 
 def at_border(trainer: Any, state: TrainerState) -> bool:

@@ -609,6 +609,15 @@ def moving(monkeypatch: pytest.MonkeyPatch, by: float) -> None:
     monkeypatch.setattr(rlhf, "gold_of", lambda worker: gold)
 
 
+def killed_behind_training(chain: Chain, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[Worker, Any]:
+    """A stage whose first start was killed once training had ended."""
+    with monkeypatch.context() as killed:
+        killed.setattr(rlhf, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            chain.run("rlhf", "killed", **options)
+    return chain.run("rlhf", "killed", **options)
+
+
 def test_a_step_beyond_a_limit_is_not_kept_and_a_stop_outlives_a_kill(
     made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -618,11 +627,7 @@ def test_a_step_beyond_a_limit_is_not_kept_and_a_stop_outlives_a_kill(
     chain.dirs = dict(made.dirs)
     options = rlhf_options(tmp_path)
     options["guard"] |= {"max_kl": 1e-6}
-    with monkeypatch.context() as killed:
-        killed.setattr(rlhf, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            chain.run("rlhf", "far", **options)
-    worker, manifest = chain.run("rlhf", "far", **options)
+    worker, manifest = killed_behind_training(chain, monkeypatch, **options)
     assert (manifest.metrics["guard_stopped"], manifest.metrics["guard_best_step"]) == (1, 0)
     assert [row["step"] for row in rows_of(worker.dir.path / "guard.jsonl")] == [0, 2]
     assert any("nats per answer from its start, more than 1e-06" in text for text in manifest.warnings)
@@ -640,11 +645,7 @@ def test_the_last_step_is_looked_at_and_can_be_kept_within_a_generation_batch(
     chain = Chain(tmp_path, made.model)
     chain.dirs = dict(made.dirs)
     options = rlhf_options(tmp_path, trainer={"max_steps": 3, "num_iterations": 2})
-    with monkeypatch.context() as killed:
-        killed.setattr(rlhf, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            chain.run("rlhf", "short", **options)
-    worker, manifest = chain.run("rlhf", "short", **options)
+    worker, manifest = killed_behind_training(chain, monkeypatch, **options)
     assert [row["step"] for row in rows_of(worker.dir.path / "guard.jsonl")] == [0, 2, 3]
     assert (manifest.metrics["guard_best_step"], manifest.metrics["steps"]) == (3, 3)
 
