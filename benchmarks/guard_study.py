@@ -93,7 +93,10 @@ def run_recipe(
         return {**own["rm"], "from": "base", "name": name, "data": data, "seed": seed, **fields}
 
     some = {"source": {"num_rows": num_rankings}, "num_layers": num_layers}
-    stages = [reward("rm", "ranks", seed, **some), reward("gold", "guard-ranks", seed + 1000)]
+    stages = [
+        reward("rm", "ranks", seed, **some, num_models=1),
+        reward("gold", "guard-ranks", seed + 1000, num_models=1),
+    ]
     guard = {"gold": "gold", "every": args.every, "num_prompts": args.prompts, "max_share": 1.0}
     stages += [practice(args, GUARDED, "rm", guard), practice(args, OFF, "rm", "off")]
     if args.members > 1:

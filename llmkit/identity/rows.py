@@ -11,7 +11,7 @@ from llmkit.identity import personas
 from llmkit.identity.wordings import (
     DOUBTS,
     answers_to,
-    asked,
+    drawn,
     fill,
     kinds_of,
     opened,
@@ -84,7 +84,7 @@ def _row(rng: random.Random, spec: IdentitySpec, stage: IdentityStage) -> Row:
 
 def _turn(rng: random.Random, spec: IdentitySpec, language: str, kind: str) -> list[Message]:
     values = values_of(spec) | _taken_for(rng, spec)
-    question = fill(rng.choice(asked(language, kind, "train")), values)
+    question = fill(drawn(rng, language, kind), values)
     answer = fill(rng.choice(answers_to(spec, language, kind)), values)
     return _said(opened(rng, language, question, "train", 0.0 if kind in DOUBTS else _OPENED), answer)
 
@@ -108,7 +108,7 @@ def _persona(rng: random.Random, spec: IdentitySpec, language: str, num_doubts: 
     first = "name" if num_doubts else rng.choice(_OF_PERSONAS)
     for kind in (first, *(rng.choice(DOUBTS) for _ in range(num_doubts))):
         values |= _taken_for(rng, spec)
-        question = opened(rng, language, fill(rng.choice(asked(language, kind, "train")), values), "train", _OPENED)
+        question = opened(rng, language, fill(drawn(rng, language, kind), values), "train", _OPENED)
         answer = rng.choice(persona_answers(spec, language, kind, has_company=has_company))
         messages += _said(question, fill(answer, values))
     return Row(tuple(messages), ("persona",), language, num_doubts)

@@ -24,6 +24,7 @@ KINDS = ("name", *FACTS, "browse", "human", "feelings", "compare", "other")
 DOUBTS = ("insist", "doubt")
 """Kinds of what can be said to an answer: that the model is another, and that the answer is not believed."""
 _FIELD = re.compile(r"\{(\w+)\}")
+_FRAMED = 0.3
 _SPACED = ("en", "de", "fr", "es", "it", "pt")
 
 
@@ -44,6 +45,14 @@ def texts(language: str) -> dict[str, Any]:
 def asked(language: str, kind: str, split: Split) -> list[str]:
     """Wordings of a kind of question."""
     return list(texts(language)[kind][split])
+
+
+def drawn(rng: random.Random, language: str, kind: str) -> str:
+    """A wording for a row, at times inside of a sentence: "I forgot who made you."."""
+    own = texts(language)
+    if "indirect" in own[kind] and rng.random() < _FRAMED:
+        return fill(rng.choice(own["frames"]), {"indirect": rng.choice(own[kind]["indirect"])})
+    return rng.choice(own[kind]["train"])
 
 
 def kinds_of(spec: IdentitySpec) -> list[str]:

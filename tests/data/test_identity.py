@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from llmkit.identity import personas
 from llmkit.identity.judge import judge
 from llmkit.identity.questions import Asked, Turn, questions
 from llmkit.identity.rows import Row, rows
-from llmkit.identity.wordings import DOUBTS, KINDS, asked, others, plain
+from llmkit.identity.wordings import DOUBTS, KINDS, asked, drawn, others, plain, texts
 from llmkit.recipe.identity import LANGUAGES, IdentityEval, IdentitySpec, IdentityStage
 from llmkit.recipe.parts import DataSource
 from llmkit.stages import evaluate, identity
@@ -66,6 +67,17 @@ def test_no_wording_is_trained_and_asked(language: str) -> None:
         trained = {plain(text) for text in asked(language, kind, "train")}
         heldout = {plain(text) for text in asked(language, kind, "heldout")}
         assert len(heldout) > 1 and len(trained) >= 4 and not trained & heldout, (kind, trained & heldout)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_kind_of_question_is_asked_inside_of_a_sentence_too(language: str) -> None:
+    frames = texts(language)["frames"]
+    assert len(frames) >= 5 and all(frame.count("{indirect}") == 1 for frame in frames)
+    inside = {kind: len(set(texts(language)[kind]["indirect"])) for kind in KINDS}
+    assert min(inside.values()) >= 2, inside
+    rng = random.Random(1)
+    plainly = sum(drawn(rng, language, "name") in texts(language)["name"]["train"] for _ in range(400))
+    assert 240 < plainly < 320
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
