@@ -90,13 +90,10 @@ def run_recipe(
 
     def reward(name: str, ranks: str, seed: int, **fields: Any) -> dict[str, Any]:
         data = [{"path": str(shared[ranks] / "data" / "train.jsonl"), **fields.pop("source", {})}]
-        return {**own["rm"], "from": "base", "name": name, "data": data, "seed": seed, **fields}
+        return {**own["rm"], "from": "base", "name": name, "data": data, "heldout": {}, "seed": seed, **fields}
 
     some = {"source": {"num_rows": num_rankings}, "num_layers": num_layers}
-    stages = [
-        reward("rm", "ranks", seed, **some, num_models=1),
-        reward("gold", "guard-ranks", seed + 1000, num_models=1),
-    ]
+    stages = [reward("rm", "ranks", seed, **some), reward("gold", "guard-ranks", seed + 1000)]
     guard = {"gold": "gold", "every": args.every, "num_prompts": args.prompts, "max_share": 1.0}
     stages += [practice(args, GUARDED, "rm", guard), practice(args, OFF, "rm", "off")]
     if args.members > 1:
