@@ -26,6 +26,7 @@ class Outcome:
     Attributes:
         rankings: prompts that its reward model was trained on.
         layers: of the reward model.
+        learning_rate: of practice.
         peak: step at which the true taste was best, without the guard: the earliest that no later one beats by more
             than a standard error.
         over_optimised: whether true taste had fallen below that at the last two looks, by a paired test.
@@ -39,6 +40,7 @@ class Outcome:
     run: str
     rankings: int
     layers: int
+    learning_rate: float
     peak: int
     over_optimised: bool
     proxy_rose: bool
@@ -64,6 +66,7 @@ def outcome_of(
     run: str,
     rankings: int,
     layers: int,
+    learning_rate: float,
     guarded: Sequence[Evaluation],
     off: Sequence[Evaluation],
     metrics: Mapping[str, float],
@@ -78,6 +81,7 @@ def outcome_of(
         run=run,
         rankings=rankings,
         layers=layers,
+        learning_rate=learning_rate,
         peak=peak.step,
         over_optimised=len(behind) == 2 and all(fallen(peak, look, 0.95) for look in behind),
         proxy_rose=float(np.mean(off[-1].proxy)) > float(np.mean(peak.proxy)),

@@ -1,5 +1,5 @@
 """`study.html`: of every run the proxy and true taste, and under the guard gold, against the square root of KL. Drawn
-as the report draws them; each run's own report says more."""
+as the report draws them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCORES = (("proxy", "reward model"), ("gold", "gold, the guard's model"), ("true
 def page(
     rows: Sequence[tuple[Outcome, Mapping[str, Sequence[Evaluation]]]],
     summary: Mapping[str, Any],
-    names: dict[str, str],
+    kinds: Sequence[str],
 ) -> str:
     style = "".join((STYLES / name).read_text() for name in ("palette.css", "style.css"))
     head = f"<!doctype html><meta charset=utf-8><title>The guard over many runs</title><style>{style}</style>"
@@ -29,13 +29,13 @@ def page(
     parts.append(f"<pre>{html.escape(_lines(summary))}</pre><p class=note>proxy, gold and true taste: gains since the "
                  "start against &radic;KL; the ring is what was kept, numbers are steps.</p>")  # fmt: skip
     for outcome, found in rows:
-        made = f"{outcome.rankings} prompts ranked, layers: {outcome.layers}"
+        made = f"{outcome.rankings} prompts ranked, layers: {outcome.layers}, learning rate {outcome.learning_rate:g}"
         parts.append(f"<h3>{outcome.run}: {made}</h3><p class=note>{told(outcome)}</p>")
         parts.append("<div class='curves held'>")
-        for kind, stage in names.items():
-            if stage in found:
+        for kind in kinds:
+            if kind in found:
                 kept = outcome.restored if kind == "guarded" else None
-                parts.append(f"<figure><figcaption>{kind}</figcaption>{_chart(kind, found[stage], kept)}</figure>")
+                parts.append(f"<figure><figcaption>{kind}</figcaption>{_chart(kind, found[kind], kept)}</figure>")
         parts.append("</div>")
     return "\n".join([*parts, "</main>"])
 

@@ -100,6 +100,16 @@ def split_answer(
     return encoded.input_ids[:start], encoded.input_ids[start:end]
 
 
+def tail_of(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids that the chat template writes behind an answer's stop token; none without a template."""
+    if tokenizer.chat_template is None:
+        return []
+    prompt, answer = [{"role": "user", "content": "a"}], [{"role": "assistant", "content": "b"}]
+    encoded = encode(tokenizer, {"prompt": prompt, "completion": answer, "tools": None}, assistant_only_loss=True)
+    end = max(index for index, label in enumerate(encoded.labels) if label != IGNORE) + 1
+    return encoded.input_ids[end:]
+
+
 def _is_one_turn(answer: Any) -> bool:
     """Whether results of tools are all that stands between its messages of the assistant."""
     roles = [message["role"] for message in answer] if isinstance(answer, list) else []

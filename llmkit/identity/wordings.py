@@ -52,7 +52,8 @@ def drawn(rng: random.Random, language: str, kind: str) -> str:
     own = texts(language)
     if "indirect" in own[kind] and rng.random() < _FRAMED:
         return fill(rng.choice(own["frames"]), {"indirect": rng.choice(own[kind]["indirect"])})
-    return rng.choice(own[kind]["train"])
+    wordings: list[str] = own[kind]["train"]
+    return rng.choice(wordings)
 
 
 def kinds_of(spec: IdentitySpec) -> list[str]:

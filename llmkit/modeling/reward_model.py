@@ -45,6 +45,10 @@ class RewardCard(BaseModel):
     """99.5 % quantile."""
     max_length: int
     """Tokens of a prompt with its answer."""
+    tail_ids: list[int] = []
+    """Tokens that it reads behind an answer's stop token."""
+    dtype: str = "float32"
+    """In which it is loaded."""
     chat_template_sha256: str | None = None
     seed: int
     accuracy: float | None = None
@@ -85,10 +89,42 @@ def load_scorer(
     set_seed(seed)
     with source_of(name_or_path, revision) as source, suppress_seqcls_warning():
         model = AutoModelForSequenceClassification.from_pretrained(source, revision=revision, config=config, **options)
+    _check_head(model, name_or_path)
+    return keep_gradients(model)
+
+
+def load_finished(
+    name_or_path: str, *, dtype: str = "float32", attn_implementation: str | None = None, revision: str | None = None
+) -> PreTrainedModel:
+    """A model that scores already, such as TRL's RewardTrainer leaves.
+
+    Raises:
+        ModelError: it is none, or gives more than one score.
+    """
+    config = load_config(name_or_path, revision)
+    names = config.architectures or []
+    if not any(name.endswith("ForSequenceClassification") for name in names):
+        what = f"is no reward model ({', '.join(names) or 'it names no architecture'})"
+        raise ModelError(name_or_path, what, "name one, or leave 'train: false' out to make one of it")
+    if config.num_labels != 1:
+        what = f"gives {config.num_labels} numbers for a text, and a reward model gives one"
+        raise ModelError(name_or_path, what, "name another")
+    options = weight_options(dtype, attn_implementation)
+    with source_of(name_or_path, revision) as source:
+        model, told = AutoModelForSequenceClassification.from_pretrained(
+            source, revision=revision, config=config, output_loading_info=True, **options
+        )
+    _check_head(model, name_or_path)
+    if told["missing_keys"]:
+        what = f"lacks weights ({', '.join(sorted(told['missing_keys'])[:3])})"
+        raise ModelError(name_or_path, what, "check that it is complete, or name another")
+    return keep_gradients(model)
+
+
+def _check_head(model: PreTrainedModel, name_or_path: str) -> None:
     if not isinstance(getattr(model, HEAD, None), nn.Linear):
         what = f"{type(model).__name__} has no linear layer '{HEAD}' that gives the score"
         raise ModelError(name_or_path, what, "use a decoder such as Llama, Qwen, Mistral, OLMo or Gemma")
-    return keep_gradients(model)
 
 
 def keep_scores_exact(model: nn.Module) -> None:
@@ -127,6 +163,7 @@ class RewardModels:
     @torch.inference_mode()
     def raw(self, rows_ids: Sequence[Sequence[int]], batch_size: int = 64) -> np.ndarray:
         """Scores of token sequences as the members give them, (N, M) float64."""
+        rows_ids = [[*ids, *self.card.tail_ids] for ids in rows_ids]
         found_NM = np.empty((len(rows_ids), len(self.members)))
         order = sorted(range(len(rows_ids)), key=lambda row: -len(rows_ids[row]))
         for start in range(0, len(order), batch_size):
@@ -163,7 +200,7 @@ def padded(rows_ids: Sequence[Sequence[int]], pad_token_id: int, multiple: int |
 
 
 def load_rewards(folder: Path, *, device: torch.device | str = "cpu") -> RewardModels:
-    """The reward model in a folder that a `reward` stage left, in float32.
+    """The reward model in a folder that a `reward` stage left.
 
     Raises:
         ModelError: it is no such folder, is not whole, or its template was changed.
@@ -171,7 +208,7 @@ def load_rewards(folder: Path, *, device: torch.device | str = "cpu") -> RewardM
     reader = load_reader(folder)
     for name in reader.card.members:
         with source_of(str(folder / name), None) as source:
-            model = AutoModelForSequenceClassification.from_pretrained(source, **weight_options("float32"))
+            model = AutoModelForSequenceClassification.from_pretrained(source, **weight_options(reader.card.dtype))
         keep_scores_exact(model)
         reader.members.append(model.to(device).eval().requires_grad_(False))
     return reader

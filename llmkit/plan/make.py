@@ -23,7 +23,7 @@ from llmkit.plan.decide import decide
 from llmkit.plan.files import problems_of_sources, resolve_model
 from llmkit.plan.fingerprint import Upstream, fingerprint_of, inputs_of
 from llmkit.plan.fit import fit
-from llmkit.plan.memory import Memory, estimate, num_trained, with_scorers
+from llmkit.plan.memory import Memory, estimate, num_trained, reading, with_scorers
 from llmkit.plan.rows import count, questions
 from llmkit.plan.shape import Shape, read_config, shape_of
 from llmkit.plan.shipping import shipping
@@ -33,12 +33,13 @@ from llmkit.recipe.checks import BASE
 from llmkit.recipe.hub import PushStage
 from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.load import Loaded, problem_at
+from llmkit.recipe.parts import ModelSpec
 from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import EvaluateStage, Recipe
 from llmkit.recipe.source import Loc
 from llmkit.recipe.stages import BestOfNStage, GrpoStage, PracticeStage, PretrainStage, TrainStage, TunedStage
 from llmkit.recipe.stages_knowledge import InterrogateStage
-from llmkit.recipe.stages_preference import RankStage, RlhfStage, RolloutStage
+from llmkit.recipe.stages_preference import RankStage, RewardStage, RlhfStage, RolloutStage
 from llmkit.recipe.trainer_keys import trainer_options
 
 Found = tuple[Loc, str, str]
@@ -147,12 +148,14 @@ def _shards_weights(config: AccelerateConfig | Found) -> bool:
 def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, before: dict[str, Step]) -> Step:
     stage_dir = run.stage(index, stage.name)
     scratch = from_scratch(stage)
-    parent = None if scratch else _model_step(stage.from_, before)
+    spec = _model_spec(stage, recipe)
+    parent = None if scratch or spec is not recipe.model else _model_step(stage.from_, before)
     config = accelerate_config(stage.launch)
     assert isinstance(config, AccelerateConfig)  # _problems has refused the rest
-    batch = derive(stage, stage.launch.num_processes) if isinstance(stage, TrainStage) else None
+    trains = isinstance(stage, TrainStage) and not _is_finished(stage)
+    batch = derive(stage, stage.launch.num_processes) if trains else None
     data_steps = dict(before) if isinstance(stage, PushStage) else {name: before[name] for name in _data_stages(stage)}
-    model = resolve_model(recipe.model.name_or_path) if recipe.model.name_or_path and not scratch else None
+    model = resolve_model(spec.name_or_path) if spec.name_or_path and not scratch else None
     compare, baselines = None, dict[str, Step]()
     if isinstance(stage, EvaluateStage):
         compare = _compared(stage, before)
@@ -166,8 +169,8 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
         rankings=run.rankings(stage.name) / RANKINGS,
     )
     read = [step for step in (parent, *data_steps.values(), *baselines.values(), compare) if step is not None]
-    shape = _shape(stage, parent, model, recipe)
-    inputs = inputs_of(stage, recipe.model, model if parent is None else None, upstream)
+    shape = _shape(stage, parent, model, spec)
+    inputs = inputs_of(stage, spec, model if parent is None else None, upstream)
     input_model = None if scratch else (_model_dir(parent) if parent else model)
     return Step(
         index=index,
@@ -175,7 +178,7 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
         kind=stage.kind,
         automatic=automatic,
         run=recipe.run,
-        model=recipe.model,
+        model=spec,
         stage=stage,
         stage_dir=stage_dir,
         parent=parent.name if parent else None,
@@ -195,6 +198,16 @@ def _step(recipe: Recipe, run: RunDir, index: int, stage: Any, automatic: bool, 
         inputs=inputs,
         fingerprint=fingerprint_of(inputs),
     )
+
+
+def _is_finished(stage: Any) -> bool:
+    """A reward model that is measured and not trained."""
+    return isinstance(stage, RewardStage) and not stage.train
+
+
+def _model_spec(stage: Any, recipe: Recipe) -> ModelSpec:
+    """A reward model may begin with a model of its own."""
+    return stage.model if isinstance(stage, RewardStage) and stage.model is not None else recipe.model
 
 
 def _rows(stage: Any, before: dict[str, Step]) -> int | None:
@@ -219,13 +232,13 @@ def _model_step(name: str, before: dict[str, Step]) -> Step | None:
     return None if name == BASE else before[name]
 
 
-def _shape(stage: Any, parent: Step | None, model: str | None, recipe: Recipe) -> Shape | None:
+def _shape(stage: Any, parent: Step | None, model: str | None, spec: ModelSpec) -> Shape | None:
     """Shape of the model that a stage works on; None where its config is not on this machine or not known."""
     if isinstance(stage, PretrainStage) and stage.architecture is not None and stage.tokenizer is not None:
         return shape_of({**stage.architecture, "vocab_size": stage.tokenizer.vocab_size})
     if parent is not None:
         return parent.shape
-    config = read_config(model, recipe.model.revision) if model else None
+    config = read_config(model, spec.revision) if model else None
     return shape_of(config) if config else None
 
 
@@ -235,10 +248,13 @@ def _memory(
     """Args: read: the steps whose rows or models it reads."""
     if shape is None or not stage.loads_model or isinstance(stage, RankStage):
         return None
+    spec = _model_spec(stage, recipe)
     if isinstance(stage, (InterrogateStage, EvaluateStage, BestOfNStage, RolloutStage)):
-        alone = inference.estimate(stage, recipe.model, shape, config)
+        alone = inference.estimate(stage, spec, shape, config)
+    elif _is_finished(stage):
+        alone = reading(spec, shape)
     elif (trained := num_trained(stage, shape)) is not None:
-        alone = estimate(stage, recipe.model, shape, config, batch, trained)
+        alone = estimate(stage, spec, shape, config, batch, trained)
         alone = inference.with_judge(alone, stage, config) if isinstance(stage, RlhfStage) else alone
     else:
         return None

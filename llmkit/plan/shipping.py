@@ -18,7 +18,7 @@ from llmkit.recipe.knowledge import HonestySpec
 from llmkit.recipe.preference import PreferenceSpec
 from llmkit.recipe.schema import EvalSpec, EvaluateStage, Recipe
 from llmkit.recipe.source import Loc, read_yaml
-from llmkit.recipe.stages_preference import RankStage
+from llmkit.recipe.stages_preference import RankStage, RewardStage
 
 Found = tuple[Loc, str, str]
 _HONESTY = (
@@ -114,7 +114,8 @@ def _licenses(recipe: Recipe, hub: HubSpec | None, loc: Loc) -> Iterator[Found]:
     names += [stage.path for stage in recipe.stages if isinstance(stage, RankStage) and stage.path]
     asked = [spec for stage in recipe.stages for _, spec in reads.roles(stage)]
     asked += [spec.judge for spec in recipe.evals if isinstance(spec, (HonestySpec, PreferenceSpec)) and spec.judge]
-    models = [recipe.model.name_or_path, *(spec.name_or_path for spec in asked)]
+    begun = [stage.model for stage in recipe.stages if isinstance(stage, RewardStage) and stage.model]
+    models = [recipe.model.name_or_path, *(spec.name_or_path for spec in (*begun, *asked))]
     known = dict.fromkeys([*(name for name in models if name), *names])
     for name in hub.licenses if hub else ():
         if name not in known:

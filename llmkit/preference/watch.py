@@ -33,6 +33,8 @@ class Evaluation:
         numbers: what else was measured, for curves: never read by the rule.
         true: P scores of a measure, where there is one: neither are they.
         seconds: that the evaluation took.
+        unlikely: share of answers that the policy where it started finds less likely, per token, than nearly all of
+            those that it gave itself.
     """
 
     step: int
@@ -43,6 +45,7 @@ class Evaluation:
     numbers: dict[str, float]
     true: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    unlikely: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,14 @@ class Rule:
         confidence: of the tests, one-sided.
         max_kl: nats per answer; None: any.
         max_degenerate: share of the answers.
+        max_unlikely: share of the answers; None: any.
     """
 
     patience: int
     confidence: float
     max_kl: float | None
     max_degenerate: float
+    max_unlikely: float | None
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,8 @@ def outside(evaluations: Sequence[Evaluation], rule: Rule) -> str:
         chance = _by_chance(round(first.degenerate * num), round(last.degenerate * num), num)
         if chance < 1 - _level(rule, len(evaluations)):
             return f"{last.degenerate:.0%} of the answers are empty, repeat themselves or copy the prompt"
+    if rule.max_unlikely is not None and last.unlikely > rule.max_unlikely:
+        return f"{last.unlikely:.0%} of the answers are such as it hardly ever gave at the start: no judge knows these"
     if rule.max_kl is not None and last.kl > rule.max_kl:
         return f"the policy is {last.kl:.3g} nats per answer from its start, more than {rule.max_kl:g}"
     return ""

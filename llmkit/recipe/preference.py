@@ -166,6 +166,9 @@ class GuardSpec(Part):
     max_degenerate: float = Field(default=0.1, gt=0, le=1)
     """Share of degenerate answers above which training stops, if there are more than at the start, with `confidence`.
     Such a step is not kept."""
+    max_unlikely: float | None = Field(default=0.5, gt=0, lt=1)
+    """Share of unlikely answers above which training stops: the policy where it started finds them less likely, per
+    token, than all but one in 200 of its own, and no judge was trained on such. That step is not kept. null: any."""
 
     @model_validator(mode="after")
     def _one_gold(self) -> GuardSpec:

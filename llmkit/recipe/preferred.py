@@ -82,13 +82,31 @@ def _dpo(stage: DpoStage, by_name: ByName) -> Iterator[Found]:
             yield (*loc, "from"), what, cure
 
 
+_OF_TRAINING = (
+    "global_batch_size", "heldout_fraction", "learning_curve", "loss", "num_layers", "num_models", "peft", "seed",
+)  # fmt: skip
+
+
 def _reward(stage: RewardStage) -> Iterator[Found]:
+    if stage.model is not None and stage.model.name_or_path is None:
+        yield ("model", "name_or_path"), "is not there", "name a model, or leave 'model' out"
+    if not stage.train:
+        yield from _finished(stage)
     if stage.peft is not None and not stage.peft.merge:
         yield ("peft", "merge"), "a reward model is read whole by the stages that use it", "leave it out"
     if stage.learning_curve and not stage.heldout_fraction:
         yield ("learning_curve",), "has nothing to be measured on", "set 'heldout_fraction', or leave it out"
     if len(set(stage.learning_curve)) < len(stage.learning_curve):
         yield ("learning_curve",), "holds a share twice", "leave one out"
+
+
+def _finished(stage: RewardStage) -> Iterator[Found]:
+    """A reward model that is not trained."""
+    if stage.model is None:
+        yield ("train",), "is false, and no 'model' says which reward model is meant", "add 'model', or leave it out"
+    options = [("trainer", name) for name in stage.trainer if name != "max_length"]
+    for loc in [*((name,) for name in _OF_TRAINING if name in stage.model_fields_set), *options]:
+        yield loc, "has no effect with 'train: false'", "leave it out"
 
 
 def _rlhf(stage: RlhfStage, by_name: ByName, run_seed: int) -> Iterator[Found]:
@@ -148,6 +166,10 @@ def _gold(stage: RlhfStage, by_name: ByName, run_seed: int) -> Iterator[Found]:
         return
     for proxy in (by_name.get(other) for other in stage.reward_model.from_):
         if not (isinstance(gold, RewardStage) and isinstance(proxy, RewardStage)):
+            continue
+        if not (gold.train and proxy.train):
+            if gold.train == proxy.train and gold.model == proxy.model:
+                yield loc, f"'{name}' is the same model as '{proxy.name}': it would be fooled with it", "name another"
             continue
         if any(_origin(one) == _origin(other) for one in gold.data for other in proxy.data):
             what = f"'{name}' is trained on the same rankings as '{proxy.name}': it would be fooled with it"

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from llmkit.recipe.parts import DataSource
+from llmkit.recipe.parts import DataSource, ModelSpec
 from llmkit.recipe.practice import RewardSpec, Scalar, short_rewards
 from llmkit.recipe.preference import (
     DegenerateSpec,
@@ -74,6 +74,12 @@ class RewardStage(TrainStage):
 
     makes_model: ClassVar[bool] = False
     kind: Literal["reward"]
+    model: ModelSpec | None = None
+    """Another model to begin with than that of `from`: a larger one, or one that is a reward model already. `from` then
+    says no more than which model evaluations behind this stage measure."""
+    train: bool = True
+    """`false`: `model` is a finished reward model, such as one of the Hub, which is measured on `data` and used as it
+    is. It reads answers in its own template and tokens, and in the type of `model.dtype`."""
     data: list[DataSource] = Field(min_length=1)
     """Rankings, or preference pairs: one or more sources, mixed."""
     heldout: dict[str, list[DataSource]] = {}

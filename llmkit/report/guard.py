@@ -25,7 +25,8 @@ _BESIDE = {
     "distinct_2": ("pairs of words that are different, %", True),
     "compression": ("compression: bytes to one of zlib's", False),
     "tokens": ("answer length, tokens", False),
-    "unlikely": ("out of the ordinary for the start, %", True),
+    "unlikely": ("such as the start hardly ever gave, %", True),
+    "too_likely": ("likelier for the start than nearly all of its own, %", True),
     "disagreement": ("disagreement of the members", False),
 }
 _STOPPED = re.compile(r"step (\d+): stopped: (.*)", re.DOTALL)

@@ -95,7 +95,7 @@ class GuardCallback(TrainerCallback):
     def verdict(self) -> Verdict:
         """Of what was evaluated so far."""
         assert self._spec is not None
-        names = ("patience", "confidence", "max_kl", "max_degenerate")
+        names = ("patience", "confidence", "max_kl", "max_degenerate", "max_unlikely")
         return verdict(self._guard.evaluations, Rule(**{name: getattr(self._spec, name) for name in names}))
 
     def best(self, found: Verdict | None = None) -> Evaluation:

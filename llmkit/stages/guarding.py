@@ -195,7 +195,7 @@ class Guard:
             "tokens": float(np.mean(lengths)),
             "distinct_2": distinct(texts, 2),
             "compression": compression(texts),
-            "unlikely": float(np.mean([value < low or value > high for value in likelihood])),
+            "too_likely": float(np.mean([value > high for value in likelihood])),
             "likelihood_low": low,
             "likelihood_high": high,
             "disagreement": float(np.mean([one.spread for one in looked])),
@@ -210,11 +210,13 @@ class Guard:
             gold=[one.gold for one in looked],
             degenerate=float(np.mean([one.is_degenerate for one in looked])),
             numbers=numbers,
+            unlikely=float(np.mean([value < low for value in likelihood])),
             true=true,
         )
 
     def _show(self, found: Evaluation) -> None:
-        shown = {"kl": found.kl, MODEL: float(np.mean(found.proxy)), "degenerate": found.degenerate}
+        shown = {"kl": found.kl, MODEL: float(np.mean(found.proxy))}
+        shown |= {"degenerate": found.degenerate, "unlikely": found.unlikely}
         if self._gold is not None:
             shown["gold"] = float(np.mean(found.gold))
         shown |= {key: value for key, value in found.numbers.items() if not key.startswith("likelihood")}

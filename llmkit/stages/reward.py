@@ -5,7 +5,7 @@ accelerate launch --config_file recipes/accelerate/single.yaml -m llmkit.stages.
 model/                 the model (an ensemble: model/0, model/1, ...), reward.json and prompts.npy beside it
 
 Members are trained one after the other; a stage that was stopped goes on with the one that it was at. What is measured
-is measured on what was saved, loaded again.
+is measured on what was saved, loaded again. A finished reward model (`train: false`) is saved as it is, and measured.
 """
 
 from __future__ import annotations
@@ -15,25 +15,28 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from trl import RewardConfig
 
 from llmkit.artifacts.files import read_json, write_json
 from llmkit.artifacts.manifest import Manifest
 from llmkit.chat.template import ChatTemplate, template_of
+from llmkit.data.pairs import tail_of
 from llmkit.data.rankings import build_rankings
-from llmkit.errors import DataError, UserError
+from llmkit.errors import DataError, ModelError, UserError
 from llmkit.modeling.adapter import lora_config
 from llmkit.modeling.reward_model import (
     CARD,
     PROMPTS,
     RewardCard,
     keep_scores_exact,
+    load_finished,
     load_rewards,
     load_scorer,
 )
@@ -53,7 +56,7 @@ from llmkit.stages.reward_measures import (
     scaled_card,
 )
 from llmkit.stages.sft import chat_template
-from llmkit.stages.training import Rows, build_rows, check_length, train_between, trainer_config
+from llmkit.stages.training import Rows, build_rows, check_length, processors, train_between, trainer_config
 
 DONE = "done.json"
 """What a member's training came to: its existence means that the member is saved."""
@@ -67,16 +70,16 @@ SCALED_OVER = 512
 
 def run(worker: Worker) -> Manifest:
     stage = reward_stage(worker)
+    if not stage.train:
+        return adopt(worker)
     args = reward_args(worker, stage.seed or 0, "0")
 
     # Tokens are checked before the model loads
     tokenizer, max_positions = input_tokenizer(worker)
     template = chat_template(worker, tokenizer)
     new_tokens = prepare_tokenizer(tokenizer, template)
-    max_length = stage.trainer.get("max_length") or declared("reward")["max_length"]
-    check_length(worker, max_length, max_positions)
-    build = partial(build_rankings, tokenizer=tokenizer, max_length=max_length, degenerate=stage.degenerate)
-    rows = build_rows(worker, args, build)
+    check_length(worker, _max_length(stage), max_positions)
+    rows = build_rows(worker, args, _builder(stage, tokenizer))
     train, heldout = split(worker, rows)
 
     shares = sorted(stage.learning_curve)
@@ -93,6 +96,46 @@ def run(worker: Worker) -> Manifest:
     if not worker.is_main:
         return worker.manifest()
     return finish(worker, tokenizer, rows, (train, heldout), metrics, curve)
+
+
+def adopt(worker: Worker) -> Manifest:
+    """Saves a finished reward model beside what is known of its scores on all rankings."""
+    file, stage = worker.file, reward_stage(worker)
+    # which process goes first, and nothing else
+    args = TrainingArguments(output_dir=str(worker.dir.checkpoints), report_to=[], **processors())
+    assert file.input_model is not None and stage.model is not None
+    tokenizer, max_positions = input_tokenizer(worker)
+    if prepare_tokenizer(tokenizer, chat_template(worker, tokenizer)):
+        what = "has a chat template with tokens that it does not know"
+        raise ModelError(file.input_model, what, "leave 'model.chat_template' out")
+    max_length = _max_length(stage)
+    check_length(worker, max_length, max_positions)
+    rows = build_rows(worker, args, _builder(stage, tokenizer))
+    check_truncated(worker, rows)
+    if worker.is_main:
+        spec = stage.model
+        model = load_finished(
+            file.input_model, dtype=spec.dtype, attn_implementation=spec.attn_implementation, revision=spec.revision
+        )
+        fit_model(model, tokenizer, [])
+        model.save_pretrained(worker.dir.model)
+        tokenizer.save_pretrained(worker.dir.model)
+    args.distributed_state.wait_for_everyone()
+    if not worker.is_main:
+        return worker.manifest()
+    ranked = rows.train.rows
+    if not len(ranked):
+        raise DataError(where_of(worker, "data"), "holds no rankings", "name some, on which it is measured")
+    return finish(worker, tokenizer, rows, (ranked.select([]), ranked), {}, [])
+
+
+def _max_length(stage: RewardStage) -> int:
+    length: int = stage.trainer.get("max_length") or declared("reward")["max_length"]
+    return length
+
+
+def _builder(stage: RewardStage, tokenizer: PreTrainedTokenizerBase) -> Any:
+    return partial(build_rankings, tokenizer=tokenizer, max_length=_max_length(stage), degenerate=stage.degenerate)
 
 
 def reward_stage(worker: Worker) -> RewardStage:
@@ -119,24 +162,33 @@ def split(worker: Worker, rows: Rows) -> tuple[datasets.Dataset, datasets.Datase
     Raises:
         DataError: nothing is left to train on, or too many prompts are longer than the model reads.
     """
-    stage, summary = reward_stage(worker), rows.train.summary
-    where = where_of(worker, "data")
-    total = summary.num_rows + summary.num_truncated
-    if total and summary.num_truncated / total > stage.max_truncated:
-        what = (
-            f"{summary.num_truncated} of {total} rankings are longer than 'max_length', even without their older turns"
-        )
-        raise DataError(where, what, "raise 'trainer.max_length', or 'max_truncated' to leave them out")
+    stage = reward_stage(worker)
+    total = check_truncated(worker, rows)
     place_N = np.array(rows.train.rows["place"])
     train = rows.train.rows.select(np.flatnonzero(place_N >= stage.heldout_fraction))
     heldout = rows.train.rows.select(np.flatnonzero(place_N < stage.heldout_fraction))
     if not len(train):
         raise DataError(
-            where, f"none of {total} prompts is left to train on", "add rankings, or lower 'heldout_fraction'"
+            where_of(worker, "data"),
+            f"none of {total} prompts is left to train on",
+            "add rankings, or lower 'heldout_fraction'",
         )
     if stage.heldout_fraction and len(heldout) < FEWEST:
         worker.warn(f"{len(heldout)} held-out prompts are too few to tell how good the reward model is")
     return train, heldout
+
+
+def check_truncated(worker: Worker, rows: Rows) -> int:
+    """How many prompts there were. Raises DataError where too many are longer than the model reads."""
+    stage, summary = reward_stage(worker), rows.train.summary
+    total: int = summary.num_rows + summary.num_truncated
+    if total and summary.num_truncated / total > stage.max_truncated:
+        what = (
+            f"{summary.num_truncated} of {total} rankings are longer than 'max_length', even without their older turns"
+        )
+        cure = "raise 'trainer.max_length', or 'max_truncated' to leave them out"
+        raise DataError(where_of(worker, "data"), what, cure)
+    return total
 
 
 def together(trained: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -259,7 +311,10 @@ def finish(
         deviations=[1.0] * stage.num_models,
         low=[0.0] * stage.num_models,
         high=[0.0] * stage.num_models,
-        max_length=stage.trainer.get("max_length") or declared("reward")["max_length"],
+        max_length=_max_length(stage),
+        # others are trained on whole conversations, as their template writes them
+        tail_ids=[] if stage.train else tail_of(tokenizer),
+        dtype="float32" if stage.train or stage.model is None else stage.model.dtype,
         chat_template_sha256=template.sha256 if template else None,
         seed=worker.file.seed,
     )

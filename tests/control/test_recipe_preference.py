@@ -9,6 +9,7 @@ from control.refused import said
 
 from llmkit.errors import RecipeError
 from llmkit.plan.make import make
+from llmkit.plan.step import Step
 from llmkit.recipe.load import load
 
 RECIPE = """\
@@ -59,6 +60,8 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("stages.ranks.labeller=null", "'by: labeller' needs 'labeller'"),
         ("stages.ranks.labeller={path: taste}", "package.module:function"),
         ("stages.ranks.labeller={path: 'a:b', num_raters: 3}", "'num_raters' has no effect without 'noise'"),
+        ("stages.rm.train=false", "train: is false, and no 'model' says which reward model is meant"),
+        ("stages.rm.model={dtype: float32}", "model.name_or_path: is not there"),
         ("stages.rm.peft={merge: false}", "read whole by the stages that use it"),
         ("stages.rm.learning_curve=[0.5, 0.5]", "holds a share twice"),
         ("stages.rm.loss={type: plackett_luce, margin: 1.0}", "'margin' has no effect with 'type: plackett_luce'"),
@@ -114,6 +117,68 @@ def test_what_is_refused(recipe: Path, word: str, expected: str) -> None:
 def test_what_is_taken(recipe: Path, words: tuple[str, ...]) -> None:
     """`beta` has a default in `rlhf`; two parts of one stage's rankings are of other prompts."""
     assert make(load([str(recipe)], list(words)))
+
+
+FINISHED = "{name: rm, kind: reward, from: sft, model: {name_or_path: me/public, dtype: bfloat16}, train: false, data"
+
+
+def finished(recipe: Path) -> Path:
+    recipe.write_text(recipe.read_text().replace("{name: rm, kind: reward, from: sft, data", FINISHED))
+    return recipe
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "loss={margin: 1.0}",
+        "num_models=2",
+        "num_layers=2",
+        "learning_curve=[0.5]",
+        "heldout_fraction=0.2",
+        "global_batch_size=8",
+        "peft={r: 4}",
+        "seed=3",
+        "trainer={learning_rate: 0.1, max_length: 9}",
+    ],
+)
+def test_what_a_finished_reward_model_has_no_use_for(recipe: Path, word: str) -> None:
+    name = "trainer.learning_rate" if word.startswith("trainer") else word.partition("=")[0]
+    found = said(finished(recipe), f"stages.rm.{word}")
+    assert f"stages.3.{name}: has no effect with 'train: false'" in found
+    assert found.count("has no effect") == 1
+
+
+def test_two_finished_reward_models_are_two(recipe: Path) -> None:
+    path = finished(recipe)
+    text = path.read_text().replace("{name: gold, kind: reward, from: sft, data", FINISHED.replace("rm", "gold"))
+    path.write_text(text.replace(", seed: 9", ""))
+    assert "'gold' is the same model as 'rm': it would be fooled with it" in said(path)
+    path.write_text(path.read_text().replace("me/public", "me/other", 1))
+    assert make(load([str(path)]))
+
+
+def test_a_reward_model_begins_with_a_model_of_its_own(recipe: Path) -> None:
+    def steps(*words: str) -> dict[str, Step]:
+        return {step.name: step for step in make(load([str(finished(recipe))], list(words))).steps}
+
+    found = steps()
+    assert (found["rm"].input_model, found["rm"].parent, found["rm"].model.dtype) == ("me/public", None, "bfloat16")
+    assert (found["rlhf"].model.name_or_path, found["rlhf"].parent) == ("llmkit.tiny:base", "sft")
+    assert found["eval-rm"].parent == "sft"
+    other = steps("stages.rm.model.revision=main2")
+    changed = {name for name in found if found[name].fingerprint != other[name].fingerprint}
+    assert changed == {"rm", "eval-rm", "rlhf", "eval-rlhf"}
+
+
+def test_memory_of_a_finished_reward_model(recipe: Path, tmp_path: Path) -> None:
+    """In the type that is asked for, in practice too; one that was trained is held in float32."""
+    base = Path(__file__).parents[2] / "llmkit" / "tiny" / "base"
+    path = finished(recipe)
+    path.write_text(path.read_text().replace("me/public", str(base)))
+    found = {step.name: step.memory for step in make(load([str(path)])).steps}
+    size = found["rm"].num_parameters
+    assert found["rm"].terms == {"weights": 2 * size}
+    assert found["rlhf"].terms["reward models"] == (2 + 4) * size
 
 
 def test_kl_is_not_watched_without_a_reference(recipe: Path) -> None:

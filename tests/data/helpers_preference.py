@@ -102,18 +102,19 @@ class Chain:
     def file(self, kind: str, name: str, **fields: Any) -> StageFile:
         stage = self.stage(kind, name, **fields)
         batch = None
-        if isinstance(stage, TrainStage):
+        if isinstance(stage, TrainStage) and getattr(stage, "train", True):
             size = stage.global_batch_size
             batch = Batch(
                 global_batch_size=size, per_device_train_batch_size=size, gradient_accumulation_steps=1, world_size=1
             )
+        spec = getattr(stage, "model", None) or ModelSpec(name_or_path=str(self.model), chat_template="chatml")
         return StageFile(
             run=RunSpec(name="test"),
-            model=ModelSpec(name_or_path=str(self.model), chat_template="chatml"),
+            model=spec,
             stage=stage,
             stage_dir=str(self.folder / f"{len(self.dirs) + 1:02d}-{name}"),
             fingerprint=f"{kind} {name}",
-            input_model=str(self.model),
+            input_model=spec.name_or_path,
             data_stages={other: str(self.dirs[other]) for _, other in reads.stages(stage) if other in self.dirs},
             batch=batch,
         )

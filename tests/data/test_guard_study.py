@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import guard_picture
 import guard_study
 
 BASE = Path(__file__).parents[2] / "llmkit" / "tiny" / "base"
-RUNS = (guard_study.GUARDED, guard_study.OFF, guard_study.MANY)
+RUNS = tuple(f"{kind}-03" for kind in (guard_study.GUARDED, guard_study.OFF, guard_study.MANY))
 
 
 def look(step: int, true: float, proxy: float, kl: float | None = None, gold: float | None = None) -> Evaluation:
@@ -41,7 +40,7 @@ RISES = curve(0.0, 1.0, 1.5, 1.8, 2.0, 2.3, 2.6)
 
 def outcome(off: list[Evaluation], seen: int, stopped: bool, best: int) -> Any:
     metrics = {"guard_stopped": float(stopped), "guard_best_step": float(best)}
-    return guard_outcomes.outcome_of("run", 100, 2, off[:seen], off, metrics)
+    return guard_outcomes.outcome_of("run", 100, 2, 2e-4, off[:seen], off, metrics)
 
 
 def test_a_fall_that_is_caught_in_time() -> None:
@@ -89,36 +88,35 @@ def test_what_was_never_as_far_is_not_compared() -> None:
 
 def test_the_picture_shows_every_run() -> None:
     row = outcome(FALLS, 5, stopped=True, best=20)
-    rows = [(row, {"rlhf": FALLS[:5], "control-unguarded": FALLS})]
-    found = guard_picture.page(rows, {"runs": 1}, {"guarded": "rlhf", "off": "control-unguarded", "many": "none"})
+    rows = [(row, {"guarded": FALLS[:5], "unguarded": FALLS})]
+    found = guard_picture.page(rows, {"runs": 1}, ("guarded", "unguarded", "ensemble"))
     assert found.count("<svg") == 2
     assert "stopped at step 40, 2 looks later, and kept step 20" in found
 
 
-def test_the_runs_are_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("policy", [None, BASE])
+def test_the_runs_are_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: Path | None) -> None:
     """The tiny recipe's own stages, with other seeds and sizes, and nothing that holds the policy near its start."""
-    monkeypatch.setattr(
-        sys, "argv", ["guard_study.py", str(tmp_path), "--members", "4", "--steps", "60", "--batch", "32"]
-    )
+    words = ["--members", "4", "--steps", "60", "--batch", "32", "--runs", "6", "--guard-rankings", "1200"]
+    words += ["--policy", str(policy)] if policy else []
+    monkeypatch.setattr(sys, "argv", ["guard_study.py", str(tmp_path), *words])
     args = guard_study.arguments()
-    shared = {name: tmp_path / name for name in guard_study.SHARED}
-    for name in ("ranks", "guard-ranks"):
-        (shared[name] / "data").mkdir(parents=True)
-        (shared[name] / "data" / "train.jsonl").touch()
-    shutil.copytree(BASE, shared["sft"] / "model")
-    steps: dict[str, Any] = {}
-    for name, recipe in (
-        ("shared", guard_study.shared_recipe(args)),
-        ("run", guard_study.run_recipe(args, shared, number=3, num_rankings=200, num_layers=2)),
-    ):
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(json.dumps({**recipe, "run": {"name": name, "seed": 42, **recipe.get("run", {})}}))
-        steps |= {step.name: step.stage for step in make(load([str(path)])).steps}
-    assert [name for name in steps if name in guard_study.SHARED] == list(guard_study.SHARED)
-    assert [steps[name].data[0].num_rows for name in ("rm", "rms", "gold")] == [200, 200, None]
-    assert (steps["rm"].seed, steps["gold"].seed, steps["rms"].num_models) == (45, 1045, 4)
-    assert [steps[name].num_layers for name in ("rm", "rms", "gold")] == [2, 2, None]
-    assert (steps["rlhf"].guard.max_share, steps["control-unguarded"].guard) == (1.0, "off")
+    settings = guard_study.settings_of(args)
+    assert [(each.rankings, each.layers, each.learning_rate) for each in settings[3:]] == [
+        (800, 1, 2e-4), (100, 2, 5e-4), (200, 4, 5e-4),
+    ]  # fmt: skip
+    path = tmp_path / "study.yaml"
+    path.write_text(json.dumps({**guard_study.recipe(args, settings), "run": {"name": "study", "seed": 42}}))
+    steps: dict[str, Any] = {step.name: step.stage for step in make(load([str(path)])).steps}
+    shared = [name for name in guard_study.SHARED if not (policy and name == "sft")]
+    assert [name for name in steps if name in guard_study.SHARED] == shared
+    assert steps["guard-rollouts"].data[0].args["num_rows"] == 1200
+    assert [steps[name].data[0].num_rows for name in ("rm-03", "rms-03", "gold")] == [800, 800, None]
+    assert (steps["rm-03"].seed, steps["gold"].seed, steps["rms-03"].num_models) == (45, 1042, 4)
+    assert [steps[name].num_layers for name in ("rm-03", "rms-03", "gold")] == [1, 1, None]
+    assert (steps["guarded-03"].guard.max_share, steps["unguarded-03"].guard) == (1.0, "off")
+    assert steps["guarded-03"].reward_model.from_ == ["rm-03"]
     alike = [steps[name].model_dump(exclude={"name", "guard", "reward_model"}) for name in RUNS]
     assert alike[0] == alike[1] == alike[2]
     assert (alike[0]["trainer"]["max_steps"], alike[0]["trainer"]["beta"], alike[0]["rewards"]) == (60, 0.0, [])
+    assert [steps[f"guarded-{number:02d}"].trainer["learning_rate"] for number in (3, 4)] == [2e-4, 5e-4]

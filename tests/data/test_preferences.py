@@ -550,7 +550,7 @@ def load_rewards_of(folder: Path, member: str) -> list[torch.Tensor]:
 
 def rlhf_options(tmp_path: Path, **fields: Any) -> dict[str, Any]:
     train, held = write_prompts(tmp_path / "t.jsonl", range(30)), write_prompts(tmp_path / "h.jsonl", range(100, 112))
-    guard = {"gold": "rm-other", "num_prompts": 12, "every": 0.34, "patience": 2}
+    guard = {"gold": "rm-other", "num_prompts": 12, "every": 0.34, "patience": 2, "max_unlikely": None}
     return {
         "data": [{"path": str(train)}],
         "heldout": {"prompts": [{"path": str(held)}]},
@@ -618,19 +618,28 @@ def killed_behind_training(chain: Chain, monkeypatch: pytest.MonkeyPatch, **opti
     return chain.run("rlhf", "killed", **options)
 
 
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ({"max_kl": 1e-6}, "nats per answer from its start, more than 1e-06"),
+        ({"max_unlikely": 1e-6}, "of the answers are such as it hardly ever gave at the start"),
+    ],
+)
 def test_a_step_beyond_a_limit_is_not_kept_and_a_stop_outlives_a_kill(
-    made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: dict[str, float], said: str
 ) -> None:
     """Gold rises, and the second look is too far from the start. The stage is killed once training has ended."""
     moving(monkeypatch, by=1.0)
     chain = Chain(tmp_path, made.model)
     chain.dirs = dict(made.dirs)
     options = rlhf_options(tmp_path)
-    options["guard"] |= {"max_kl": 1e-6}
+    options["guard"] |= limit
     worker, manifest = killed_behind_training(chain, monkeypatch, **options)
     assert (manifest.metrics["guard_stopped"], manifest.metrics["guard_best_step"]) == (1, 0)
-    assert [row["step"] for row in rows_of(worker.dir.path / "guard.jsonl")] == [0, 2]
-    assert any("nats per answer from its start, more than 1e-06" in text for text in manifest.warnings)
+    looks = rows_of(worker.dir.path / "guard.jsonl")
+    assert [row["step"] for row in looks] == [0, 2]
+    assert looks[0]["unlikely"] <= 1 / 12, "all but one in 200 of its own"
+    assert any(said in text for text in manifest.warnings)
     start, end = (
         AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (made.model, worker.dir.model)
     )
@@ -924,6 +933,7 @@ def test_looks_are_fewer_where_they_would_be_more_than_their_share(made: Chain, 
         (tmp_path / name).mkdir()
         chain.dirs = dict(made.dirs)
         guard = {"gold": "rm-other", "num_prompts": 12, "every": 0.17, "patience": 1, "max_share": max_share}
+        guard |= {"max_unlikely": None}
         worker, manifest = chain.run("rlhf", "rlhf", **rlhf_options(tmp_path, guard=guard, trainer={"max_steps": 6}))
         steps = [row["step"] for row in rows_of(worker.dir.path / "guard.jsonl")]
         found.append((steps, any("more than 'max_share'" in warning for warning in manifest.warnings)))

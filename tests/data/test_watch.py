@@ -10,7 +10,7 @@ import pytest
 
 from llmkit.preference.watch import Evaluation, Rule, best_of, fit, is_degenerate, outside, verdict
 
-RULE = Rule(patience=2, confidence=0.95, max_kl=None, max_degenerate=0.1)
+RULE = Rule(patience=2, confidence=0.95, max_kl=None, max_degenerate=0.1, max_unlikely=0.5)
 
 
 def look(
@@ -20,13 +20,14 @@ def look(
     *,
     kl: float = 1.0,
     degenerate: float = 0.0,
+    unlikely: float = 0.0,
     noise: float = 0.3,
     num: int = 128,
 ) -> Evaluation:
     """Gold of each prompt is its own level, the same at every evaluation, and some noise."""
     levels, rng = random.Random(0), random.Random(step)
     golds = [gold + levels.gauss(0, 1) + rng.gauss(0, noise) for _ in range(num)]
-    return Evaluation(step, kl, [proxy] * num, golds, degenerate, {})
+    return Evaluation(step, kl, [proxy] * num, golds, degenerate, {}, unlikely=unlikely)
 
 
 def test_goes_on_while_gold_rises() -> None:
@@ -93,12 +94,15 @@ def test_budget_and_degenerate_answers() -> None:
     far = [look(0, 0.0, 0.0), look(1, 1.0, 1.0, kl=12.0)]
     assert verdict(far, replace(RULE, max_kl=10.0)).action == "stop"
     assert verdict(far, RULE).action == "go"
+    strange = [look(0, 0.0, 0.0), look(1, 1.0, 1.0, unlikely=0.6)]
+    assert "60% of the answers are such as it hardly ever gave" in verdict(strange, RULE).reason
+    assert verdict(strange, replace(RULE, max_unlikely=None)).action == "go"
     spoilt = [look(0, 0.0, 0.0), look(1, 1.0, 1.0, degenerate=0.2)]
     assert "20%" in verdict(spoilt, RULE).reason
     assert verdict([look(0, 0.0, 0.0, degenerate=0.5), look(1, 1.0, 1.0, degenerate=0.4)], RULE).action == "go"
 
 
-@pytest.mark.parametrize("limit", [{"kl": 50.0}, {"degenerate": 0.6}])
+@pytest.mark.parametrize("limit", [{"kl": 50.0}, {"degenerate": 0.6}, {"unlikely": 0.6}])
 def test_what_passes_a_limit_is_not_kept(limit: dict[str, float]) -> None:
     curve = [look(0, 0.0, 0.0), look(2, 0.5, 1.0), look(4, 1.5, 2.0, **limit)]
     found = verdict(curve, replace(RULE, max_kl=30.0))
