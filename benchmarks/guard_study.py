@@ -27,6 +27,8 @@ from ruamel.yaml import YAML
 
 RECIPE = ROOT / "recipes" / "tiny" / "rlhf.yaml"
 SHARED = ("sft", "rollouts", "ranks", "guard-rollouts", "guard-ranks", "gold")
+HOT = 1.3
+"""Temperature of half of the guard's rollouts."""
 GUARDED, OFF, MANY = "guarded", "unguarded", "ensemble"
 
 
@@ -112,13 +114,25 @@ def recipe(args: argparse.Namespace, settings: list[Setting]) -> dict[str, Any]:
     stages = [stage for setting in settings for stage in stages_of(args, setting)]
     # a policy that is given stands in place of the assistant that the recipe trains
     policy, base = (args.policy, "base") if args.policy is not None else ("llmkit.tiny:base", "sft")
-    shared = [stage for name, stage in of_recipe().items() if name in SHARED and not (args.policy and name == "sft")]
-    for stage in shared:
-        if stage["name"] == "guard-rollouts":
-            source = stage["data"][0]
-            stage["data"] = [{**source, "args": {**source["args"], "num_rows": args.guard_rankings}}]
+    shared = [stage for stage in judged(args) if not (args.policy and stage["name"] == "sft")]
     made = [stage if stage["name"] == "sft" else {**stage, "from": base} for stage in (*shared, *stages)]
     return {"model": {"name_or_path": str(policy), "chat_template": "chatml"}, "stages": made}
+
+
+def judged(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The shared stages. Half of what the guard's model learns from is sampled hotter: it is to know answers that the
+    assistant hardly gives."""
+    stages = {name: stage for name, stage in of_recipe().items() if name in SHARED}
+    rollouts, ranks, gold = (stages.pop(name) for name in ("guard-rollouts", "guard-ranks", "gold"))
+    made, data = list(stages.values()), []
+    for number, temperature in enumerate((1.0, HOT)):
+        names = [name + ("-hot" if number else "") for name in ("guard-rollouts", "guard-ranks")]
+        seed, source = rollouts["seed"] + 1000 * number, rollouts["data"][0]
+        prompts = {**source, "args": {**source["args"], "num_rows": args.guard_rankings // 2, "seed": number}}
+        made.append({**rollouts, "name": names[0], "seed": seed, "data": [prompts], "temperature": temperature})
+        made.append({**ranks, "name": names[1], "seed": seed, "rollouts": names[0]})
+        data.append({"from": names[1]})
+    return [*made, {**gold, "data": data}]
 
 
 def of_recipe() -> dict[str, dict[str, Any]]:

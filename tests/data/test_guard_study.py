@@ -108,9 +108,12 @@ def test_the_runs_are_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     path = tmp_path / "study.yaml"
     path.write_text(json.dumps({**guard_study.recipe(args, settings), "run": {"name": "study", "seed": 42}}))
     steps: dict[str, Any] = {step.name: step.stage for step in make(load([str(path)])).steps}
-    shared = [name for name in guard_study.SHARED if not (policy and name == "sft")]
-    assert [name for name in steps if name in guard_study.SHARED] == shared
-    assert steps["guard-rollouts"].data[0].args["num_rows"] == 1200
+    shared = ["rollouts", "ranks", *(f"guard-{name}{hot}" for hot in ("", "-hot") for name in ("rollouts", "ranks"))]
+    assert [name for name in steps if not name[-1].isdigit()] == [*([] if policy else ["sft"]), *shared, "gold"]
+    own, hot = steps["guard-rollouts"], steps["guard-rollouts-hot"]
+    assert [each.data[0].args["num_rows"] for each in (own, hot)] == [600, 600]
+    assert (own.temperature, hot.temperature, hot.seed) == (1.0, 1.3, 2042)
+    assert [source.from_ for source in steps["gold"].data] == ["guard-ranks", "guard-ranks-hot"]
     assert [steps[name].data[0].num_rows for name in ("rm-03", "rms-03", "gold")] == [800, 800, None]
     assert (steps["rm-03"].seed, steps["gold"].seed, steps["rms-03"].num_models) == (45, 1042, 4)
     assert [steps[name].num_layers for name in ("rm-03", "rms-03", "gold")] == [1, 1, None]
