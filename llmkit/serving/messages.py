@@ -85,7 +85,7 @@ def _call(given: Any, where: str) -> dict[str, Any]:
 def _in_order(messages: list[Message]) -> list[Message]:
     """Results behind a turn, in the order of its calls; ids are left out."""
     try:
-        found = in_call_order(messages)
+        found = in_call_order(messages, unread=True)
     except Misplaced as error:
         where = f"messages[{error.index}]"
         raise ApiError(400, f"'{where}' {error}.", param=where) from None

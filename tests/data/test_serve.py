@@ -26,6 +26,8 @@ CALLS_HALF = {
     "role": "assistant",
     "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": '{"a": "\\ud800"}'}}],
 }
+SUM = call("calculator", expression="1 + 1")
+UNREADABLE = "<tool_call>\n{no json\n</tool_call>"
 WEATHER = {
     "type": "function",
     "function": {
@@ -162,12 +164,17 @@ def test_the_servers_tools_run_on_the_server(server: Served, says: Any) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_comes_back_is_the_history_that_the_model_saw(server: Served, says: Any, stream: bool) -> None:
+@pytest.mark.parametrize(
+    ("asked", "num_calls"), [(SUM, 2), (UNREADABLE, 1), (SUM + UNREADABLE, 1)], ids=["read", "bad", "both"]
+)
+def test_what_comes_back_is_the_history_that_the_model_saw(
+    server: Served, says: Any, stream: bool, asked: str, num_calls: int
+) -> None:
     """Several turns, each with reasoning of its own."""
 
     def reply(prompt: str) -> str:
-        found = prompt.count("<tool_response>\n")
-        said = call("calculator", expression=f"{found} + 1") if found < 2 else "It is 2."
+        found = prompt.count("<|im_start|>assistant") - 1
+        said = asked if found < num_calls else "It is 2."
         return f"<think>\nthought {found}\n</think>\n\n{said if found else f'I compute.{chr(10)}{said}'}"
 
     prompts = says(reply)
@@ -185,11 +192,12 @@ def test_what_comes_back_is_the_history_that_the_model_saw(server: Served, says:
         history.append({"role": "assistant", **turn})
     else:
         made = create(model="tiny", messages=HELLO)
-        assert made.choices[0].message.reasoning_content == "thought 2"
+        assert made.choices[0].message.reasoning_content == f"thought {num_calls}"
         history += [each["message"] for each in made.llmkit["messages"]]
         history.append(made.choices[0].message.model_dump(exclude_none=True))
-    assert [message["role"] for message in history] == ["user", *("assistant", "tool") * 2, "assistant"]
-    seen = [prompts[2], reply(prompts[2])]
+    turns = ("assistant", *("tool",) * asked.count("<tool_call>"))
+    assert [message["role"] for message in history] == ["user", *turns * num_calls, "assistant"]
+    seen = [prompts[-1], reply(prompts[-1])]
     create(model="tiny", messages=[*history, *HELLO], max_tokens=1)
     assert prompts[-1].startswith("".join(seen))
 
@@ -221,7 +229,7 @@ def test_what_a_person_or_a_tool_spells_is_no_call(server: Served, says: Any) ->
 
 
 def test_a_call_that_cannot_be_read_is_text(server: Served, says: Any) -> None:
-    says("Well. <tool_call>\n{no json\n</tool_call>")
+    says(f"Well. {UNREADABLE}")
     made = server.client().chat.completions.create(model="tiny", messages=HELLO, tools=[WEATHER]).choices[0]
     assert made.finish_reason == "stop" and "{no json" in made.message.content and not made.message.tool_calls
 

@@ -36,6 +36,13 @@ def called(name: str, arguments: str, result: str, failed: bool = False) -> list
     return [Event("message", message=turn), Event("message", message=given, about={"seconds": 0.02, "failed": failed})]
 
 
+def unreadable(said: str, error: str) -> list[Event | float]:
+    """A call that nobody could read."""
+    given = {"role": "tool", "content": error}
+    told = Event("message", message={"role": "assistant", "content": said})
+    return [told, Event("message", message=given, about={"seconds": 0.0, "failed": True})]
+
+
 class ScriptedHost:
     """`llmkit.serving.host.Host`."""
 

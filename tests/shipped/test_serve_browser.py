@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from helpers_serve_page import ScriptedHost, called, page_of, text, thought
+from helpers_serve_page import ScriptedHost, called, page_of, text, thought, unreadable
 
 HOSTILE = "<script>window.__x = 1</script><img src=x onerror='window.__x = 2'></div>\u202eabc\x1b[31m"
 
@@ -131,6 +131,16 @@ def test_tools_and_reasoning_are_folded_and_come_back(browser: Any, host: Script
     assert roles == ["user", "assistant", "tool", "assistant", "user"]
     assert host.asked[1].prompt[1]["tool_calls"][0]["function"]["arguments"] == {"code": "print(2 + 3)"}
     assert host.asked[1].prompt[3]["content"] == "It is 5."
+
+
+def test_a_call_that_cannot_be_read_ends_no_conversation(browser: Any, host: ScriptedHost, url: str) -> None:
+    host.reply = lambda wanted: [*unreadable("<tool_call>{no", "it cannot be read"), *text("I see.")]
+    window = Window(browser, url)
+    window.ask("What is 2 plus 3?")
+    assert window.texts("details.call > summary") == ["A call that could not be read failed: it cannot be read"]
+    window.ask("And now?")
+    assert window.texts(".assistant > .said") == ["I see."] * 2 and not window.page.is_visible("#alert")
+    assert [message["role"] for message in host.asked[1].prompt] == ["user", "assistant", "tool", "assistant", "user"]
 
 
 def test_nothing_that_is_written_runs(browser: Any, host: ScriptedHost, url: str) -> None:
