@@ -103,6 +103,12 @@ def test_what_a_tool_says_cannot_steer_the_terminal(dirs: Any, monkeypatch: Any,
     assert out.endswith("Done.\n")
 
 
+def test_nor_can_the_name_of_a_tool(dirs: Any, capsys: Any) -> None:
+    schema = {"type": "function", "function": {"name": "a\x1b[2J", "description": "", "parameters": {"type": "object"}}}
+    command(desk_of(conversation_of(dirs["chatml_tools"]), Tool("a\x1b[2J", schema, str, 9)), "/tools", Console())
+    assert capsys.readouterr().out.startswith("a\u241b[2J: ")
+
+
 def test_limits_and_failures_are_said(dirs: Any, monkeypatch: Any, capsys: Any) -> None:
     conversation = conversation_of(dirs["chatml_tools"])
     script(monkeypatch, conversation.tokenizer, lambda _: call("calculater", expression="1"))
