@@ -25,6 +25,7 @@ from llmkit.errors import UserError
 from llmkit.generation.conversation import Conversation, Settings
 from llmkit.modeling.load import load_model, load_tokenizer, stored_dtype
 from llmkit.options.chat import parser
+from llmkit.options.tools import max_calls_of
 from llmkit.stages.best_said import BestOf, best_of
 from llmkit.stages.command import as_command
 from llmkit.stages.named import model_of
@@ -55,13 +56,14 @@ COMMANDS = ("/system", "/reset", "/set", "/raw", "/tools", "/think", "/help", "/
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
     args = parser().parse_args(argv)
+    max_calls = max_calls_of(args)
     console = Console(stderr=args.prompt is not None, highlight=False, soft_wrap=True)
     logging.getLogger("llmkit.tools").setLevel(logging.ERROR)  # what failed is shown on the screen
     with tools_of(args) as tools:
         conversation = start(args, console)
         check_tools(conversation, tools)
         conversation.tools = tools.schemas
-        desk = Desk(conversation, tools, Screen(console), args.max_calls, best_of(args, conversation))
+        desk = Desk(conversation, tools, Screen(console), max_calls, best_of(args, conversation))
         if args.prompt is not None:
             desk.say(_readable(args.prompt))
         else:

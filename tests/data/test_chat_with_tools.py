@@ -262,7 +262,8 @@ def test_tools_by_word_and_by_file(tmp_path: Path) -> None:
         ("chatml", ["--tool", "calculator"], "it has no place for tool calls; use chatml_tools or chatml_search"),
         ("chatml_search", ["--tool", "calculator"], "this template has no tokens for the tool"),
         ("chatml_tools", ["--tool", "calculator", "--raw"], "--tool: has no place in raw text"),
-        ("chatml_tools", ["--max-calls", "0"], "--max-calls: is 0"),
+        ("chatml_tools", ["--tool", "calculator", "--max-calls", "0"], "--max-calls: is 0"),
+        ("chatml_tools", ["--max-calls", "2"], "--max-calls: has no effect without tools"),
         ("chatml", ["--max-thinking-tokens", "5"], "no place for reasoning"),
     ],
 )

@@ -460,6 +460,7 @@ def test_a_stream_ends_as_openais_do(server: Served, says: Any) -> None:
         (["--max-rows", "0"], "--max-rows: is 0"),
         (["--max-waiting", "-1"], "--max-waiting: is -1"),
         (["--tool", "serch"], "no tool 'serch'"),
+        (["--max-calls", "2"], "--max-calls: has no effect without tools"),
     ],
 )
 def test_words_that_do_not_fit(
