@@ -43,8 +43,10 @@ def _message(given: Any, where: str) -> Message:
         message["tool_calls"] = [
             _call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(_listed(calls, where))
         ]
-    if given.get("reasoning_content"):
-        message["reasoning_content"] = _text(given["reasoning_content"], where)
+    if given.get("function_call") is not None:
+        raise ApiError(400, f"'{where}.function_call' is not read here; send 'tool_calls'.", param=where)
+    if reasoning := given.get("reasoning_content") or given.get("reasoning"):  # the second is newer vLLM's
+        message["reasoning_content"] = _text(reasoning, where)
     return message
 
 

@@ -106,9 +106,16 @@ class Writer:
         self._said = {"text": [], "thought": []}
         self.tell(Event("message", message=message, about=about))
 
-    def written(self, finish_reason: Literal["stop", "length", "tool_calls"], calls: Sequence[Call] = ()) -> Written:
+    def written(
+        self,
+        finish_reason: Literal["stop", "length", "tool_calls"],
+        calls: Sequence[Call] = (),
+        *,
+        wants_calls: bool = False,
+    ) -> Written:
         said = ("".join(self._said["text"]), "".join(self._said["thought"]))
-        return Written(*said, calls, finish_reason, self._num_prompt, self._num_written, self._num_thought)
+        counts = (self._num_prompt, self._num_written, self._num_thought)
+        return Written(*said, calls, finish_reason, *counts, wants_calls)
 
     def _count(self, num_prompt: int, num_written: int) -> None:
         self._num_prompt += num_prompt

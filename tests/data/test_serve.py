@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,18 @@ import pytest
 from helpers_script import call, chat_model, forgetful_template, script
 from helpers_serve import Served, chunks_of, served
 
+from llmkit.chat.encode import encode_parts
 from llmkit.generation import decode as decoding
 from llmkit.stages.serve import main, name_of
+
+
+def deep(depth: int) -> dict[str, Any]:
+    """A tool whose schema is nested so deep."""
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return {"type": "function", "function": {"name": "f", "parameters": schema}}
+
 
 ASKED = b'{"role": "user", "content": "Hello"}'
 HALF = b'{"type": "function", "function": {"name": "f", "description": "\\ud800"}}'
@@ -265,6 +276,34 @@ def test_reasoning_of_earlier_turns_is_dropped_where_the_template_drops_it(
         assert "<think>" not in prompts[1] and '{"town": "Velm"}' in prompts[1] and "Yes.<|im_end|>" in prompts[1]
 
 
+def test_more_calls_than_are_made_are_said(server: Served, says: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.host, "limits", replace(server.host.limits, max_calls=1))
+    says(SUM)
+    create = server.client().chat.completions.create
+    made = create(model="tiny", messages=HELLO)
+    assert made.choices[0].finish_reason == "length" and made.llmkit["ended"] == "calls"
+    *_, last = create(model="tiny", messages=HELLO, stream=True)
+    assert last.choices[0].finish_reason == "length" and last.llmkit == {"ended": "calls"}
+    says("Yes.")
+    assert getattr(create(model="tiny", messages=HELLO), "llmkit", None) is None
+
+
+@pytest.mark.parametrize("thought", ["", "<think>\na\n</think>\n\n"])
+def test_a_call_that_is_cut_off_is_text(server: Served, says: Any, thought: str) -> None:
+    said = f'{thought}I look.\n<tool_call>\n{{"name": "'
+    says(said + 'calculator", "arguments": {}}')
+    limit = len(encode_parts(server.host.tokenizer, [(said, False)])[0])
+    made = server.client().chat.completions.create(model="tiny", messages=HELLO, max_tokens=limit).choices[0]
+    assert (made.finish_reason, made.message.content) == ("length", said.removeprefix(thought))
+
+
+def test_reasoning_of_a_history_may_have_vllms_name(server: Served, says: Any) -> None:
+    prompts = says("Yes.")
+    said = {"role": "assistant", "content": "5.", "reasoning": "2 and 3"}
+    server.client().chat.completions.create(model="tiny", messages=[*HELLO, said, *HELLO])
+    assert "<think>\n2 and 3\n</think>" in prompts[0]
+
+
 def test_plain_completions(server: Served, says: Any) -> None:
     prompts = says("lives in <think>town")
     client = server.client()
@@ -293,6 +332,12 @@ def test_plain_completions(server: Served, says: Any) -> None:
             400,
             r"arguments of 'messages\[1\].tool_calls\[0\]' are no JSON object",
         ),
+        (
+            {"messages": [*HELLO, {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}]},
+            400,
+            r"'messages\[1\].function_call' is not read here; send 'tool_calls'",
+        ),
+        ({"tools": [deep(330)]}, 400, "nested too deep"),
         ({"n": 2}, 400, "'n' is not supported here, other than as 1"),
         ({"logprobs": True}, 400, "'logprobs' is not supported"),
         ({"tool_choice": "required"}, 400, "'tool_choice' is not supported"),

@@ -52,6 +52,7 @@ class ScriptedHost:
         self.reply: Reply = lambda wanted: text("Hello.")
         self.asked: list[Wanted] = []
         self.left = threading.Event()
+        self.wants_calls = False
 
     @property
     def about(self) -> dict[str, Any]:
@@ -62,6 +63,9 @@ class ScriptedHost:
         if "too long" in str(wanted.prompt[-1]):
             raise ApiError(400, "This model's context holds 2048 tokens, and your prompt has 3000. Shorten it.")
         return _Prepared(self, wanted)
+
+    def written(self, said: str) -> Written:
+        return Written(said, "", (), "length" if self.wants_calls else "stop", 40, 12, 0, self.wants_calls)
 
 
 class _Prepared:
@@ -82,7 +86,7 @@ class _Prepared:
                 tell(each)
             else:
                 time.sleep(each)
-        return Written(said, "", (), "stop", 40, 12, 0)
+        return self._host.written(said)
 
 
 @contextmanager

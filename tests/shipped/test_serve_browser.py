@@ -172,6 +172,26 @@ def test_stop_keeps_what_was_written(browser: Any, host: ScriptedHost, url: str)
     assert host.asked[1].prompt[1]["content"].startswith("One more more")
 
 
+def test_stop_in_a_call_leaves_no_call_without_a_result(browser: Any, host: ScriptedHost, url: str) -> None:
+    begun = called("python", "{}", "5")[:1]
+    host.reply = lambda wanted: [*begun, *[0.05] * 400] if len(wanted.prompt) == 1 else text("Fine.")
+    window = Window(browser, url)
+    window.ask("Compute", waits=False)
+    window.page.wait_for_selector("details.call")
+    window.page.keyboard.press("Escape")
+    window.page.wait_for_selector("#send:not([hidden])")
+    window.ask("Never mind")
+    assert [message["role"] for message in host.asked[1].prompt] == ["user", "assistant", "tool", "user"]
+    assert host.asked[1].prompt[2]["content"] == "not called: stopped before"
+
+
+def test_more_calls_than_are_made_are_said(browser: Any, host: ScriptedHost, url: str) -> None:
+    host.wants_calls, host.reply = True, lambda wanted: called("python", "{}", "5")
+    window = Window(browser, url)
+    window.ask("Compute")
+    assert window.texts(".note") == ["12 tokens, it wants more calls than the server makes"]
+
+
 def test_a_refusal_gives_the_text_back(browser: Any, host: ScriptedHost, url: str) -> None:
     window = Window(browser, url)
     window.ask("This is too long")
