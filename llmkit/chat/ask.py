@@ -28,7 +28,7 @@ class Ask:
 @dataclass(frozen=True)
 class Answer:
     text: str
-    """Without special tokens, cut before the first stop string."""
+    """Without special tokens but those of a span of reasoning, cut before the first stop string."""
     finish_reason: Literal["stop", "length", "error"]
     logprob: float | None = None
     """Sum of the log-probabilities of its tokens under the model itself (before temperature), in nats."""

@@ -11,6 +11,7 @@ nothing that a model writes raises.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
@@ -142,6 +143,18 @@ def _behind_thought(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[
         middle = (low + high) // 2
         low, high = (low, middle) if THOUGHT in decode(tokenizer, ids[:middle]) else (middle + 1, high)
     return ids[low:]
+
+
+def answer_text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    """The text of an answer without special tokens, but for `<think>` and `</think>` where they are such: they tell its
+    reasoning from what it says."""
+    added = tokenizer.added_tokens_decoder
+    marks = {id for id, token in added.items() if token.special and token.content in (THINK, THOUGHT)}
+    parts = [[*group] for _, group in groupby(ids, marks.__contains__)] if marks else [ids]
+    return "".join(
+        decode(tokenizer, part) if part and part[0] in marks else str(tokenizer.decode(part, skip_special_tokens=True))
+        for part in parts
+    )
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:

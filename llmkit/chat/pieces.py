@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llmkit.chat.calls import ARGUMENTS, RESULT, decode, format_of, opens_thought, read_turn
 from llmkit.chat.template import source_of
-from llmkit.chat.turn import OPEN, THINK, THOUGHT, Turn, split_thought
+from llmkit.chat.turn import OPEN, THINK, THOUGHT, BadCall, Turn, split_thought
 
 _SPANS = (*RESULT, *(f"<|{name}_start|>" for name in ARGUMENTS), *(f"<|{name}_end|>" for name in ARGUMENTS))
 
@@ -93,6 +93,7 @@ class Pieces:
 
     def __init__(self, reader: Reader, marks: tuple[str, ...], ends: tuple[str, ...], state: _State) -> None:
         self._reader, self._state, self._ends, self._marks = reader, state, ends, (*marks, *ends)
+        self._opened = state == "thought"
         self._text = TextOf(reader.tokenizer, skip_special_tokens=not marks and not reader.reasons)
         self._rest = ""
         self._is_fresh = state == "thought"
@@ -116,9 +117,11 @@ class Pieces:
 
     def rest(self, turn: Turn) -> list[str]:
         """What was held back and is content after all: what stands behind a call, or only looked like one."""
-        content = str(turn.message()["content"])
         if self.is_ended:
             return []
+        content = turn.content
+        if any(isinstance(call, BadCall) for call in turn.calls):
+            content = split_thought(turn.text, self._opened)[1] if self._reader.reasons else turn.text
         return [content[len(self._shown) :]] if content.startswith(self._shown) and content != self._shown else []
 
     def _split(self, is_last: bool) -> list[str]:

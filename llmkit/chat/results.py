@@ -20,32 +20,36 @@ class Misplaced(ValueError):
         self.index = index
 
 
-def in_call_order(messages: Sequence[Message], *, begun: bool = False) -> list[Message]:
+def in_call_order(messages: Sequence[Message], *, begun: bool = False, unread: bool = False) -> list[Message]:
     """The messages with the results of each turn in the order of its calls, by `id` and `tool_call_id`. Results without
     an id stand for the calls that are left, one after another.
 
     Args:
         begun: the list goes on behind messages that it does not hold: results in front of it stay as they are.
+        unread: an assistant's turn without calls may hold some that cannot be read: results without an id behind it
+            are the errors of these, and stay as they are.
 
     Raises:
         Misplaced: a result answers no call of the turn before it, or one that has its result, or leaves out one.
     """
     found: list[Message] = []
     calls: list[Any] | None = None if begun else []
+    is_text = False
     results: list[tuple[int, Message]] = []
     for index, message in enumerate(messages):
         if message["role"] == "tool":
             results.append((index, message))
             continue
-        found += _sorted(results, calls)
+        found += _sorted(results, calls, is_text)
         results, calls = [], [call.get("id") for call in message.get("tool_calls") or ()]
+        is_text = unread and message["role"] == "assistant" and not calls
         found.append(message)
-    return found + _sorted(results, calls)
+    return found + _sorted(results, calls, is_text)
 
 
-def _sorted(results: list[tuple[int, Message]], calls: list[Any] | None) -> list[Message]:
-    """Args: calls: their ids; None: not known."""
-    if calls is None:
+def _sorted(results: list[tuple[int, Message]], calls: list[Any] | None, is_text: bool) -> list[Message]:
+    """Args: calls: their ids; None: not known. is_text: they may stand in the text of their turn."""
+    if calls is None or (is_text and not any(message.get("tool_call_id") for _, message in results)):
         return [message for _, message in results]
     free = list(range(len(calls)))
     placed: list[tuple[int, int, Message]] = []

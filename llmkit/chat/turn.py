@@ -129,8 +129,7 @@ def json_calls(text: str) -> tuple[str, tuple[Call | BadCall, ...]]:
         calls.append(call)
         between, found, rest = rest.partition(OPEN)
         outside.append(between.strip())
-    parts = [content.removesuffix("\n"), *filter(None, outside)]
-    return "\n".join(parts) if len(parts) > 1 else parts[0], tuple(calls)
+    return "\n".join(filter(None, [content.removesuffix("\n"), *outside])), tuple(calls)
 
 
 def _next(rest: str) -> tuple[Call | BadCall, str]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from llmkit.chat.calls import opens_thought
 from llmkit.chat.pieces import Pieces, Reader
 from llmkit.chat.render import prompt_ids, render_text
 from llmkit.chat.template import Message
@@ -18,7 +17,7 @@ from llmkit.errors import DataError, UserError
 from llmkit.generation.choose import Sampling
 from llmkit.generation.decode import Row, context_length, stop_ids
 from llmkit.generation.stream import stream_row
-from llmkit.generation.thought import ThoughtLimit
+from llmkit.generation.thought import thought_limit
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,6 @@ class Conversation:
         """One turn behind these ids, in pieces; `row` and `pieces` hold what it was."""
         settings, calls = self.settings, bool(self.tools) and not self.raw
         limit = settings.max_thinking_tokens
-        opened = limit >= 0 and opens_thought(self.tokenizer, ids)
         rows = stream_row(
             self.model,
             self.tokenizer,
@@ -169,7 +167,7 @@ class Conversation:
             sampling=settings.sampling(),
             stop_token_ids=list(self.reader.stops),
             seed=seed,
-            force=None if limit < 0 or self.raw else ThoughtLimit(self.tokenizer, limit, opened=opened),
+            force=None if limit < 0 or self.raw else thought_limit(self.tokenizer, ids, limit),
         )
         reader = Reader(self.tokenizer, self.reader.stops, plain=True) if self.raw else self.reader
         self.row, self.pieces = None, reader.pieces(ids, calls=calls)

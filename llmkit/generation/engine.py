@@ -24,6 +24,7 @@ from llmkit.errors import DataError, UserError
 from llmkit.generation.choose import Sampling, uniforms_of
 from llmkit.generation.decode import Row, context_length, evaluating, room_in, stop_ids
 from llmkit.generation.sample import StopStrings, finish
+from llmkit.generation.thought import thought_limit
 
 WINDOW = 16
 """Batches whose asks are sorted by length together."""
@@ -69,6 +70,9 @@ def open_engine(
 class TransformersEngine:
     """Answers with a loaded model, in this process.
 
+    Args:
+        max_thinking_tokens: of reasoning, which is then ended for the model; None: no limit.
+
     Raises:
         UserError: `batch_size` below 1.
     """
@@ -79,12 +83,20 @@ class TransformersEngine:
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int = 64,
         on_progress: Callable[[int, int], None] | None = None,
+        *,
+        max_thinking_tokens: int | None = None,
     ) -> None:
         check_positive("batch_size", batch_size)
+        self._max_thinking_tokens = max_thinking_tokens
         self._model = model
         self._tokenizer = tokenizer
         self._batch_size = batch_size
         self._on_progress = on_progress
+
+    def thinking(self, max_tokens: int) -> TransformersEngine:
+        """The same with this limit on reasoning."""
+        given = (self._model, self._tokenizer, self._batch_size, self._on_progress)
+        return TransformersEngine(*given, max_thinking_tokens=max_tokens)
 
     def answer(
         self,
@@ -130,10 +142,11 @@ class TransformersEngine:
             limit = room_in(context_length(self._model), "the prompt", ids, max_new_tokens)
         except DataError as error:
             return _Job([], unanswered(ask, str(error)))
-        rows = []
+        rows, budget = [], self._max_thinking_tokens
         for number, temperature in enumerate(ask.temperatures):
             draws = uniforms_of(seed, ask.key, number, limit) if temperature else np.zeros(limit, dtype=np.float32)
-            rows.append(Row(place, ids, draws, limit, temperature=temperature))
+            force = None if budget is None else thought_limit(self._tokenizer, ids, budget)
+            rows.append(Row(place, ids, draws, limit, temperature=temperature, force=force))
         return _Job(rows, [])
 
     def _decode(self, batch: list[Row], sampling: Sampling, finder: StopStrings) -> None:

@@ -61,7 +61,7 @@ class VllmEngine(WindowEngine):
         outputs = self._llm.generate(prompts, params, use_tqdm=False)
         found = []
         for request, output in zip(requests, outputs, strict=True):
-            answers = [_of_vllm(made) for made in output.outputs]
+            answers = [_of_vllm(made, settings.stop) for made in output.outputs]
             # the greedy answers of one prompt are the same
             found.append(answers if request.temperature else answers * request.count)
         return found
@@ -84,11 +84,11 @@ def no_vllm() -> UserError:
     return UserError("engine: vllm", "vLLM is not installed", cure)
 
 
-def _of_vllm(made: Any) -> Answer:
+def _of_vllm(made: Any, stop: StopStrings) -> Answer:
     if made.finish_reason not in ("stop", "length"):
         return Answer("", "error", error=f"vLLM ended the answer with '{made.finish_reason}'")
     ids = tuple(made.token_ids)
-    return Answer(made.text, made.finish_reason, made.cumulative_logprob, len(ids), ids=ids)
+    return Answer(stop.text(list(ids)), made.finish_reason, made.cumulative_logprob, len(ids), ids=ids)
 
 
 class ContinuousEngine(WindowEngine):

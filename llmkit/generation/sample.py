@@ -15,6 +15,7 @@ from typing import Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from llmkit.chat.calls import answer_text
 from llmkit.generation.choose import Sampling
 from llmkit.generation.decode import Row, decode, evaluating, make_row, pad_id_of, stop_ids
 
@@ -129,8 +130,8 @@ class StopStrings:
         return None
 
     def text(self, ids: list[int]) -> str:
-        """Without special tokens, cut before the first stop string."""
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        """As `answer_text` has it, cut before the first stop string."""
+        text = answer_text(self._tokenizer, ids)
         for string in self.strings:
             text = text.partition(string)[0]
         return text

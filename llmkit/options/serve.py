@@ -9,6 +9,8 @@ from llmkit.options import TARGET, parser_of
 from llmkit.options.tools import MAX_CALLS, add_tool_options
 
 KEY = "LLMKIT_API_KEY"
+LOOPBACKS = ("127.0.0.1", "localhost", "::1")
+"""Hosts that nobody but this machine reaches."""
 OWN = {
     "max_new_tokens": "of answers that set no limit",
     "max_rows": "answers written at a time",

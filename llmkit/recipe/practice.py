@@ -179,7 +179,7 @@ class ProblemsSpec(Part):
     " ." in front of that are tokens without content (Pfau et al. 2024, arXiv 2404.15758)."""
     thinking_budgets: list[Annotated[int, Field(ge=0)]] = []
     """Also measure the greedy accuracy with at most so many tokens of reasoning, for templates that have a span for it:
-    `[0, 16, 64]`."""
+    `[0, 16, 64]`. They come on top of `max_new_tokens`."""
     raw_phrasing: str = "Question: {prompt}\nAnswer:"
     """Wording for a model without a chat template."""
     by: str | None = None
@@ -195,4 +195,12 @@ class ProblemsSpec(Part):
     def _holds_the_prompt(self) -> ProblemsSpec:
         if "{prompt}" not in self.raw_phrasing:
             raise ValueError("'raw_phrasing' must hold {prompt}")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_bounded(self) -> ProblemsSpec:
+        if self.thinking_budgets and self.prefill:
+            raise ValueError("'thinking_budgets' has no place beside 'prefill', behind which nothing is thought")
+        if len(set(self.thinking_budgets)) < len(self.thinking_budgets):
+            raise ValueError("'thinking_budgets' names a budget twice")
         return self

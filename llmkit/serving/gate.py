@@ -12,10 +12,10 @@ from hmac import compare_digest
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from llmkit.options.serve import LOOPBACKS
 from llmkit.serving.errors import ApiError
 from llmkit.web import headers_of, values_of, with_headers
 
-LOOPBACKS = ("127.0.0.1", "localhost", "::1")
 _OPEN = {("GET", "/"), ("HEAD", "/"), ("GET", "/health"), ("HEAD", "/health")}
 
 

@@ -29,6 +29,7 @@ class Written:
         content, reasoning: of the last turn.
         prompt_tokens: of all turns; a turn behind a call reads all that stands before it again.
         thought_tokens: of those written, reasoning.
+        wants_calls: it ends where the model wanted more calls than the server makes.
     """
 
     content: str
@@ -38,6 +39,7 @@ class Written:
     prompt_tokens: int
     written_tokens: int
     thought_tokens: int
+    wants_calls: bool = False
 
 
 class Prepared(Protocol):

@@ -43,8 +43,10 @@ def _message(given: Any, where: str) -> Message:
         message["tool_calls"] = [
             _call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(_listed(calls, where))
         ]
-    if given.get("reasoning_content"):
-        message["reasoning_content"] = _text(given["reasoning_content"], where)
+    if given.get("function_call") is not None:
+        raise ApiError(400, f"'{where}.function_call' is not read here; send 'tool_calls'.", param=where)
+    if reasoning := given.get("reasoning_content") or given.get("reasoning"):  # the second is newer vLLM's
+        message["reasoning_content"] = _text(reasoning, where)
     return message
 
 
@@ -85,7 +87,7 @@ def _call(given: Any, where: str) -> dict[str, Any]:
 def _in_order(messages: list[Message]) -> list[Message]:
     """Results behind a turn, in the order of its calls; ids are left out."""
     try:
-        found = in_call_order(messages)
+        found = in_call_order(messages, unread=True)
     except Misplaced as error:
         where = f"messages[{error.index}]"
         raise ApiError(400, f"'{where}' {error}.", param=where) from None

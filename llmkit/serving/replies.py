@@ -33,7 +33,8 @@ class Reply:
             message |= {"content": written.content or None, "tool_calls": named_calls(written.calls)}
         made = self._made("chat.completion", [choice | {"message": message}]) | {"usage": usage_of(written)}
         told = [_told(event) for event in events if event.kind == "message"]
-        return made | ({"llmkit": {"messages": told}} if told else {})
+        ours = ({"messages": told} if told else {}) | _ended(written)
+        return made | ({"llmkit": ours} if ours else {})
 
     def first(self) -> list[dict[str, Any]]:
         return [self._delta({"role": "assistant", "content": ""})] if self._is_chat else []
@@ -46,7 +47,8 @@ class Reply:
     def last(self, written: Written) -> list[dict[str, Any]]:
         calls = [call | {"index": index} for index, call in enumerate(named_calls(written.calls))]
         found = [self._delta({"tool_calls": [call]}) for call in calls]
-        found.append(self._delta({}, written.finish_reason))
+        ended = _ended(written)
+        found.append(self._delta({}, written.finish_reason) | ({"llmkit": ended} if ended else {}))
         if self._wanted.include_usage:
             found = [chunk | {"usage": None} for chunk in found]
             found.append(self._made(self._kind, []) | {"usage": usage_of(written)})
@@ -85,6 +87,10 @@ def named_calls(calls: Sequence[Call]) -> list[dict[str, Any]]:
         }
         for call in calls
     ]
+
+
+def _ended(written: Written) -> dict[str, Any]:
+    return {"ended": "calls"} if written.wants_calls else {}
 
 
 def _told(event: Event) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import logging
 import random
 import sys
@@ -24,6 +25,7 @@ from llmkit.errors import UserError
 from llmkit.generation.conversation import Conversation, Settings
 from llmkit.modeling.load import load_model, load_tokenizer, stored_dtype
 from llmkit.options.chat import parser
+from llmkit.options.tools import max_calls_of
 from llmkit.stages.best_said import BestOf, best_of
 from llmkit.stages.command import as_command
 from llmkit.stages.named import model_of
@@ -54,15 +56,16 @@ COMMANDS = ("/system", "/reset", "/set", "/raw", "/tools", "/think", "/help", "/
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 2 and one line for what the user can mend."""
     args = parser().parse_args(argv)
+    max_calls = max_calls_of(args)
     console = Console(stderr=args.prompt is not None, highlight=False, soft_wrap=True)
     logging.getLogger("llmkit.tools").setLevel(logging.ERROR)  # what failed is shown on the screen
     with tools_of(args) as tools:
         conversation = start(args, console)
         check_tools(conversation, tools)
         conversation.tools = tools.schemas
-        desk = Desk(conversation, tools, Screen(console), args.max_calls, best_of(args, conversation))
+        desk = Desk(conversation, tools, Screen(console), max_calls, best_of(args, conversation))
         if args.prompt is not None:
-            desk.say(args.prompt)
+            desk.say(_readable(args.prompt))
         else:
             converse(desk, console)
 
@@ -89,7 +92,8 @@ def start(args: argparse.Namespace, console: Console) -> Conversation:
     transformers_logging.disable_progress_bar()
     model, tokenizer = load(args.target, args.stage)
     settings = Settings.of_model(model).changed(f"seed={random.randrange(2**31) if args.seed is None else args.seed}")
-    conversation = Conversation(model, tokenizer, settings, args.system, args.raw, notify=_notifier(console))
+    system = args.system and _readable(args.system)
+    conversation = Conversation(model, tokenizer, settings, system, args.raw, notify=_notifier(console))
     if not conversation.has_template and not args.raw:
         conversation.notify("this model has no chat template: it goes on from your text as it stands (raw)")
         conversation.raw = True
@@ -113,8 +117,10 @@ def load(target: str, stage: str | None) -> tuple[PreTrainedModel, PreTrainedTok
 def converse(desk: Desk, console: Console) -> None:
     """Read, answer, until /exit or the end of input."""
     console.print(f"{desk.conversation.model.name_or_path} [dim](/help lists the commands)[/dim]", markup=True)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # else one byte that is no UTF-8 is the end of the input
     for line in _lines(console):
-        text = line.strip()
+        text = _readable(line.strip())
         try:
             if text == "/exit":
                 return
@@ -124,6 +130,11 @@ def converse(desk: Desk, console: Console) -> None:
                 desk.say(text)
         except UserError as error:
             console.print(str(error), style="red", markup=False)
+
+
+def _readable(text: str) -> str:
+    """With a mark for each byte that is no UTF-8, which no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _lines(console: Console) -> Iterator[str]:
@@ -193,7 +204,7 @@ def _tools(desk: Desk, asked: str, console: Console) -> None:
         conversation.tools = desk.tools.schemas if asked == "on" else ()
         conversation.reset()
     for tool in tools.values():
-        console.print(f"{tool.name}: {visible(tool.schema['function'].get('description', ''))}", markup=False)
+        console.print(f"{visible(tool.name)}: {visible(tool.schema['function'].get('description', ''))}", markup=False)
     if not conversation.tools:
         console.print("off: `/tools on` begins anew with them", style="dim")
 

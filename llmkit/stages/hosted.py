@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 
 from llmkit.chat.ask import Answer, Ask
-from llmkit.chat.calls import opens_thought
 from llmkit.chat.pieces import Reader, Thought
 from llmkit.chat.turn import Call, Message, Turn
 from llmkit.generation.choose import uniforms_of
@@ -18,7 +17,7 @@ from llmkit.generation.conversation import Settings
 from llmkit.generation.decode import Row
 from llmkit.generation.engine import ids_of, unanswered
 from llmkit.generation.pool import Job, Pool
-from llmkit.generation.thought import ThoughtLimit
+from llmkit.generation.thought import thought_limit
 from llmkit.serving.host import Event, Gone, Written
 from llmkit.serving.wanted import Wanted
 
@@ -106,9 +105,16 @@ class Writer:
         self._said = {"text": [], "thought": []}
         self.tell(Event("message", message=message, about=about))
 
-    def written(self, finish_reason: Literal["stop", "length", "tool_calls"], calls: Sequence[Call] = ()) -> Written:
+    def written(
+        self,
+        finish_reason: Literal["stop", "length", "tool_calls"],
+        calls: Sequence[Call] = (),
+        *,
+        wants_calls: bool = False,
+    ) -> Written:
         said = ("".join(self._said["text"]), "".join(self._said["thought"]))
-        return Written(*said, calls, finish_reason, self._num_prompt, self._num_written, self._num_thought)
+        counts = (self._num_prompt, self._num_written, self._num_thought)
+        return Written(*said, calls, finish_reason, *counts, wants_calls)
 
     def _count(self, num_prompt: int, num_written: int) -> None:
         self._num_prompt += num_prompt
@@ -122,9 +128,7 @@ class Writer:
         draws = np.zeros(limit, dtype=np.float32)
         if self.temperature:
             draws = uniforms_of(self._seed, key, 0, limit)
-        force = None
-        if budget is not None:
-            force = ThoughtLimit(tokenizer, budget, opened=opens_thought(tokenizer, ids))
+        force = None if budget is None else thought_limit(tokenizer, ids, budget)
         return Row(0, ids, draws, limit, temperature=self.temperature, force=force)
 
     def _say(self, kind: Literal["text", "thought"], piece: str) -> None:

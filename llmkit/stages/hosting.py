@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -87,6 +87,8 @@ class ModelHost:
             return ids_of(self.tokenizer, ask), ask
         except UserError as error:  # the template refuses these messages or tools
             raise ApiError(400, str(error), param="messages") from None
+        except RecursionError:
+            raise ApiError(400, "Something in 'messages' or 'tools' is nested too deep.", param="messages") from None
 
 
 class _Request:
@@ -137,7 +139,8 @@ class _Request:
         )
         if one.ended == "error":
             raise ApiError(500, one.error)
-        return self._writer.written("stop" if one.ended == "answered" else "length")
+        finish: Literal["stop", "length"] = "stop" if one.ended == "answered" else "length"
+        return self._writer.written(finish, wants_calls=one.ended == "calls")
 
     def _on_call(self, one: Talk) -> None:
         """Before the first call of a turn is made: tells the turn itself."""

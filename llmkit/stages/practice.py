@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llmkit.artifacts.files import read_json, write_json
 from llmkit.chat.ask import Answer, Engine
+from llmkit.chat.calls import answer_text
 from llmkit.data.problems import Problem, Problems
 from llmkit.errors import RunError
 from llmkit.generation.engine import TransformersEngine
@@ -278,10 +279,15 @@ class PracticeMixin:
             made = self._of_groups(repeated, num)
         ids, logprobs = made if self.returns_logprobs else (made, None)
         ends = set(self.eos_token_ids)
-        texts = self.practice.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        tokenizer = self.practice.tokenizer
         answers = [
-            Answer(text, "stop" if set(own[-1:]) & ends else "length", num_tokens=len(own), ids=tuple(own))
-            for text, own in zip(texts, ids, strict=True)
+            Answer(
+                answer_text(tokenizer, own),
+                "stop" if set(own[-1:]) & ends else "length",
+                num_tokens=len(own),
+                ids=tuple(own),
+            )
+            for own in ids
         ]
         parts = [slice(place * num, (place + 1) * num) for place in range(len(groups))]
         if logprobs is not None:

@@ -16,10 +16,12 @@ from typing import Any
 from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
-from llmkit.chat.ask import Answer, Engine
+from llmkit.chat.ask import Answer
 from llmkit.data.problems import Problem, Problems, build_problems
 from llmkit.errors import UserError
 from llmkit.evaluate.results import Document, Metric, TaskResult, mean_of
+from llmkit.generation.engine import TransformersEngine
+from llmkit.generation.thought import num_marks
 from llmkit.modeling.load import max_positions
 from llmkit.plan.step import Step
 from llmkit.recipe.practice import ProblemSource, ProblemsSpec
@@ -29,7 +31,7 @@ from llmkit.stages.common import Worker, stages_read, where_of
 from llmkit.stages.prompting import fitting
 from llmkit.stages.scoring import Scorer
 from llmkit.stages.solving import Attempt, attempt_together, numbers_of
-from llmkit.stages.thinking import BudgetEngine, check_thinking
+from llmkit.stages.thinking import check_thinking
 
 SEED = 0
 RAW_STOPS = ("\n\n", "\nQuestion:")
@@ -160,7 +162,7 @@ def evaluate_problems(
     state: PartialState,
     spec: ProblemsSpec,
     prepared: tuple[Scorer, Problems],
-    engine: Engine,
+    engine: TransformersEngine,
     tokenizer: PreTrainedTokenizerBase,
     *,
     chat: bool,
@@ -187,8 +189,8 @@ def evaluate_problems(
     metrics += _by(spec, listed, numbers["accuracy"])
     metrics += _otherwise(scorer, listed, [made[0] for made in attempts], numbers)
     for budget in spec.thinking_budgets if chat else ():
-        thinking = BudgetEngine(engine, tokenizer, budget)
-        options: dict[str, Any] = {"max_new_tokens": spec.max_new_tokens, "seed": SEED}
+        thinking, longest = engine.thinking(budget), spec.max_new_tokens + budget + num_marks(tokenizer)
+        options: dict[str, Any] = {"max_new_tokens": longest, "seed": SEED}
         numbers[f"accuracy, thinking {budget}"] = right = [
             float(made[0].is_right) for made in attempt_together(state, thinking, scorer, listed, (0.0,), **options)
         ]

@@ -9,11 +9,10 @@ from rich.console import Console
 from llmkit.chat.pieces import Thought
 from llmkit.chat.turn import BadCall, Call
 from llmkit.tools.tool import Result
-from llmkit.visible import visible
+from llmkit.visible import is_control, visible
 
 _LINES, _CHARS = 12, 1200
 """Of a call or a result that are shown."""
-_BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 
 class Screen:
@@ -93,12 +92,8 @@ class Screen:
 
 
 def printable(text: str) -> str:
-    """Without control characters, which could move the cursor, recolour or rename the terminal, or turn text round."""
-    return "".join(char for char in text if char in "\n\t" or not _is_control(ord(char)))
-
-
-def _is_control(code: int) -> bool:
-    return code < 0x20 or 0x7F <= code < 0xA0 or code in _BIDI
+    """Without control characters."""
+    return "".join(char for char in text if not is_control(char))
 
 
 def _arguments(call: Call) -> str:

@@ -18,14 +18,13 @@ from pathlib import Path
 from transformers.utils import logging as transformers_logging
 
 from llmkit.errors import UserError
-from llmkit.options.serve import KEY, OWN, Limits, parser
+from llmkit.options.serve import KEY, LOOPBACKS, OWN, Limits, parser
+from llmkit.options.tools import max_calls_of
 from llmkit.stages.chat import load
 from llmkit.stages.command import as_command
 from llmkit.stages.hosting import ModelHost
 from llmkit.stages.named import named
 from llmkit.stages.tool_words import tools_of
-
-_LOOPBACKS = ("127.0.0.1", "localhost", "::1")
 
 
 @as_command
@@ -34,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     key = os.environ.get(KEY)
     _check(args, key)
+    max_calls = max_calls_of(args)
     # what belongs to an extra is imported where it is needed
     if args.engine == "vllm":
         from llmkit.stages.serve_vllm import serve_with_vllm
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         transformers_logging.disable_progress_bar()
         model, tokenizer = load(args.target, args.stage)
         own = {name: value for name in OWN if (value := getattr(args, name)) is not None}
-        limits = Limits(max_calls=args.max_calls, **own)
+        limits = Limits(max_calls=max_calls, **own)
         host = ModelHost(model, tokenizer, tools, args.name or name_of(args.target), limits)
         stack.callback(host.close)
         if not tokenizer.chat_template:
@@ -61,7 +61,7 @@ def _check(args: argparse.Namespace, key: str | None) -> None:
         raise UserError("llmkit serve", "starlette and uvicorn are not installed", 'pip install "llmkit[serve]"')
     if not 0 <= args.port < 65536:
         raise UserError("--port", f"is {args.port}", "give 0 to 65535")
-    for name in (*OWN, "tools", "tool") if args.engine == "vllm" else ("max_model_len", "vllm_args"):
+    for name in (*OWN, "tools", "tool", "max_calls") if args.engine == "vllm" else ("max_model_len", "vllm_args"):
         if getattr(args, name) not in (None, []):
             what = f"has no effect with '--engine {args.engine}'"
             raise UserError(f"--{name.replace('_', '-')}", what, "leave it out, or take the other engine")
@@ -70,7 +70,7 @@ def _check(args: argparse.Namespace, key: str | None) -> None:
             raise UserError(f"--{name.replace('_', '-')}", f"is {value}", f"give {least} or more")
     if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key and key):
         raise UserError(KEY, "is empty or holds what no header can", "give letters and digits")
-    if args.host not in _LOOPBACKS and key is None:
+    if args.host not in LOOPBACKS and key is None:
         what = "others reach this address, and no key is set"
         raise UserError(f"--host {args.host}", what, f"set {KEY} to a secret, which clients send as their API key")
 

@@ -19,8 +19,6 @@ _TOOLS: TypeAdapter[list[ToolSpec]] = TypeAdapter(Tools)
 
 def tools_of(args: argparse.Namespace) -> Toolbox:
     """The tools that both options name, opened. Raises UserError, each with its place."""
-    if args.max_calls < 1:
-        raise UserError("--max-calls", f"is {args.max_calls}", "give 1 or more")
     named = _of_file(args.tools) if args.tools is not None else []
     return open_tools([*named, *_of_words(args.tool)])
 

@@ -113,6 +113,11 @@ def test_a_recipe_that_practises_is_planned(recipe: Path) -> None:
         ("evals.0.temperature=0.5", "has no effect with 'num_samples: 0'"),
         ("evals.0.top_p=0.5", "has no effect with 'num_samples: 0'"),
         ("evals.0.rewards=[exakt]", "no reward 'exakt'"),
+        ("evals.0.thinking_budgets=[8, 8]", "'thinking_budgets' names a budget twice"),
+        (
+            "evals.0={task: problems, problems: [{path: a}], prefill: A, thinking_budgets: [8]}",
+            "no place beside 'prefill'",
+        ),
         ("evals.0.raw_phrasing=solve", "'raw_phrasing' must hold {prompt}"),
         ("stages.round.data.0.name=attempts", "reads conversations, not rollouts"),
     ],

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers_script import chat_model as model_with
 from transformers import AutoTokenizer
 
 from llmkit.artifacts.manifest import Manifest, write_manifest
@@ -39,6 +40,10 @@ class Scripted:
 
     def __init__(self, say: Say) -> None:
         self.say, self.asked = say, 0
+
+    def thinking(self, max_tokens: int) -> Scripted:
+        """Its answers begin with reasoning; without any it has none."""
+        return Scripted(lambda *of: f"<think>\n{max_tokens}\n</think>\n\n{self.say(*of) if max_tokens else 'Well.'}")
 
     def answer(self, asks: Sequence[Ask], **_: Any) -> Iterator[list[Answer]]:
         for ask in asks:
@@ -323,6 +328,14 @@ def test_prompts_that_leave_no_room_are_named_before_anything_is_asked(
             run()
         *_, manifest = run(max_truncated=0.1)[:2]
         assert len(manifest.evals) == 0 or table(manifest)["accuracy"].num_samples == 300
+
+
+def test_accuracy_against_budgets_of_reasoning(evaluated: Callable[..., Any], model_dir: Path, tmp_path: Path) -> None:
+    model = model_with(model_dir, tmp_path / "reasoner", "chatml_think")
+    own = {"thinking_budgets": [0, 16], "num_samples": 0, "max_new_tokens": 7}
+    _, manifest = evaluated(lambda left, right, _: f"The answer is {left + right}.", "budgets", model=model, own=own)
+    rows = table(manifest)
+    assert (rows["accuracy, thinking 0"].value, rows["accuracy, thinking 16"].value) == (0.0, 1.0)
 
 
 def test_answers_begin_with_the_prefill(evaluated: Callable[..., Any], model_dir: Path) -> None:

@@ -134,6 +134,16 @@ def test_one_prompt_prints_the_answer_alone(chat_dir, capsys):
     assert len(outputs) > 1
 
 
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_bytes_that_are_no_text_end_nothing(chat_dir, monkeypatch, capsys, errors):
+    given = io.TextIOWrapper(io.BytesIO(b"hi \xff\n/system \xc3\nhello\n/sytem\n"), encoding="utf-8", errors=errors)
+    monkeypatch.setattr(sys, "stdin", given)
+    assert main([str(chat_dir), "--max-new-tokens", "4"]) == 0
+    assert "/sytem: is no command" in capsys.readouterr().out
+    words = [str(chat_dir), "--max-new-tokens", "4", "--prompt", "hi \udcff", "--system", "Be \udcff."]
+    assert main(words) == 0
+
+
 class LikesLength:
     """Stands for a reward model."""
 

@@ -238,6 +238,7 @@ def test_a_call_inside_of_reasoning_is_none() -> None:
         f"<think>\n{call}\n</think>\n\nNo.", "No.", (), call
     )
     assert read_text(f"<think>\n{call}", thinking=False).calls == ()
+    assert read_text(f"{call}\n\ntail", thinking=False).content == "tail"
     assert read_text(f"perhaps\n</think>\n\n{call}", thinking=True).calls == (Call("search", {}),)
     tokenizer = READY["chatml_search"]
     thinking = {

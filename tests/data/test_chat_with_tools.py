@@ -103,6 +103,12 @@ def test_what_a_tool_says_cannot_steer_the_terminal(dirs: Any, monkeypatch: Any,
     assert out.endswith("Done.\n")
 
 
+def test_nor_can_the_name_of_a_tool(dirs: Any, capsys: Any) -> None:
+    schema = {"type": "function", "function": {"name": "a\x1b[2J", "description": "", "parameters": {"type": "object"}}}
+    command(desk_of(conversation_of(dirs["chatml_tools"]), Tool("a\x1b[2J", schema, str, 9)), "/tools", Console())
+    assert capsys.readouterr().out.startswith("a\u241b[2J: ")
+
+
 def test_limits_and_failures_are_said(dirs: Any, monkeypatch: Any, capsys: Any) -> None:
     conversation = conversation_of(dirs["chatml_tools"])
     script(monkeypatch, conversation.tokenizer, lambda _: call("calculater", expression="1"))
@@ -256,7 +262,8 @@ def test_tools_by_word_and_by_file(tmp_path: Path) -> None:
         ("chatml", ["--tool", "calculator"], "it has no place for tool calls; use chatml_tools or chatml_search"),
         ("chatml_search", ["--tool", "calculator"], "this template has no tokens for the tool"),
         ("chatml_tools", ["--tool", "calculator", "--raw"], "--tool: has no place in raw text"),
-        ("chatml_tools", ["--max-calls", "0"], "--max-calls: is 0"),
+        ("chatml_tools", ["--tool", "calculator", "--max-calls", "0"], "--max-calls: is 0"),
+        ("chatml_tools", ["--max-calls", "2"], "--max-calls: has no effect without tools"),
         ("chatml", ["--max-thinking-tokens", "5"], "no place for reasoning"),
     ],
 )

@@ -54,21 +54,23 @@ class LLM:
         return [self._output(prompt, params) for prompt, params in zip(prompts, sampling_params, strict=True)]
 
     def _output(self, prompt, params):
+        texts = [f"T{params.temperature} {index} {len(prompt['prompt_token_ids'])}" for index in range(params.n)]
         outputs = [
             SimpleNamespace(
                 index=index,
-                text=f"T{params.temperature} {index} {len(prompt['prompt_token_ids'])}",
-                token_ids=[1, 2],
+                text=text,
+                token_ids=LLM.tokenizer(text, add_special_tokens=False).input_ids,
                 cumulative_logprob=-1.5,
                 finish_reason="abort" if prompt["prompt_token_ids"] == [ord("!")] else "stop",
             )
-            for index in range(params.n)
+            for index, text in enumerate(texts)
         ]
         return SimpleNamespace(outputs=outputs)
 
 
 @pytest.fixture
-def vllm(monkeypatch):
+def vllm(monkeypatch, tokenizer):
+    monkeypatch.setattr(LLM, "tokenizer", tokenizer, raising=False)
     module = ModuleType("vllm")
     module.LLM, module.SamplingParams = LLM, SamplingParams
     monkeypatch.setitem(sys.modules, "vllm", module)
@@ -83,8 +85,8 @@ def test_vllm_gets_ids_and_settings_of_each_run_of_temperatures(vllm, tokenizer)
     asks = [Ask("abc", "a", (0.0, 0.0, 0.7, 0.7, 0.7)), Ask(messages, "b", (0.7,))]
     one, two = engine.answer(asks, max_new_tokens=9, top_p=0.8, stop_strings=["\n"], seed=1)
     assert [answer.text for answer in one] == ["T0.0 0 3", "T0.0 0 3", "T0.7 0 3", "T0.7 1 3", "T0.7 2 3"]
-    assert (one[0].logprob, one[0].num_tokens, one[0].finish_reason) == (-1.5, 2, "stop")
-    assert len(one[0].ids) == 2, "rewards on length read them"
+    assert (one[0].logprob, one[0].num_tokens, one[0].finish_reason) == (-1.5, 8, "stop")
+    assert len(one[0].ids) == 8, "rewards on length read them"
     ids = prompt_ids(tokenizer, list(messages))
     assert [answer.text for answer in two] == [f"T0.7 0 {len(ids)}"]
     [(prompts, params)] = LLM.last.calls

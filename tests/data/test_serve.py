@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,18 @@ import pytest
 from helpers_script import call, chat_model, forgetful_template, script
 from helpers_serve import Served, chunks_of, served
 
+from llmkit.chat.encode import encode_parts
 from llmkit.generation import decode as decoding
 from llmkit.stages.serve import main, name_of
+
+
+def deep(depth: int) -> dict[str, Any]:
+    """A tool whose schema is nested so deep."""
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return {"type": "function", "function": {"name": "f", "parameters": schema}}
+
 
 ASKED = b'{"role": "user", "content": "Hello"}'
 HALF = b'{"type": "function", "function": {"name": "f", "description": "\\ud800"}}'
@@ -26,6 +37,8 @@ CALLS_HALF = {
     "role": "assistant",
     "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": '{"a": "\\ud800"}'}}],
 }
+SUM = call("calculator", expression="1 + 1")
+UNREADABLE = "<tool_call>\n{no json\n</tool_call>"
 WEATHER = {
     "type": "function",
     "function": {
@@ -162,12 +175,17 @@ def test_the_servers_tools_run_on_the_server(server: Served, says: Any) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_comes_back_is_the_history_that_the_model_saw(server: Served, says: Any, stream: bool) -> None:
+@pytest.mark.parametrize(
+    ("asked", "num_calls"), [(SUM, 2), (UNREADABLE, 1), (SUM + UNREADABLE, 1)], ids=["read", "bad", "both"]
+)
+def test_what_comes_back_is_the_history_that_the_model_saw(
+    server: Served, says: Any, stream: bool, asked: str, num_calls: int
+) -> None:
     """Several turns, each with reasoning of its own."""
 
     def reply(prompt: str) -> str:
-        found = prompt.count("<tool_response>\n")
-        said = call("calculator", expression=f"{found} + 1") if found < 2 else "It is 2."
+        found = prompt.count("<|im_start|>assistant") - 1
+        said = asked if found < num_calls else "It is 2."
         return f"<think>\nthought {found}\n</think>\n\n{said if found else f'I compute.{chr(10)}{said}'}"
 
     prompts = says(reply)
@@ -185,11 +203,12 @@ def test_what_comes_back_is_the_history_that_the_model_saw(server: Served, says:
         history.append({"role": "assistant", **turn})
     else:
         made = create(model="tiny", messages=HELLO)
-        assert made.choices[0].message.reasoning_content == "thought 2"
+        assert made.choices[0].message.reasoning_content == f"thought {num_calls}"
         history += [each["message"] for each in made.llmkit["messages"]]
         history.append(made.choices[0].message.model_dump(exclude_none=True))
-    assert [message["role"] for message in history] == ["user", *("assistant", "tool") * 2, "assistant"]
-    seen = [prompts[2], reply(prompts[2])]
+    turns = ("assistant", *("tool",) * asked.count("<tool_call>"))
+    assert [message["role"] for message in history] == ["user", *turns * num_calls, "assistant"]
+    seen = [prompts[-1], reply(prompts[-1])]
     create(model="tiny", messages=[*history, *HELLO], max_tokens=1)
     assert prompts[-1].startswith("".join(seen))
 
@@ -221,7 +240,7 @@ def test_what_a_person_or_a_tool_spells_is_no_call(server: Served, says: Any) ->
 
 
 def test_a_call_that_cannot_be_read_is_text(server: Served, says: Any) -> None:
-    says("Well. <tool_call>\n{no json\n</tool_call>")
+    says(f"Well. {UNREADABLE}")
     made = server.client().chat.completions.create(model="tiny", messages=HELLO, tools=[WEATHER]).choices[0]
     assert made.finish_reason == "stop" and "{no json" in made.message.content and not made.message.tool_calls
 
@@ -257,6 +276,34 @@ def test_reasoning_of_earlier_turns_is_dropped_where_the_template_drops_it(
         assert "<think>" not in prompts[1] and '{"town": "Velm"}' in prompts[1] and "Yes.<|im_end|>" in prompts[1]
 
 
+def test_more_calls_than_are_made_are_said(server: Served, says: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.host, "limits", replace(server.host.limits, max_calls=1))
+    says(SUM)
+    create = server.client().chat.completions.create
+    made = create(model="tiny", messages=HELLO)
+    assert made.choices[0].finish_reason == "length" and made.llmkit["ended"] == "calls"
+    *_, last = create(model="tiny", messages=HELLO, stream=True)
+    assert last.choices[0].finish_reason == "length" and last.llmkit == {"ended": "calls"}
+    says("Yes.")
+    assert getattr(create(model="tiny", messages=HELLO), "llmkit", None) is None
+
+
+@pytest.mark.parametrize("thought", ["", "<think>\na\n</think>\n\n"])
+def test_a_call_that_is_cut_off_is_text(server: Served, says: Any, thought: str) -> None:
+    said = f'{thought}I look.\n<tool_call>\n{{"name": "'
+    says(said + 'calculator", "arguments": {}}')
+    limit = len(encode_parts(server.host.tokenizer, [(said, False)])[0])
+    made = server.client().chat.completions.create(model="tiny", messages=HELLO, max_tokens=limit).choices[0]
+    assert (made.finish_reason, made.message.content) == ("length", said.removeprefix(thought))
+
+
+def test_reasoning_of_a_history_may_have_vllms_name(server: Served, says: Any) -> None:
+    prompts = says("Yes.")
+    said = {"role": "assistant", "content": "5.", "reasoning": "2 and 3"}
+    server.client().chat.completions.create(model="tiny", messages=[*HELLO, said, *HELLO])
+    assert "<think>\n2 and 3\n</think>" in prompts[0]
+
+
 def test_plain_completions(server: Served, says: Any) -> None:
     prompts = says("lives in <think>town")
     client = server.client()
@@ -285,6 +332,12 @@ def test_plain_completions(server: Served, says: Any) -> None:
             400,
             r"arguments of 'messages\[1\].tool_calls\[0\]' are no JSON object",
         ),
+        (
+            {"messages": [*HELLO, {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}]},
+            400,
+            r"'messages\[1\].function_call' is not read here; send 'tool_calls'",
+        ),
+        ({"tools": [deep(330)]}, 400, "nested too deep"),
         ({"n": 2}, 400, "'n' is not supported here, other than as 1"),
         ({"logprobs": True}, 400, "'logprobs' is not supported"),
         ({"tool_choice": "required"}, 400, "'tool_choice' is not supported"),
@@ -452,6 +505,7 @@ def test_a_stream_ends_as_openais_do(server: Served, says: Any) -> None:
         (["--max-rows", "0"], "--max-rows: is 0"),
         (["--max-waiting", "-1"], "--max-waiting: is -1"),
         (["--tool", "serch"], "no tool 'serch'"),
+        (["--max-calls", "2"], "--max-calls: has no effect without tools"),
     ],
 )
 def test_words_that_do_not_fit(

@@ -191,6 +191,7 @@ def test_it_ends_with_the_command_even_where_that_is_killed(folder: Path, notes:
     ("words", "message"),
     [
         (["--engine", "vllm", "--tool", "calculator"], "--tool: has no effect with '--engine vllm'"),
+        (["--engine", "vllm", "--max-calls", "2"], "--max-calls: has no effect with '--engine vllm'"),
         (["--engine", "vllm", "--max-rows", "2"], "--max-rows: has no effect with '--engine vllm'"),
         (["--vllm-args", "--dtype half"], "--vllm-args: has no effect with '--engine llmkit'"),
         (["--max-model-len", "8"], "--max-model-len: has no effect with '--engine llmkit'"),

@@ -7,59 +7,97 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers_script import chat_model, script
 from helpers_talking import tool_tokenizer
+from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer
 
 from llmkit.chat.ask import Answer, Ask
+from llmkit.chat.calls import decode
+from llmkit.chat.turn import thought_and_said
 from llmkit.data.orders import worked
 from llmkit.errors import UserError
+from llmkit.generation.conversation import Conversation, Settings
+from llmkit.generation.engine import TransformersEngine
+from llmkit.generation.thought import ThoughtLimit, num_marks
 from llmkit.knowledge.answering import answer_chunk, only_thought
 from llmkit.knowledge.asking import Asking
 from llmkit.knowledge.records import Question
 from llmkit.knowledge.store import Steps
 from llmkit.recipe.knowledge import AskSpec
-from llmkit.stages.thinking import BudgetEngine, check_thinking
+from llmkit.stages.thinking import check_thinking
 
-ASKED = ({"role": "user", "content": "How much is 2 + 2?"},)
-
-
-class Thinker:
-    """Reasons in letters (a token each), closes its span after `length` of them, and answers by how far it came."""
-
-    def __init__(self, tokenizer: Any, length: int) -> None:
-        self.tokenizer, self.length, self.prompts = tokenizer, length, list[str]()
-
-    def answer(
-        self, asks: Sequence[Ask], *, max_new_tokens: int, stop_strings: Sequence[str] = (), **_: Any
-    ) -> Iterator[Any]:
-        for ask in asks:
-            prompt = self.tokenizer.decode(ask.ids)
-            self.prompts.append(prompt)
-            if "</think>" not in prompt:
-                assert "</think>" in stop_strings
-                yield [Answer("r" * min(self.length, max_new_tokens), "stop")]
-            else:
-                thought = prompt.rpartition("<think>\n")[2].partition("\n</think>")[0]
-                yield [Answer(f"{len(thought)} {ask.temperatures[0]}", "stop")]
+ASKED = ({"role": "user", "content": "How much is 2 + 3?"},)
+THOUGHT = "2 and 3 " * 4
 
 
-@pytest.mark.parametrize(("budget", "seen"), [(0, 0), (3, 3), (50, 10)])
-def test_the_model_answers_after_at_most_so_many_tokens(budget: int, seen: int) -> None:
-    tokenizer = tool_tokenizer("chatml_think")
-    engine = Thinker(tokenizer, 10)
-    asks = [Ask(ASKED, "a", (0.0, 1.0)), Ask(ASKED, "b", (0.5,))]
-    made = list(BudgetEngine(engine, tokenizer, budget).answer(asks, max_new_tokens=20))
-    assert [[answer.text for answer in each] for each in made] == [[f"{seen} 0.0", f"{seen} 1.0"], [f"{seen} 0.5"]]
-    assert len(engine.prompts) == (3 if budget == 0 else 6)
-    assert all(prompt.count("<think>") == 1 for prompt in engine.prompts)
-    assert engine.prompts[-1].endswith("\n</think>\n\n"), "the answer begins behind the span"
+def ended(text: str, max_tokens: int, opened: bool) -> str | None:
+    """What is written for a model that has written this, a token a letter; None: nothing."""
+    tokenizer, ids = tool_tokenizer("chatml_think"), list[int]()
+    limit = ThoughtLimit(tokenizer, max_tokens, opened=opened)
+    for token in [*tokenizer(text, add_special_tokens=False).input_ids, None]:
+        forced = limit(ids)
+        if forced is not None:
+            end = [forced]
+            while (forced := limit([*ids, *end])) is not None:
+                end.append(forced)
+            return f"{len(ids)} {decode(tokenizer, end)}"
+        ids += [] if token is None else [token]
+    return None
+
+
+@pytest.mark.parametrize(
+    ("text", "max_tokens", "opened", "found"),
+    [
+        ("<think>\nab", 0, False, "7 \n\n</think>\n\n"),
+        ("<think>\nab", 1, False, "9 \n</think>\n\n"),
+        ("<think>\na\nb", 2, False, "10 </think>\n\n"),
+        ("<think>ab", 2, False, "9 \n</think>\n\n"),
+        ("<think>\nab", 3, False, None),
+        ("<think>\nab\n</think>\n\nYes, 5.", 12, False, None),
+        ("ab", 0, True, "0 \n</think>\n\n"),
+        ("ab", 2, True, "2 \n</think>\n\n"),
+        ("Yes.", 0, False, None),
+    ],
+)
+def test_a_span_ends_as_the_template_writes_it(text: str, max_tokens: int, opened: bool, found: str | None) -> None:
+    """Counted is what stands behind the line that opens it."""
+    assert ended(text, max_tokens, opened) == found
+
+
+@pytest.fixture(scope="module", params=["spelled", "tokens", "special"])
+def reasoner(request: Any, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """A model and a tokenizer that spells the marks, or has tokens for them, special ones or not."""
+    folder = chat_model(model_dir, tmp_path_factory.mktemp("reasoner"), "chatml_think")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    if request.param != "spelled":
+        is_special = request.param == "special"
+        tokenizer.add_tokens([AddedToken(m, special=is_special) for m in ("<think>", "</think>")], is_special)
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return model, tokenizer
+
+
+@pytest.mark.parametrize("budget", [0, 5, 200])
+def test_evaluations_end_reasoning_as_chat_does(
+    reasoner: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    model, tokenizer = reasoner
+    script(monkeypatch, tokenizer, lambda _: f"<think>\n{THOUGHT}\n</think>\n\nIt is 5.")
+    engine = TransformersEngine(model, tokenizer).thinking(budget)
+    ((answer,),) = engine.answer([Ask(ASKED, "a")], max_new_tokens=300)
+    conversation = Conversation(model, tokenizer, Settings(max_new_tokens=300))
+    conversation.change(f"max_thinking_tokens={budget}")
+    list(conversation.ask("How much is 2 + 3?"))
+    assert conversation.row is not None and list(answer.ids) == conversation.row.ids
+    thought, said = thought_and_said(answer.text)
+    ids = tokenizer(THOUGHT, add_special_tokens=False).input_ids
+    assert thought == decode(tokenizer, ids[:budget]) and said.endswith("It is 5.")
+    assert conversation.num_thought <= min(budget, len(ids)) + num_marks(tokenizer)
 
 
 def test_a_model_without_a_place_to_think_is_refused() -> None:
     with pytest.raises(UserError, match="no span of reasoning"):
         check_thinking(tool_tokenizer("chatml"), "problems")
-    check_thinking(tokenizer := tool_tokenizer("chatml_think"), "problems")
-    with pytest.raises(UserError, match="no place to think"):
-        list(BudgetEngine(Thinker(tokenizer, 1), tokenizer, 1).answer([Ask("plain", "a")], max_new_tokens=1))
+    check_thinking(tool_tokenizer("chatml_think"), "problems")
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,13 @@ def called(name: str, arguments: str, result: str, failed: bool = False) -> list
     return [Event("message", message=turn), Event("message", message=given, about={"seconds": 0.02, "failed": failed})]
 
 
+def unreadable(said: str, error: str) -> list[Event | float]:
+    """A call that nobody could read."""
+    given = {"role": "tool", "content": error}
+    told = Event("message", message={"role": "assistant", "content": said})
+    return [told, Event("message", message=given, about={"seconds": 0.0, "failed": True})]
+
+
 class ScriptedHost:
     """`llmkit.serving.host.Host`."""
 
@@ -45,6 +52,7 @@ class ScriptedHost:
         self.reply: Reply = lambda wanted: text("Hello.")
         self.asked: list[Wanted] = []
         self.left = threading.Event()
+        self.wants_calls = False
 
     @property
     def about(self) -> dict[str, Any]:
@@ -55,6 +63,9 @@ class ScriptedHost:
         if "too long" in str(wanted.prompt[-1]):
             raise ApiError(400, "This model's context holds 2048 tokens, and your prompt has 3000. Shorten it.")
         return _Prepared(self, wanted)
+
+    def written(self, said: str) -> Written:
+        return Written(said, "", (), "length" if self.wants_calls else "stop", 40, 12, 0, self.wants_calls)
 
 
 class _Prepared:
@@ -75,7 +86,7 @@ class _Prepared:
                 tell(each)
             else:
                 time.sleep(each)
-        return Written(said, "", (), "stop", 40, 12, 0)
+        return self._host.written(said)
 
 
 @contextmanager

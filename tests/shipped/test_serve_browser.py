@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from helpers_serve_page import ScriptedHost, called, page_of, text, thought
+from helpers_serve_page import ScriptedHost, called, page_of, text, thought, unreadable
 
 HOSTILE = "<script>window.__x = 1</script><img src=x onerror='window.__x = 2'></div>\u202eabc\x1b[31m"
 
@@ -133,6 +133,16 @@ def test_tools_and_reasoning_are_folded_and_come_back(browser: Any, host: Script
     assert host.asked[1].prompt[3]["content"] == "It is 5."
 
 
+def test_a_call_that_cannot_be_read_ends_no_conversation(browser: Any, host: ScriptedHost, url: str) -> None:
+    host.reply = lambda wanted: [*unreadable("<tool_call>{no", "it cannot be read"), *text("I see.")]
+    window = Window(browser, url)
+    window.ask("What is 2 plus 3?")
+    assert window.texts("details.call > summary") == ["A call that could not be read failed: it cannot be read"]
+    window.ask("And now?")
+    assert window.texts(".assistant > .said") == ["I see."] * 2 and not window.page.is_visible("#alert")
+    assert [message["role"] for message in host.asked[1].prompt] == ["user", "assistant", "tool", "assistant", "user"]
+
+
 def test_nothing_that_is_written_runs(browser: Any, host: ScriptedHost, url: str) -> None:
     host.reply = lambda wanted: [
         *thought(HOSTILE),
@@ -160,6 +170,26 @@ def test_stop_keeps_what_was_written(browser: Any, host: ScriptedHost, url: str)
     assert host.left.wait(10) and window.texts(".note") == ["stopped"]
     window.ask("And?")
     assert host.asked[1].prompt[1]["content"].startswith("One more more")
+
+
+def test_stop_in_a_call_leaves_no_call_without_a_result(browser: Any, host: ScriptedHost, url: str) -> None:
+    begun = called("python", "{}", "5")[:1]
+    host.reply = lambda wanted: [*begun, *[0.05] * 400] if len(wanted.prompt) == 1 else text("Fine.")
+    window = Window(browser, url)
+    window.ask("Compute", waits=False)
+    window.page.wait_for_selector("details.call")
+    window.page.keyboard.press("Escape")
+    window.page.wait_for_selector("#send:not([hidden])")
+    window.ask("Never mind")
+    assert [message["role"] for message in host.asked[1].prompt] == ["user", "assistant", "tool", "user"]
+    assert host.asked[1].prompt[2]["content"] == "not called: stopped before"
+
+
+def test_more_calls_than_are_made_are_said(browser: Any, host: ScriptedHost, url: str) -> None:
+    host.wants_calls, host.reply = True, lambda wanted: called("python", "{}", "5")
+    window = Window(browser, url)
+    window.ask("Compute")
+    assert window.texts(".note") == ["12 tokens, it wants more calls than the server makes"]
 
 
 def test_a_refusal_gives_the_text_back(browser: Any, host: ScriptedHost, url: str) -> None:

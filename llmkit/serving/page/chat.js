@@ -119,7 +119,7 @@ const Chat = {
   async answer(messages, view) {
     const asking = new AbortController();
     const turn = { role: "assistant", content: "" };
-    const written = { turn, finish: null, usage: null, has: false };
+    const written = { turn, finish: null, usage: null, has: false, wantsCalls: false };
     Chat.asked(asking);
     try {
       await Api.write(Chat.body(), asking.signal, (chunk) => Chat.take(chunk, written, messages, view));
@@ -133,13 +133,23 @@ const Chat = {
     } finally {
       if (Chat.asking === asking) Chat.asked(null);
     }
-    messages.push(written.turn);
+    const unmade = Chat.unmade(messages);
+    messages.push(...(unmade.length ? unmade : [written.turn]));
     return true;
+  },
+
+  /* Results of calls that nobody waited for: a history holds none without. */
+  unmade(messages) {
+    const last = messages.findLastIndex((each) => each.role !== "tool");
+    const given = messages.slice(last + 1).map((each) => each.tool_call_id);
+    return (messages[last].tool_calls || []).filter((call) => !given.includes(call.id))
+      .map((call) => ({ role: "tool", tool_call_id: call.id, content: "not called: stopped before" }));
   },
 
   take(chunk, written, messages, view) {
     if (chunk.usage) written.usage = chunk.usage;
-    if (chunk.llmkit) {
+    if (chunk.llmkit?.ended === "calls") written.wantsCalls = true;
+    if (chunk.llmkit?.message) {
       written.has = true;
       messages.push(chunk.llmkit.message);
       if (chunk.llmkit.message.role === "tool") view.given(chunk.llmkit.message, chunk.llmkit);
@@ -167,6 +177,7 @@ const Chat = {
     const usage = written.usage;
     const numThought = usage?.completion_tokens_details?.reasoning_tokens ?? 0;
     const used = usage ? `${usage.completion_tokens} tokens${numThought ? `, ${numThought} of them reasoning` : ""}` : "";
+    if (written.wantsCalls) return `${used}, it wants more calls than the server makes`;
     return written.finish === "length" ? `${used}, cut off` : used;
   },
 
