@@ -26,7 +26,9 @@ _TYPES = {
 _GLAIVE_TURN = re.compile(r"(?:\A\s*|\n\s*\n\s*)(USER|ASSISTANT|FUNCTION RESPONSE):")
 _GLAIVE_CALL = "<functioncall>"
 _QUOTED = re.compile(r"""("arguments"\s*:\s*)'(.*)'(?=\s*\}\s*\Z)""", re.DOTALL)
-_INLINE = re.compile(r"\[\s*(\w+)\((.*?)\)\s*(?:->|\u2192)\s*(.*?)\s*\]", re.DOTALL)
+_INLINE = re.compile(r"\[\s*(\w+)\((.*?)\)\s*(?:->|\u2192)", re.DOTALL)
+"""A call inside of a text, up to its result."""
+_BRACKET = re.compile(r"[\[\]]")
 _OWN = {
     "calculator": calculator_schema,
     "wikisearch": search_schema,
@@ -157,7 +159,8 @@ def _requoted(found: re.Match[str]) -> str:
 
 
 def toolformer(row: Row) -> Row:
-    """A text with calls inside -> turns of an assistant who calls, reads the result and writes on. Raises BadRow."""
+    """A text with calls inside -> turns of an assistant who calls, reads the result and writes on. A result ends at the
+    bracket that closes its call's. Raises BadRow, also where brackets leave open where it ends."""
     text = text_of(row["text"], "text")
     found = list(_INLINE.finditer(text))
     if not found:
@@ -165,17 +168,31 @@ def toolformer(row: Row) -> Row:
     messages: list[Message] = []
     tools: dict[str, dict[str, Any]] = {}
     place = 0
-    for each in found:
+    for number, each in enumerate(found, start=1):
+        said, end = text[place : each.start()], _closing(text, each.end())
+        if end is None or each.start() < place or (messages and _closing(said, 0) is not None):
+            raise BadRow(f"brackets leave open where the result of call {number} or of the one before it ends")
         call, schema = _inline(each[1], each[2])
         tools[call.name] = schema
-        said = text[place : each.start()].strip()
-        messages.append({"role": "assistant", "content": said, "tool_calls": [call.as_message()]})
-        messages.append(result_message(each[3]))
-        place = each.end()
-    if rest := text[place:].strip():
-        messages.append({"role": "assistant", "content": rest})
+        messages.append({"role": "assistant", "content": said.strip(), "tool_calls": [call.as_message()]})
+        messages.append(result_message(text[each.end() : end].strip()))
+        place = end + 1
+    if _closing(rest := text[place:], 0) is not None:
+        raise BadRow(f"brackets leave open where the result of call {len(found)} ends")
+    if rest.strip():
+        messages.append({"role": "assistant", "content": rest.strip()})
     check_dialogue(messages)
     return {"messages": messages, "tools": list(tools.values())}
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Place of the bracket that closes what was opened before `start`; None where nothing does."""
+    depth = 1
+    for bracket in _BRACKET.finditer(text, start):
+        depth += 1 if bracket[0] == "[" else -1
+        if not depth:
+            return bracket.start()
+    return None
 
 
 def _inline(name: str, written: str) -> tuple[Call, dict[str, Any]]:

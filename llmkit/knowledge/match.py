@@ -19,6 +19,9 @@ hedging     several values of which not all are accepted are wrong: `Paris or Lo
             counts: `Paris or London, and I choose Paris`
 retraction  what is said last counts: `London. No, Paris.`; two claims of the same form contradict each other
 echo        an accepted answer that only repeats the question's words is not given
+choice      where a question sets two numbers against each other, what the answer says of them must be so: `9.11 is
+            larger than 9.9` is wrong (`llmkit.knowledge.comparing`)
+nothing     where 0 is accepted as a count, `none`, `there is no "b"`, `it does not occur` say so
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ from functools import lru_cache
 from typing import Literal
 
 from llmkit.knowledge.claims import LEADS, Span, contradicts, last_word, negated, negates
+from llmkit.knowledge.comparing import Choice, choice_of, chooses_right, is_number
+from llmkit.knowledge.counting import says_none
 from llmkit.knowledge.lists import hedged, is_mark
 from llmkit.knowledge.names import is_person, is_titled, name_spans
 from llmkit.knowledge.references import (
@@ -80,8 +85,10 @@ def is_correct(answer: str, accepted: Sequence[str], question: str = "") -> bool
         question: tells whether a person or a place is asked for, and which words an answer may merely repeat.
     """
     references = _references(accepted, question)
+    if (choice := _choice(references, question)) is not None:
+        return is_number(answer, choice.right) or chooses_right(answer, choice)
     said = read(answer)
-    if is_accepted(answer, accepted, question):
+    if is_accepted(answer, accepted, question) or (_accepts_nothing(references) and says_none(said, question)):
         return True
     if verdict := _yes_or_no(said, references):
         return verdict == "yes"
@@ -108,8 +115,20 @@ def is_correct(answer: str, accepted: Sequence[str], question: str = "") -> bool
 
 def is_accepted(answer: str, accepted: Sequence[str], question: str = "") -> bool:
     """Whether the answer is an accepted one and nothing more."""
+    references = _references(accepted, question)
+    if (choice := _choice(references, question)) is not None:
+        return is_number(answer, choice.right)
     whole = _squeezed(answer)
-    return bool(whole and whole in map(_squeezed, accepted)) or _is_exact(read(answer), _references(accepted, question))
+    return bool(whole and whole in map(_squeezed, accepted)) or _is_exact(read(answer), references)
+
+
+def _choice(references: Sequence[Reference], question: str) -> Choice | None:
+    values = [found.value for found in references if found.value is not None and len(found.tokens) == 1]
+    return choice_of(question, [value.number for value in values if value.number is not None and not value.unit])
+
+
+def _accepts_nothing(references: Sequence[Reference]) -> bool:
+    return any(found.value is not None and found.value.number == 0 for found in references)
 
 
 def _references(accepted: Sequence[str], question: str) -> list[Reference]:

@@ -46,6 +46,7 @@ from llmkit.stages.honesty import DOCUMENTS, prepare, run_honesty, step_keys
 from llmkit.stages.identity import evaluate_identity, to_read
 from llmkit.stages.jailbreak import evaluate_jailbreak
 from llmkit.stages.jailbreak import prepare as prepare_jailbreaks
+from llmkit.stages.own_template import with_place
 from llmkit.stages.preferences import evaluate_preference
 from llmkit.stages.preferences import prepare as prepare_preferences
 from llmkit.stages.problems import evaluate_problems
@@ -118,7 +119,7 @@ def own_evaluations(
     """llmkit's own but `honesty`, prepared before the model is loaded: step and place on disk, and what evaluates once
     it is given an `engine`. Raises as their `prepare` do."""
     made: list[tuple[tuple[str, int], Callable[..., TaskResult]]] = []
-    problems = specs_of(stage, ProblemsSpec)
+    problems = with_place(worker, specs_of(stage, ProblemsSpec), tokenizer, chat=chat)
     for index, (spec, prepared) in enumerate(
         zip(problems, prepare_problems(worker, problems, tokenizer, chat=chat), strict=True)
     ):
@@ -131,12 +132,12 @@ def own_evaluations(
     ):
         made.append(((PREFERENCES, index), partial(evaluate_preference, worker, state, preference, prompts, model=of)))
     tools = specs_of(stage, ToolsSpec)
-    # without a chat template there is no place for calls, and nothing to ask
     for index, (tool, questions) in enumerate(
-        zip(tools, prepare_tools(worker, tools, tokenizer, chat=chat), strict=chat)
+        zip(tools, prepare_tools(worker, tools, tokenizer, chat=chat), strict=True)
     ):
-        asking = partial(evaluate_tools, worker, state, tool, questions, tokenizer=tokenizer)
-        made.append(((TOOLS, index), asking))
+        if questions is not None:
+            asking = partial(evaluate_tools, worker, state, tool, questions, tokenizer=tokenizer)
+            made.append(((TOOLS, index), asking))
     thinks = reasons(tokenizer)
     for index, identity in enumerate(specs_of(stage, IdentityEval)):
         made.append(((IDENTITY, index), partial(evaluate_identity, worker, state, identity, chat=chat, thinks=thinks)))

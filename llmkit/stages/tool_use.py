@@ -24,6 +24,7 @@ from llmkit.knowledge.records import Question
 from llmkit.recipe.tools import InjectionSpec, ToolsSpec
 from llmkit.stages.common import Worker, stages_read
 from llmkit.stages.frozen import frozen_questions
+from llmkit.stages.own_template import has_place
 from llmkit.stages.talking import Made, Talk, check_tools, talk
 from llmkit.tools.injections import obeys, shipped_injections
 from llmkit.tools.toolbox import Toolbox, open_tools
@@ -63,21 +64,24 @@ class Used:
 
 def prepare(
     worker: Worker, specs: Sequence[ToolsSpec], tokenizer: PreTrainedTokenizerBase, *, chat: bool
-) -> list[list[Question]]:
-    """Before the model is loaded: the questions, and whether tools can be opened and listed.
+) -> list[list[Question] | None]:
+    """Before the model is loaded: the questions, and whether tools can be opened and listed. None: not asked, since the
+    model has no chat template, or is the base whose own one has no place for calls.
 
     Raises:
         DataError, UserError: questions that cannot be read, tools that cannot be opened.
-        TemplateError: the model's template has no place for tools.
+        TemplateError: the template of a model that was trained has no place for tools.
     """
-    found = []
-    for spec in specs if chat else ():
-        with open_tools(spec.tools, stages_read(worker)) as box:
-            check_tools(tokenizer, box.schemas)
-        rejected = worker.dir.path / "evals" / f"{spec.name}.rejected.jsonl"
-        file = rejected if worker.is_main else None
-        found.append(frozen_questions(worker, spec.name, spec.questions, file, spec.named_groups).questions)
-    return found
+    return [_prepared(worker, spec, tokenizer) if chat else None for spec in specs]
+
+
+def _prepared(worker: Worker, spec: ToolsSpec, tokenizer: PreTrainedTokenizerBase) -> list[Question] | None:
+    with open_tools(spec.tools, stages_read(worker)) as box:
+        if not has_place(worker, f"evals: {spec.name}", lambda: check_tools(tokenizer, box.schemas)):
+            return None
+    rejected = worker.dir.path / "evals" / f"{spec.name}.rejected.jsonl"
+    file = rejected if worker.is_main else None
+    return frozen_questions(worker, spec.name, spec.questions, file, spec.named_groups).questions
 
 
 def evaluate_tools(

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from llmkit.artifacts.rundir import RunDir
 from llmkit.errors import Problem, RecipeError, UserError
 from llmkit.recipe.source import Source, read_yaml
 from llmkit.recipe.tools import Tools, ToolSpec
@@ -18,9 +19,16 @@ _TOOLS: TypeAdapter[list[ToolSpec]] = TypeAdapter(Tools)
 
 
 def tools_of(args: argparse.Namespace) -> Toolbox:
-    """The tools that both options name, opened. Raises UserError, each with its place."""
+    """The tools that both options name, opened; a search's `from` is a stage of the model's run. Raises UserError, each
+    with its place."""
     named = _of_file(args.tools) if args.tools is not None else []
-    return open_tools([*named, *_of_words(args.tool)])
+    return open_tools([*named, *_of_words(args.tool)], _stages_beside(Path(args.target).expanduser()))
+
+
+def _stages_beside(target: Path) -> dict[str, Path]:
+    """Folders of the finished stages of a run, by their names. Args: target: the run, a stage of it or its model."""
+    run = next((run for run in map(RunDir, (target, *target.parents[:2])) if run.recipe.is_file()), None)
+    return {stage.name: stage.path for stage in run.stages() if stage.manifest() is not None} if run else {}
 
 
 def _of_file(path: Path) -> list[ToolSpec]:

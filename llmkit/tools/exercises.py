@@ -24,51 +24,55 @@ Side = Literal["train", "heldout"]
 Row = dict[str, Any]
 HELDOUT = 8
 """One exercise in so many is for evaluation."""
+SAID = "The answer is {}."
+"""What a row says, in words that the reward `exact` reads, so that practice goes on with what rows have taught."""
+MAX_COUNT = 4
+"""Times that a letter stands in a word, at most; as many words for each number, 0 included."""
+CONSONANTS, VOWELS = "bdfgklmnprstv", "aeiou"
+ENDINGS = ("", "", "s", "m", "r")
 
 
 class Exercise(NamedTuple):
-    """A question, the program that answers it, and how its result is said.
+    """A question and the program that answers it.
 
     Attributes:
         key: what tells it from others, whatever the wording.
         answer: what the program prints.
-        said: an answer, with `{}` for that.
     """
 
     key: str
     question: str
     code: str
     answer: str
-    said: str
 
 
 def _product(rng: random.Random, digits: tuple[int, int]) -> Exercise:
     a, b = _number(rng, digits), _number(rng, digits)
     wording = rng.choice(("What is {} * {}?", "What is {} times {}?", "Multiply {} by {}.", "Work out {} * {}."))
-    return Exercise(f"{a}*{b}", wording.format(a, b), f"print({a} * {b})", str(a * b), "The answer is {}.")
+    return Exercise(f"{a}*{b}", wording.format(a, b), f"print({a} * {b})", str(a * b))
 
 
 def _sum(rng: random.Random, digits: tuple[int, int]) -> Exercise:
     a, b, c = (_number(rng, digits) for _ in range(3))
     wording = rng.choice(("What is {} + {} + {}?", "Add {}, {} and {}.", "What do {}, {} and {} add up to?"))
     answer = str(a + b + c)
-    return Exercise(f"{a}+{b}+{c}", wording.format(a, b, c), f"print({a} + {b} + {c})", answer, "The answer is {}.")
+    return Exercise(f"{a}+{b}+{c}", wording.format(a, b, c), f"print({a} + {b} + {c})", answer)
 
 
 def _letters(rng: random.Random, digits: tuple[int, int]) -> Exercise:
-    word = _word(rng)
-    letter = rng.choice(word)
+    letter, count = rng.choice(rng.choice((CONSONANTS, VOWELS))), rng.randint(0, MAX_COUNT)
+    word = _word(rng, letter, count)
     wording = rng.choice(
         ('How many "{0}" are in "{1}"?', 'How often does "{0}" occur in "{1}"?', 'Count the "{0}" in "{1}".')
     )
     code, answer = f'print("{word}".count("{letter}"))', str(word.count(letter))
-    return Exercise(f"{letter} {word}", wording.format(letter, word), code, answer, "The answer is {}.")
+    return Exercise(f"{letter} {word}", wording.format(letter, word), code, answer)
 
 
 def _reversed(rng: random.Random, digits: tuple[int, int]) -> Exercise:
     word = _word(rng)
     wording = rng.choice(('Spell "{}" backwards.', 'What is "{}" backwards?', 'Reverse the word "{}".'))
-    return Exercise(f"<{word}", wording.format(word), f'print("{word}"[::-1])', word[::-1], "Backwards it is {}.")
+    return Exercise(f"<{word}", wording.format(word), f'print("{word}"[::-1])', word[::-1])
 
 
 def _decimals(rng: random.Random, digits: tuple[int, int]) -> Exercise:
@@ -79,8 +83,8 @@ def _decimals(rng: random.Random, digits: tuple[int, int]) -> Exercise:
     name, function = rng.choice((("larger", "max"), ("smaller", "min")))
     wording = rng.choice(("Which is {2}, {0} or {1}?", "Which number is {2}: {0} or {1}?"))
     answer = max(a, b) if function == "max" else min(a, b)
-    code, said = f"print({function}({a}, {b}))", f"The {name} one is {{}}."
-    return Exercise(f"{a} {b} {name}", wording.format(a, b, name), code, repr(float(answer)), said)
+    code = f"print({function}({a}, {b}))"
+    return Exercise(f"{a} {b} {name}", wording.format(a, b, name), code, repr(float(answer)))
 
 
 KINDS: dict[str, Callable[[random.Random, tuple[int, int]], Exercise]] = {
@@ -121,7 +125,7 @@ def conversations(
                 {"role": "user", "content": exercise.question},
                 {"role": "assistant", "content": "", "tool_calls": [call.as_message()]},
                 result_message(result.text),
-                {"role": "assistant", "content": exercise.said.format(exercise.answer)},
+                {"role": "assistant", "content": SAID.format(exercise.answer)},
             ]
             yield {"messages": messages, "tools": schemas}
     finally:
@@ -177,7 +181,14 @@ def _number(rng: random.Random, digits: tuple[int, int]) -> int:
     return rng.randint(10 ** (size - 1), 10**size - 1)
 
 
-def _word(rng: random.Random) -> str:
-    """Made of syllables, so that no list of words is known by heart."""
-    syllables = (rng.choice("bdfgklmnprstv") + rng.choice("aeiou") for _ in range(rng.randint(2, 4)))
-    return "".join(syllables) + rng.choice(("", "", "s", "m", "r"))
+def _word(rng: random.Random, letter: str = "", count: int = 0) -> str:
+    """Made of syllables, so that no list of words is known by heart; `letter` stands in it `count` times."""
+    size = rng.randint(max(2, count), 4)
+    places = set(rng.sample(range(size), count))
+
+    def drawn(letters: str, place: int) -> str:
+        planted = letter in letters and place in places
+        return letter if planted else rng.choice([one for one in letters if one != letter])
+
+    syllables = (drawn(CONSONANTS, place) + drawn(VOWELS, place) for place in range(size))
+    return "".join(syllables) + rng.choice([ending for ending in ENDINGS if ending != letter])

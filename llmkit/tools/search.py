@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmkit.chat.schemas import search_schema
+from llmkit.errors import UserError
 from llmkit.recipe.tools import SearchSpec
 from llmkit.tools.index import Index, Passage
 from llmkit.tools.tool import Tool
@@ -19,9 +20,20 @@ _MORE = 20
 
 
 def index_of(spec: SearchSpec, stages: Mapping[str, Path]) -> SearchSpec:
-    """The same with the folder of its index, where a stage has made that. Args: stages: folder of each by name."""
+    """The same with the folder of its index, where a stage has made that.
+
+    Args:
+        stages: folder of each by name.
+
+    Raises:
+        UserError: none of them has this name.
+    """
     if spec.from_ is None:
         return spec
+    if spec.from_ not in stages:
+        what = f"'from: {spec.from_}' names a stage, and here is none of that name"
+        cure = "give 'index: FOLDER', such as RUN/NN-library/data/index, or the run that has the stage as the model"
+        raise UserError(f"tools: {spec.tool_name}", what, cure)
     return spec.model_copy(update={"index": str(stages[spec.from_] / "data" / FOLDER), "from_": None})
 
 

@@ -17,6 +17,7 @@ from helpers_script import call, chat_model, forgetful_template, script
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from llmkit.artifacts.manifest import Manifest, write_manifest
 from llmkit.chat.pieces import Reader, Thought
 from llmkit.errors import RecipeError, UserError
 from llmkit.generation.conversation import Conversation, Settings
@@ -25,6 +26,7 @@ from llmkit.recipe.tools import CalculatorSpec
 from llmkit.stages.chat import Desk, command, main
 from llmkit.stages.screen import Screen
 from llmkit.stages.tool_words import tools_of
+from llmkit.tools.index import Document, build_index
 from llmkit.tools.tool import Tool
 from llmkit.tools.toolbox import Toolbox, open_tools
 
@@ -231,10 +233,11 @@ def test_stop_strings_are_not_shown(dirs: Any) -> None:
     assert "".join(p for end in range(1, len(ids) + 1) for p in pieces.next(ids[:end], end == len(ids))) == "a EN b "
 
 
-def words_to_tools(*words: str) -> list[str]:
+def words_to_tools(*words: str, target: str = "me/model") -> list[str]:
     import argparse
 
     parser = argparse.ArgumentParser()
+    parser.set_defaults(target=target)
     add_tool_options(parser)
     with tools_of(parser.parse_args(words)) as box:
         return list(box.tools)
@@ -254,6 +257,22 @@ def test_tools_by_word_and_by_file(tmp_path: Path) -> None:
         words_to_tools("--tool", "search")
     with pytest.raises(UserError, match=r"--tool.*no tool 'serch'"):
         words_to_tools("--tool", "serch")
+
+
+def test_a_search_of_a_recipe_finds_its_index_in_the_models_run(tmp_path: Path) -> None:
+    """`from` was a KeyError, and the list of docs/tools.md has one."""
+    file = tmp_path / "tools.yaml"
+    file.write_text("tools:\n  - {name: search, from: library}\n")
+    with pytest.raises(UserError, match=r"'from: library' names a stage, and here is none.*give 'index: FOLDER'"):
+        words_to_tools("--tools", str(file))
+    run, library = tmp_path / "run", tmp_path / "run" / "03-library"
+    build_index([Document("Ann Lee was born in Rome.")], library / "data" / "index")
+    (run / "recipe.yaml").write_text("run: {name: a}\n")
+    with pytest.raises(UserError, match="here is none of that name"):
+        words_to_tools("--tools", str(file), target=str(run))
+    write_manifest(library, Manifest(stage="library", kind="search_index", fingerprint="f"))
+    for target in (run, run / "04-tools", run / "04-tools" / "model"):
+        assert words_to_tools("--tools", str(file), target=str(target)) == ["search"]
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,18 @@ ASSISTANT: d <|endoftext|>"""
     assert call["function"] == {"name": "f", "arguments": {"of": "it's", "n": [1]}}
 
 
+def test_a_result_ends_at_the_bracket_of_its_call() -> None:
+    """What stood behind the first bracket inside of it was trained as the assistant's words."""
+    text = "See [WikiSearch(x[0]) -> [1] Rome is a city [2] [old]] it, and [Calculator(1 + 1) ->  2 ] [sic]."
+    row = convert({"text": text}, "toolformer", {})
+    assert [message["content"] for message in row["messages"]] == [
+        "See", "[1] Rome is a city [2] [old]", "it, and", "2", "[sic]."
+    ]  # fmt: skip
+    tokenizer = READY["chatml_tools"]
+    trained = trained_texts(tokenizer, render(tokenizer, row["messages"], tools=row["tools"]))
+    assert not any("Rome" in text or "old" in text for text in trained)
+
+
 def test_calls_in_a_text_become_turns() -> None:
     text = "Of 7 * (2 + 3) [Calculator(7 * (2 + 3)) -> 35] eggs, on [Calendar() -> Monday] none.[2] See [here](there)."
     row = convert({"text": text}, "toolformer", {})
@@ -282,6 +294,10 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("glaive", {"system": "", "chat": "USER: a\n\n\nASSISTANT: <functioncall> f(1)"}, "the call of turn 2 is a string"),
     ("toolformer", {"text": "Nothing is called [1]."}, "text holds no call of the form"),
+    ("toolformer", {"text": "See [Search(Rome) -> Rome [1 is old] it."}, "open where the result of call 1"),
+    ("toolformer", {"text": "See [Search(Rome) -> 1] Rome is old] it."}, "open where the result of call 1"),
+    ("toolformer", {"text": "[Search(a) -> b] c] d [Search(e) -> f] g"}, "call 2 or of the one before it"),
+    ("toolformer", {"text": "[Search(a) -> b [c [Search(e) -> f]] g] h"}, "call 2 or of the one before it"),
 ]
 
 

@@ -259,6 +259,64 @@ def test_the_question_tells_what_an_answer_means(question: str, answer: str, acc
     assert is_correct(answer, [accepted], question) is right
 
 
+# {r} the right number and {w} the other one; {more} what is asked for, {less} its contrary; {gt} and {lt} as signs
+CHOSEN = [
+    "{r}", "**{r}**.", "{r}0", "The answer is {r}.", "The {more} one is {r}.", "{r} is {more} than {w}.",
+    "{r} {gt} {w}", "Between {w} and {r}, {r} is the {more} number.",
+    "Between {w} and {r}, the {more} number is **{r}**.", "{w} is {less} than {r}.", "{w} {lt} {r}, so {r}.",
+    "not {w} but {r}", "It's {r}, not {w}.", "{r} rather than {w}", "It is not {w} but {r} that is {more}.",
+    "{w} is not {more} than {r}.", "{r} isn't {less} than {w}", "The {more} of {w} and {r} is {r}.",
+    "The {more} one is {r} and the {less} one is {w}.", "{w} has more digits, but {r} is {more}.",
+    "To compare {w} and {r}, look at the tenths. So {r} is {more}.", "Which is {more}? {r}.",
+    "Comparing {w} and {r}: {r}.", "{r} = {r}0, and {r}0 {gt} {w}.", "{more}: {r}", "{r}, which is {more} than {w}.",
+    "I think that {r} is {more} by 0.79.",
+]  # fmt: skip
+NOT_CHOSEN = [
+    "{w}", "{w} is {more} than {r}.", "Between {w} and {r}, {w} is the {more} number.", "not {r} but {w}",
+    "{w}, not {r}", "{r} is {less} than {w}.", "{r} {lt} {w}", "{w} {gt} {r}", "{r} is not {more} than {w}.",
+    "{r} is not the {more} one.", "The {more} of {w} and {r} is {w}.", "{w} is {more} and {r} is {less}.",
+    "{r}, the {less} one", "{r} is {less}.", "{w} or {r}", "{w} and {r} are equal.",
+    "{r} is {more} than {w}. The answer is {w}.", "{r}? No, {w}.", "{r}9", "{w} compared to {r} is {more}.",
+    "It is not true that {r} is {more} than {w}.", "{r} looks {more}, but it is not.",
+    "{r} is {more}. That is wrong.", "The {less} one is not {w} but {r}.", "It is {more} than {r}.",
+    "Neither {r} nor {w}.", "{r} is {less} than {w}, so the answer is {r}.", "The {more} one is not {r} but {w}.",
+    "I cannot say.", "",
+]  # fmt: skip
+LARGER = {"more": "larger", "less": "smaller", "gt": ">", "lt": "<", "r": "9.9", "w": "9.11"}
+SMALLER = {"more": "smaller", "less": "larger", "gt": "<", "lt": ">", "r": "9.11", "w": "9.9"}
+
+
+@pytest.mark.parametrize("asked", ["Which is {more}, {r} or {w}?", "Which number is {more}: {w} or {r}?"])
+@pytest.mark.parametrize("words", [LARGER, SMALLER], ids=["larger", "smaller"])
+def test_of_two_numbers_the_answer_says_that_it_is_the_right_one(words: dict[str, str], asked: str) -> None:
+    """Both stand in an answer such as `9.11 is larger than 9.9`, which says the wrong one."""
+    question, accepted = asked.format(**words), [words["r"]]
+    said = {text.format(**words): True for text in CHOSEN} | {text.format(**words): False for text in NOT_CHOSEN}
+    assert {text: is_correct(text, accepted, question) for text in said} == said
+    assert not is_accepted("9.11", ["9.1"], "Which is smaller, 9.1 or 9.11?"), "it rounds to the right one"
+    assert is_correct("1,200 is larger than 950.", ["1200"], "Which of the two is larger, 950 or 1,200?")
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_none"),
+    [
+        ("0", True),
+        ("None.", True),
+        ('There are no "b" in it.', True),
+        ('The letter "b" does not appear in "kemosa".', True),
+        ("It doesn't occur.", True),
+        ('There are 2 "b" in it.', False),
+        ("It does not occur once but twice.", False),
+        ("There is no way to tell.", False),
+        ("I cannot count.", False),
+    ],
+)
+def test_a_count_of_nothing_needs_no_number(answer: str, is_none: bool) -> None:
+    question = 'How many "b" are in "kemosa"?'
+    assert is_correct(answer, ["0"], question) is is_none
+    assert not is_correct(answer, ["1"], question)
+
+
 def test_an_accepted_answer_and_nothing_more() -> None:
     assert is_accepted("The Who", ["The Who"]) and is_accepted("No idea", ["No Idea"])
     assert not is_accepted("It is Paris", ["Paris"])
@@ -304,6 +362,7 @@ HOSTILE = [
     "\x00\ud800" * 10**5,
     "1e999999999",
     "0" * 5000 + "1",
+    "is not larger than " * 10**5,
 ]
 
 
@@ -312,5 +371,7 @@ def test_hostile_text_takes_no_time(text: str) -> None:
     begun = time.process_time()
     is_correct(text, ["Paris", "Barack Obama", "9", "1 million", "4 July 1776"], "Who is it?")
     is_correct("Paris", [text])
+    is_correct(f"9.9 is {text} larger", ["9.9"], "Which is larger, 9.11 or 9.9?")
+    is_correct("9.9", ["9.9"], f"Which is larger, 9.11 or 9.9? {text}")
     contradictory([text, "1", "2"])
     assert time.process_time() - begun < 2

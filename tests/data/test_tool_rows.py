@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from llmkit.knowledge.refusing import is_refusal, shipped_texts
 from llmkit.recipe.knowledge import LANGUAGES
 from llmkit.recipe.parts import ModelSpec, RunSpec
 from llmkit.recipe.stages_knowledge import SearchIndexStage
+from llmkit.rewards.exact import make_exact
 from llmkit.stages import refusals, search_index
 from llmkit.stages.common import Worker
 from llmkit.tools import exercises
@@ -170,6 +173,28 @@ def test_answers_of_exercises_are_judged_by_rule() -> None:
         right, wrong = said[row["question"]], said[row["question"]].replace(row["answers"][0], "17x")
         verdicts = judge.judge([Item(row["question"], tuple(row["answers"]), text) for text in (right, wrong)])
         assert verdicts == ["correct", "wrong"], (row, right)
+        if row["group"] == "decimals":
+            name, *pair = re.findall(r"larger|smaller|[\d.]+\d", row["question"])
+            other = next(number for number in pair if float(number) != float(row["answer"]))
+            told = (f"{other} is {name} than {row['answer']}.", f"{row['answer']} is {name} than {other}.")
+            verdicts = judge.judge([Item(row["question"], tuple(row["answers"]), text) for text in told])
+            assert verdicts == ["wrong", "correct"], told
+
+
+def test_practice_reads_the_answers_that_rows_teach() -> None:
+    for row in exercises.conversations(num_rows=20):
+        _, _, result, answer = row["messages"]
+        assert make_exact()([answer["content"]], answer=[result["content"].strip()]) == [1.0], answer
+
+
+def test_letters_are_counted_as_often_as_not() -> None:
+    """Four of five answers were 1, which a model may say without counting."""
+    rows = list(exercises.questions(kinds=["letters"], num_rows=300))
+    counts = Counter(row["answer"] for row in rows)
+    assert set(counts) == {"0", "1", "2", "3", "4"} and max(counts.values()) < 100
+    for row in rows:
+        letter, word = row["entity"].split()
+        assert word.count(letter) == int(row["answer"]) and 4 <= len(word) <= 9
 
 
 def test_settings_of_exercises_change_them() -> None:

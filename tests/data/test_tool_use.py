@@ -13,13 +13,16 @@ from helpers_talking import Scripted, call, results, tool_tokenizer
 from llmkit.artifacts.stagefile import StageFile
 from llmkit.chat.ask import Ask
 from llmkit.chat.turn import Turn, read_text
-from llmkit.errors import DataError, TemplateError
+from llmkit.errors import DataError, TemplateError, UserError
 from llmkit.evaluate.results import TaskResult
 from llmkit.recipe.parts import ModelSpec, RunSpec
+from llmkit.recipe.practice import ProblemsSpec
 from llmkit.recipe.schema import EvaluateStage
 from llmkit.recipe.tools import InjectionSpec, ToolsSpec
 from llmkit.stages import tool_use
 from llmkit.stages.common import Worker
+from llmkit.stages.evaluate import evaluate_stage, own_evaluations
+from llmkit.stages.own_template import with_place
 from llmkit.tools.index import Document, build_index
 from llmkit.tools.injections import obeys, planted_in
 
@@ -55,17 +58,18 @@ def spec(tmp_path: Path) -> ToolsSpec:
     )
 
 
-def worker_of(tmp_path: Path, spec: ToolsSpec) -> Worker:
+def worker_of(tmp_path: Path, spec: ToolsSpec, **given: Any) -> Worker:
     stage = EvaluateStage.model_validate(
         {"kind": "evaluate", "name": "eval-sft", "evals": [spec.model_dump(by_alias=True)]}
     )
     options: dict[str, Any] = {"stage_dir": str(tmp_path / "out"), "fingerprint": "f", "input_model": None}
-    return Worker(StageFile(run=RunSpec(name="r"), model=ModelSpec(), stage=stage, **options))
+    return Worker(StageFile(run=RunSpec(name="r"), stage=stage, **{"model": ModelSpec(), **options, **given}))
 
 
 def measured(tmp_path: Path, spec: ToolsSpec, tokenizer: Any, reply: Any) -> tuple[dict[str, float], TaskResult]:
     worker = worker_of(tmp_path, spec)
     (questions,) = tool_use.prepare(worker, [spec], tokenizer, chat=True)
+    assert questions is not None
     engine = Scripted(tokenizer, reply)
     result = tool_use.evaluate_tools(worker, PartialState(cpu=True), spec, questions, engine, tokenizer)
     return {metric.name: metric.value for metric in result.metrics}, result
@@ -189,15 +193,45 @@ def test_without_tools_is_asked_only_where_wanted(tmp_path: Path, spec: ToolsSpe
     assert not [name for name in numbers if "_without" in name]
 
 
-def test_a_template_without_tools_is_refused_before_the_model_loads(
-    tmp_path: Path,
-    spec: ToolsSpec,
-    tokenizer: Any,
-) -> None:
+def test_a_template_without_tools_is_refused_before_the_model_loads(tmp_path: Path, spec: ToolsSpec) -> None:
     plain = tool_tokenizer("chatml")
     with pytest.raises(TemplateError, match="tools"):
         tool_use.prepare(worker_of(tmp_path, spec), [spec], plain, chat=True)
-    assert tool_use.prepare(worker_of(tmp_path, spec), [spec], plain, chat=False) == []
+    trained = worker_of(tmp_path, spec, parent=str(tmp_path / "sft"), model=ModelSpec(chat_template="chatml_tools"))
+    with pytest.raises(TemplateError, match="tools"):
+        tool_use.prepare(trained, [spec], plain, chat=True)
+    assert tool_use.prepare(worker_of(tmp_path, spec), [spec], plain, chat=False) == [None]
+
+
+def test_a_base_whose_own_template_has_no_tools_is_not_asked(
+    tmp_path: Path, spec: ToolsSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The recipe's template has them, and only models that are trained get it."""
+    worker = worker_of(tmp_path, spec, model=ModelSpec(chat_template="chatml_tools"))
+    state = PartialState(cpu=True)
+    assert own_evaluations(worker, state, evaluate_stage(worker), tool_tokenizer("chatml"), chat=True) == []
+    (warning,) = worker.warnings
+    assert warning.startswith("evals: tools: left out for the base") and "tools" in warning.partition("(")[2]
+    assert warning in capsys.readouterr().out
+    ((place, _),) = own_evaluations(worker, state, evaluate_stage(worker), tool_tokenizer(), chat=True)
+    assert place == ("tools", 0) and worker.warnings == [warning]
+
+
+def test_a_base_whose_own_template_cannot_think_is_asked_without_budgets(tmp_path: Path) -> None:
+    budgeted = ProblemsSpec.model_validate(
+        {"task": "problems", "problems": [{"path": "p.jsonl"}], "rewards": ["exact"], "thinking_budgets": [0, 8]}
+    )
+    stage = EvaluateStage(kind="evaluate", name="eval-base", evals=[budgeted])
+    options: dict[str, Any] = {"stage_dir": str(tmp_path), "fingerprint": "f", "input_model": None}
+    model = ModelSpec(chat_template="chatml_think")
+    worker = Worker(StageFile(run=RunSpec(name="r"), model=model, stage=stage, **options))
+    (kept,) = with_place(worker, [budgeted], tool_tokenizer("chatml"), chat=True)
+    assert kept == budgeted.model_copy(update={"thinking_budgets": []}) and len(worker.warnings) == 1
+    assert "thinking_budgets: left out for the base" in worker.warnings[0]
+    assert with_place(worker, [budgeted], tool_tokenizer("chatml_think"), chat=True) == [budgeted]
+    trained = Worker(StageFile(run=RunSpec(name="r"), model=model, stage=stage, parent=str(tmp_path), **options))
+    with pytest.raises(UserError, match="no span of reasoning"):
+        with_place(trained, [budgeted], tool_tokenizer("chatml"), chat=True)
 
 
 def test_questions_that_cannot_be_read_stop_it(tmp_path: Path, spec: ToolsSpec, tokenizer: Any) -> None:
