@@ -174,7 +174,7 @@ Tools = Annotated[list[ToolSpec], BeforeValidator(_short)]
 """The field `tools` of whatever uses them."""
 
 
-def _called(tool: ToolSpec) -> str | None:
+def called(tool: ToolSpec) -> str | None:
     """The name by which a model calls it; None where only its server knows."""
     if isinstance(tool, SearchSpec):
         return tool.tool_name
@@ -259,7 +259,7 @@ class ToolsSpec(Part):
             raise ValueError(f"the group '{repeated}' stands in two places")
         if not named:
             raise ValueError("name groups of the questions in 'needs', 'not_found' or 'needless'")
-        have = [name for tool in self.tools if (name := _called(tool)) is not None]
+        have = [name for tool in self.tools if (name := called(tool)) is not None]
         if len(have) == len(self.tools) and (unknown := next((tool for tool in self.needs if tool not in have), None)):
             raise ValueError(f"'{unknown}' is no tool of this evaluation; have: {', '.join(have)}")
         if self.judge.by != "rules":
