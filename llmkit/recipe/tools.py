@@ -32,8 +32,8 @@ class SearchSpec(Part):
     """Or the `search_index` stage that makes one."""
     tool_name: str = Field(default="search", min_length=1)
     """By which the model calls it: the `search_tool` of the stage that taught it. `chatml_search` has no other."""
-    digest: str | None = None
-    """First letters of the digest that `llmkit index` printed: an index of other documents is refused."""
+    digest: str | None = Field(default=None, min_length=4)
+    """First letters (four or more) of the digest that `llmkit index` printed: one of other documents is refused."""
     num_results: int = Field(default=3, gt=0, le=100)
     """At most so many passages per query."""
     match: Literal["any", "all"] = "any"

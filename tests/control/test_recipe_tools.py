@@ -67,7 +67,11 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("stages.idk.lookup.tools=[python]", "'tools' of a lookup hold 'search' once"),
         ("stages.idk.lookup.tools=[{name: search}]", "exactly one of 'index' (a folder) and 'from'"),
         ("stages.idk.lookup.tools=[{name: search, index: i, from: library}]", "exactly one of 'index'"),
-        ("stages.idk.lookup.tools=[{name: search, from: library, digest: abc}]", "'digest' is for an 'index'"),
+        ("stages.idk.lookup.tools=[{name: search, from: library, digest: abcd}]", "'digest' is for an 'index'"),
+        (
+            "stages.best.tools=[{name: search, index: i, digest: ''}]",
+            "digest: string should have at least 4",
+        ),
         ("stages.idk.lookup.tools=[{name: search, from: tools}]", "'tools' is not an earlier stage"),
         ("stages.idk.lookup.tools=[{name: search, from: probe}]", "'probe' is no 'search_index' stage"),
         ("stages.idk.lookup.found=[here]", "the wording 'here' has no {answer}"),
@@ -115,7 +119,7 @@ THINKING = "evals=[{task: problems, problems: [{path: problems.jsonl}], rewards:
             "5.tools.0.index: 'nowhere' is no index; make one",
         ),
         (
-            "stages.best.tools=[{name: search, index: old, digest: abc}]",
+            "stages.best.tools=[{name: search, index: old, digest: abcd}]",
             "index of other documents: its digest is 123",
         ),
         ("stages.best.tools=[{name: search, index: broken}]", "manifest.json' cannot be read"),
@@ -172,7 +176,7 @@ def test_tools_that_can_work_are_planned(recipe: Path, tmp_path: Path) -> None:
     """Modules of the current folder, a server's own names, and a base that has another template than the recipe's."""
     (tmp_path / "own_tools.py").write_text("def look(): ...")
     write_json(tmp_path / "old" / "manifest.json", {"digest": "123456"})
-    listed = "{name: search, index: old, digest: '123'}, 'own_tools:look', 'json.tool:main', {mcp: [python]}"
+    listed = "{name: search, index: old, digest: '1234'}, 'own_tools:look', 'json.tool:main', {mcp: [python]}"
     make(load([recipe], [f"stages.rolls.tools=[{listed}]", "model.chat_template=chatml_tools"]))
     stages = "stages=[{name: rolls, kind: rollout, from: base, data: [{path: problems.jsonl}], tools: [calculator]}]"
     make(load([recipe], [stages, "model.chat_template=chatml", "evals=[]"]))
