@@ -28,6 +28,7 @@ from llmkit.plan.rows import count, questions
 from llmkit.plan.shape import Shape, read_config, shape_of
 from llmkit.plan.shipping import shipping
 from llmkit.plan.step import Plan, Step
+from llmkit.plan.tools import problems_of_tools
 from llmkit.recipe import reads
 from llmkit.recipe.checks import BASE
 from llmkit.recipe.hub import PushStage
@@ -58,7 +59,7 @@ def make(loaded: Loaded, world_size: int | None = None) -> Plan:
     found = [item for stage in stages for item in _problems(recipe, stage)] + list(shipping(recipe))
     found += problems_of_sources(reads.eval_sources(recipe.evals))
     found += _unknown_jobs(recipe, [stage.name for stage in stages])
-    found += problems_of_tasks(recipe)
+    found += [*problems_of_tasks(recipe), *problems_of_tools(recipe)]
     if found:
         raise RecipeError([problem_at(loaded.source, loc, what, cure) for loc, what, cure in found])
     folders = run.stages()

@@ -32,8 +32,8 @@ class SearchSpec(Part):
     """Or the `search_index` stage that makes one."""
     tool_name: str = Field(default="search", min_length=1)
     """By which the model calls it: the `search_tool` of the stage that taught it. `chatml_search` has no other."""
-    digest: str | None = None
-    """First letters of the digest that `llmkit index` printed: an index of other documents is refused."""
+    digest: str | None = Field(default=None, min_length=4)
+    """First letters (four or more) of the digest that `llmkit index` printed: one of other documents is refused."""
     num_results: int = Field(default=3, gt=0, le=100)
     """At most so many passages per query."""
     match: Literal["any", "all"] = "any"
@@ -174,7 +174,7 @@ Tools = Annotated[list[ToolSpec], BeforeValidator(_short)]
 """The field `tools` of whatever uses them."""
 
 
-def _called(tool: ToolSpec) -> str | None:
+def called(tool: ToolSpec) -> str | None:
     """The name by which a model calls it; None where only its server knows."""
     if isinstance(tool, SearchSpec):
         return tool.tool_name
@@ -259,7 +259,7 @@ class ToolsSpec(Part):
             raise ValueError(f"the group '{repeated}' stands in two places")
         if not named:
             raise ValueError("name groups of the questions in 'needs', 'not_found' or 'needless'")
-        have = [name for tool in self.tools if (name := _called(tool)) is not None]
+        have = [name for tool in self.tools if (name := called(tool)) is not None]
         if len(have) == len(self.tools) and (unknown := next((tool for tool in self.needs if tool not in have), None)):
             raise ValueError(f"'{unknown}' is no tool of this evaluation; have: {', '.join(have)}")
         if self.judge.by != "rules":

@@ -44,7 +44,8 @@ class Talk:
         temperature: 0 is greedy.
         answer: the content of the last turn, without reasoning and calls.
         ended: "answered"; "calls": it wanted more calls than it may make; "length": a turn was cut off, or the
-            conversation no longer fits the model; "error": see `error`.
+            conversation no longer fits the model, or an exact one cannot go on since a turn with calls ended with
+            another token than the template's; "error": see `error`.
     """
 
     messages: list[Message]
@@ -99,6 +100,7 @@ def talk(
             be exact.
     """
     schemas = tuple(tools.schemas)
+    stop = _stop_id(tokenizer) if exact else None
     for one in talks if exact else ():
         one.ids = prompt_ids(tokenizer, one.messages, tools=list(schemas) or None)
     while left := [one for one in talks if one.ended is None]:
@@ -111,7 +113,8 @@ def talk(
         for one, (answer,) in zip(left, answers, strict=True):
             turn = _turn(tokenizer, one, answer, schemas)
             if turn is not None:
-                wanted += ((one, call) for call in _calls(one, turn, answer, max_calls))
+                goes_on = stop is None or answer.ids[-1:] == (stop,)
+                wanted += ((one, call) for call in _calls(one, turn, answer, max_calls, goes_on=goes_on))
         for one, call in wanted:
             on_call(one, call)
         for (one, call), result in zip(wanted, tools.run([call for _, call in wanted]), strict=True):
@@ -146,8 +149,14 @@ def _turn(
     return turn
 
 
-def _calls(one: Talk, turn: Turn, answer: Answer, max_calls: int) -> Sequence[Call | BadCall]:
-    """The calls to make; without one the conversation is at its end."""
+def _stop_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    template = template_of(tokenizer)
+    stop = template.stop_token if template is not None else None
+    return tokenizer.convert_tokens_to_ids(stop) if stop is not None else None
+
+
+def _calls(one: Talk, turn: Turn, answer: Answer, max_calls: int, *, goes_on: bool) -> Sequence[Call | BadCall]:
+    """The calls to make; without one the conversation is at its end. Args: goes_on: whether results can follow."""
     one.messages.append(turn.message())
     if answer.finish_reason == "length":
         one.ended = "length"
@@ -157,6 +166,9 @@ def _calls(one: Talk, turn: Turn, answer: Answer, max_calls: int) -> Sequence[Ca
         return ()
     if len(one.made) + len(turn.calls) > max_calls:
         one.ended = "calls"
+        return ()
+    if not goes_on:
+        one.ended = "length"
         return ()
     return turn.calls
 

@@ -24,7 +24,6 @@ from tempfile import mkdtemp
 from typing import Any
 
 import pydantic_monty
-from pydantic_monty._binary import find_monty_binary
 
 from llmkit.chat.schemas import python_schema
 from llmkit.errors import UserError
@@ -119,7 +118,11 @@ def _end(pool: pydantic_monty.Monty, owner: int, folder: Path) -> None:
 
 def _quiet(folder: Path) -> Path | None:
     """The worker's program without its stderr, where it says a second time what it has told us; None where no script
-    of ours can be run."""
+    of ours can be run, or this release of monty does not say where its program is."""
+    try:
+        from pydantic_monty._binary import find_monty_binary  # private: another release may have moved it
+    except ImportError:
+        return None
     script = folder / "monty"
     script.write_text(f'#!/bin/sh\nexec {shlex.quote(find_monty_binary())} "$@" 2>/dev/null\n')
     script.chmod(0o700)

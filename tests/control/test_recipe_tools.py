@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from control.refused import said
 
+from llmkit.artifacts.files import write_json
 from llmkit.cli.schema import schema
-from llmkit.plan import code
+from llmkit.plan import code, tools
 from llmkit.plan.make import make
 from llmkit.recipe.load import load
 
@@ -66,7 +67,11 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("stages.idk.lookup.tools=[python]", "'tools' of a lookup hold 'search' once"),
         ("stages.idk.lookup.tools=[{name: search}]", "exactly one of 'index' (a folder) and 'from'"),
         ("stages.idk.lookup.tools=[{name: search, index: i, from: library}]", "exactly one of 'index'"),
-        ("stages.idk.lookup.tools=[{name: search, from: library, digest: abc}]", "'digest' is for an 'index'"),
+        ("stages.idk.lookup.tools=[{name: search, from: library, digest: abcd}]", "'digest' is for an 'index'"),
+        (
+            "stages.best.tools=[{name: search, index: i, digest: ''}]",
+            "digest: string should have at least 4",
+        ),
         ("stages.idk.lookup.tools=[{name: search, from: tools}]", "'tools' is not an earlier stage"),
         ("stages.idk.lookup.tools=[{name: search, from: probe}]", "'probe' is no 'search_index' stage"),
         ("stages.idk.lookup.found=[here]", "the wording 'here' has no {answer}"),
@@ -103,6 +108,80 @@ def test_what_does_not_fit_is_refused_by_name(recipe: Path, word: str, expected:
     assert expected in said(recipe, word)
 
 
+THINKING = "evals=[{task: problems, problems: [{path: problems.jsonl}], rewards: [exact], thinking_budgets: [0, 8]}]"
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        (
+            "stages.best.tools=[{name: search, index: nowhere}]",
+            "5.tools.0.index: 'nowhere' is no index; make one",
+        ),
+        (
+            "stages.best.tools=[{name: search, index: old, digest: abcd}]",
+            "index of other documents: its digest is 123",
+        ),
+        ("stages.best.tools=[{name: search, index: broken}]", "manifest.json' cannot be read"),
+        ("stages.rolls.tools=[{name: python}, python]", "stages.6.tools.1: two tools are called 'python'"),
+        ("stages.rolls.tools=['nosuchpackage.tools:look']", "tools.0.path: no module 'nosuchpackage.tools'"),
+        ("stages.rolls.tools=['llmkit.nosuchmodule:look']", "tools.0.path: no module 'llmkit.nosuchmodule'"),
+        ("stages.rolls.tools=[{mcp: [nosuchcommand, x]}]", "tools.0.mcp: no such command: 'nosuchcommand'"),
+        ("stages.rolls.tools=[{mcp: [python], env: [NO_SUCH]}]", "tools.0.env: the environment has no NO_SUCH"),
+        (
+            "stages.rolls.tools=[{mcp: 'http://localhost:1', headers_env: {Authorization: NO_SUCH}}]",
+            "tools.0.headers_env: the environment has no NO_SUCH",
+        ),
+        (
+            "stages.rolls.tools=[calculator]",
+            "'chatml_search' has no tokens for the tool 'calculator'",
+        ),
+        ("stages.idk.lookup.tools=[{name: search, index: nowhere}]", "lookup.tools.0.index: 'nowhere' is no index"),
+        ("evals.0.tools=[{name: search, index: nowhere}, python]", "evals.0.tools.0.index: 'nowhere' is no index"),
+        ("model.chat_template=chatml", "evals.0.tools.0: the chat template 'chatml' has no place for tool calls"),
+        (
+            "model.chat_template=own.jinja",
+            "6.tools.0: the chat template 'own.jinja' has no place for tool",
+        ),
+    ],
+)
+def test_tools_that_cannot_work_are_named_before_anything_runs(recipe: Path, word: str, expected: str) -> None:
+    write_json(recipe.parent / "old" / "manifest.json", {"digest": "123456"})
+    write_json(recipe.parent / "broken" / "manifest.json", ["?"])
+    (recipe.parent / "own.jinja").write_text("{{ messages }}")
+    assert expected in said(recipe, word)
+
+
+def test_budgets_need_a_template_that_thinks(recipe: Path) -> None:
+    stages = "stages=[{name: sft, kind: sft, data: [{path: chats.jsonl}]}]"
+    assert "evals.0.thinking_budgets: the chat template 'chatml' has no span of reasoning" in said(
+        recipe, stages, THINKING, "model.chat_template=chatml"
+    )
+    make(load([recipe], [stages, THINKING, "model.chat_template=chatml_think"]))
+
+
+def test_all_tools_that_cannot_work_are_named_at_once(recipe: Path) -> None:
+    spec = "{task: tools, questions: [{path: questions.jsonl}], tools: [python, python], needless: [known]}"
+    told = said(recipe, "stages.best.tools=[{mcp: [nosuchcommand]}, calculator]", f"evals.0={spec}")
+    for each in ("5.tools.0.mcp: no such command", "5.tools.1: the chat template", "evals.0.tools.1: two tools"):
+        assert each in told
+
+
+def test_servers_need_their_package(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "find_spec", lambda name: None)
+    assert "needs the package 'mcp'; pip install 'llmkit[mcp]'" in said(recipe, "stages.rolls.tools=[{mcp: [python]}]")
+
+
+def test_tools_that_can_work_are_planned(recipe: Path, tmp_path: Path) -> None:
+    """Modules of the current folder, a server's own names, and a base that has another template than the recipe's."""
+    (tmp_path / "own_tools.py").write_text("def look(): ...")
+    write_json(tmp_path / "old" / "manifest.json", {"digest": "123456"})
+    listed = "{name: search, index: old, digest: '1234'}, 'own_tools:look', 'json.tool:main', {mcp: [python]}"
+    make(load([recipe], [f"stages.rolls.tools=[{listed}]", "model.chat_template=chatml_tools"]))
+    stages = "stages=[{name: rolls, kind: rollout, from: base, data: [{path: problems.jsonl}], tools: [calculator]}]"
+    make(load([recipe], [stages, "model.chat_template=chatml", "evals=[]"]))
+
+
 def test_an_evaluation_waits_for_its_index(recipe: Path) -> None:
     steps = {step.name: step for step in make(load([recipe])).steps}
     assert list(steps)[:7] == ["sft", "probe", "library", "eval-library", "idk", "tools", "eval-tools"]
@@ -122,7 +201,7 @@ def test_what_makes_a_stage_run_again(recipe: Path, tmp_path: Path) -> None:
 
     assert changed("stages.idk.lookup.missing=0.5") == AFTER_LIBRARY - {"library", "eval-library"}
     assert changed("stages.best.max_calls=3") == {"best"} and changed("stages.best.tools=[python]") == {"best"}
-    assert changed("stages.rolls.tools=[calculator]") == {"rolls", "ranks", "rm"}
+    assert changed("stages.rolls.tools=[{name: python, timeout: 1}]") == {"rolls", "ranks", "rm"}
     assert changed("evals.0.max_calls=2") == {"eval-library", "eval-tools"}
     assert changed("stages.library.passage_chars=300") == AFTER_LIBRARY
     (tmp_path / "pages.jsonl").write_text('{"text": "another"}\n')

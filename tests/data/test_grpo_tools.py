@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,27 @@ def test_a_conversation_that_is_too_long_is_cut_and_counts_as_cut() -> None:
         tool_tokenizer(), lambda ask: call("calculator", expression="1"), max_new_tokens=4000, max_calls=2
     )
     assert endless.finish_reason == "length" and sum(m["role"] == "tool" for m in endless.messages) == 2
+
+
+def test_a_turn_with_calls_that_ends_as_documents_do_is_the_last_one() -> None:
+    """Behind `<|endoftext|>` the template writes no result: what followed was a sequence that it never makes."""
+    tokenizer = tool_tokenizer()
+    end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+
+    class Ended(Scripted):
+        def answer(self, asks: Any, **options: Any) -> Any:
+            for (answer,) in super().answer(asks, **options):
+                yield [replace(answer, ids=(*answer.ids[:-1], end))]
+
+    def answered(reply: Any) -> Answer:
+        with open_tools([CalculatorSpec(name="calculator")]) as box:
+            wrapped = ToolEngine(Ended(tokenizer, reply), tokenizer, box, 4)
+            ((answer,),) = wrapped.answer([Ask(ASKED, "key", (1.0,))], max_new_tokens=400)
+        return answer
+
+    cut = answered(works_out)
+    assert cut.finish_reason == "length" and all(cut.own) and cut.ids.count(end) == 1 and len(cut.messages) == 1
+    assert answered(lambda ask: "It is 144.").finish_reason == "stop"
 
 
 def test_a_template_that_writes_earlier_turns_anew_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -646,3 +647,14 @@ def test_what_a_server_lists_is_not_cut_without_a_word(monkeypatch: pytest.Monke
     with pytest.raises(UserError, match="has no tool 'sub'; it has add, slow"):
         open_tools(specs({"mcp": ["x"], "tools": ["sub"]}))
     assert closed
+
+
+def test_python_works_where_monty_does_not_say_where_its_program_is() -> None:
+    """The module that says it is private: another release may not have it."""
+    program = (
+        "import sys, pydantic_monty; sys.modules['pydantic_monty._binary'] = None\n"
+        "from llmkit.tools.python import PythonSpec, python_tool\n"
+        "tool = python_tool(PythonSpec(name='python')); print(tool.result({'code': '6 * 7'}).text); tool.close()"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert told.stdout == "42\n", told.stderr
