@@ -72,7 +72,7 @@ def test_bars_on_every_evaluation_of_llmkits_own(tmp_path: Path):
     for name in "qu":
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(rows) + "\n")
         recipe = recipe.replace(f"{{path: {name}.jsonl}}", f"{{path: {tmp_path}/{name}.jsonl}}")
-    path.write_text(recipe)
+    path.write_text(recipe.replace("chat_template: chatml}", "chat_template: chatml_tools}"))
     assert make(load([path], [f"ship={json.dumps(bars)}"])).steps
     with pytest.raises(RecipeError, match="'identity' has no metric 'right'"):
         make(load([path], ["ship={identity.right: '> 0.5'}"]))

@@ -760,7 +760,7 @@ def test_a_judge_compares_with_the_first_answers(made: Chain, tmp_path: Path, mo
     chain.dirs = dict(made.dirs)
     options = rlhf_options(tmp_path, trainer={"max_steps": 2})
     spec = {"by": "openai", "name_or_path": "m", "base_url": "http://127.0.0.1:9", "max_undecided": 0.1}
-    options["guard"] = {"judge": spec, "num_prompts": 12, "every": 0.5}
+    options["guard"] = {"judge": spec, "num_prompts": 12, "every": 0.5, "max_unlikely": None}
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     worker, manifest = chain.run("rlhf", "judged", **options)
     first, last = rows_of(worker.dir.path / "guard.jsonl")[0::2]
