@@ -7,7 +7,12 @@ _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 def visible(text: str) -> str:
     """Control characters as their pictures, so that no model's text steers a terminal or a page."""
-    return "".join(_picture(char) for char in text).encode("utf-8", "replace").decode("utf-8")
+    return as_utf8("".join(_picture(char) for char in text))
+
+
+def as_utf8(text: str) -> str:
+    """With a question mark for each half of a character, which no tokenizer and no file takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def is_control(char: str) -> bool:

@@ -9,10 +9,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
+from llmkit.options.serve import LOOPBACKS
 from llmkit.recipe.knowledge import EngineSpec
 from llmkit.recipe.schema import Recipe
-
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def unset_keys(recipe: Recipe) -> list[str]:
@@ -22,7 +21,7 @@ def unset_keys(recipe: Recipe) -> list[str]:
 
 
 def _is_loopback(spec: EngineSpec) -> bool:
-    return urlsplit(spec.base_url or os.environ.get("OPENAI_BASE_URL") or "").hostname in _LOOPBACK
+    return urlsplit(spec.base_url or os.environ.get("OPENAI_BASE_URL") or "").hostname in LOOPBACKS
 
 
 def _endpoints(part: Any) -> Iterator[EngineSpec]:

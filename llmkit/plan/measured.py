@@ -23,7 +23,7 @@ _OWN: dict[type[Any], tuple[set[str], tuple[str, ...], tuple[str, ...]]] = {
     HonestySpec: ({"questions"}, ("honesty", "frozen", "taught", "asked", "engines"), ("knowledge", "data")),
     ProblemsSpec: (
         {"problems"},
-        ("problems", "solving", "scoring", "thinking"),
+        ("problems", "solving", "scoring", "own_template"),
         ("knowledge", "rewards", "sandbox", "data"),
     ),
     PreferenceSpec: (
@@ -31,7 +31,11 @@ _OWN: dict[type[Any], tuple[set[str], tuple[str, ...], tuple[str, ...]]] = {
         ("preferences", "preferring", "problems", "solving"),
         ("preference", "rewards", "data"),
     ),
-    ToolsSpec: ({"questions"}, ("tool_use", "talking", "frozen", "taught"), ("knowledge", "tools", "sandbox", "data")),
+    ToolsSpec: (
+        {"questions"},
+        ("tool_use", "talking", "frozen", "taught", "own_template"),
+        ("knowledge", "tools", "sandbox", "data"),
+    ),
     IdentityEval: (set(), ("identity",), ("identity",)),
     ReversalSpec: ({"questions"}, ("reversal", "asking", "frozen", "taught"), ("knowledge", "data")),
     JailbreakSpec: (

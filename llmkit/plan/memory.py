@@ -132,16 +132,14 @@ def _moments(
 
 def with_scorers(memory: Memory, scorers: Sequence[tuple[RewardStage, Shape | None]]) -> Memory:
     """The same with reward models beside it, which are held whole; unchanged where a shape is not known."""
-    known = [_held(stage, shape) for stage, shape in scorers if shape is not None]
+    known = [
+        stage.num_models * shape.num_parameters * BYTES[stage.scores_in]
+        for stage, shape in scorers
+        if shape is not None
+    ]
     if not known or len(known) < len(scorers):
         return memory
     return replace(memory, terms={**memory.terms, "reward models": sum(known)})
-
-
-def _held(stage: RewardStage, shape: Shape) -> int:
-    """Those that were trained are held in float32."""
-    dtype = stage.model.dtype if stage.model is not None and not stage.train else "float32"
-    return stage.num_models * shape.num_parameters * BYTES[dtype]
 
 
 def reading(model: ModelSpec, shape: Shape) -> Memory:

@@ -102,6 +102,11 @@ class RewardStage(TrainStage):
     """Share of prompts that may be longer than `max_length` even without their older turns before the stage stops; they
     are left out."""
 
+    @property
+    def scores_in(self) -> str:
+        """The type that its weights have when it scores."""
+        return "float32" if self.train or self.model is None else self.model.dtype
+
 
 class RlhfStage(PracticeStage):
     """Reinforcement learning against a reward model, and a guard that notices when it only learns to please."""

@@ -33,7 +33,7 @@ from llmkit.stages.saying import check_tools, say
 from llmkit.stages.screen import Screen
 from llmkit.stages.tool_words import tools_of
 from llmkit.tools.toolbox import Toolbox
-from llmkit.visible import visible
+from llmkit.visible import as_utf8, visible
 
 try:
     import readline  # gives input() editing and history
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         conversation.tools = tools.schemas
         desk = Desk(conversation, tools, Screen(console), max_calls, best_of(args, conversation))
         if args.prompt is not None:
-            desk.say(_readable(args.prompt))
+            desk.say(as_utf8(args.prompt))
         else:
             converse(desk, console)
 
@@ -92,7 +92,7 @@ def start(args: argparse.Namespace, console: Console) -> Conversation:
     transformers_logging.disable_progress_bar()
     model, tokenizer = load(args.target, args.stage)
     settings = Settings.of_model(model).changed(f"seed={random.randrange(2**31) if args.seed is None else args.seed}")
-    system = args.system and _readable(args.system)
+    system = args.system and as_utf8(args.system)
     conversation = Conversation(model, tokenizer, settings, system, args.raw, notify=_notifier(console))
     if not conversation.has_template and not args.raw:
         conversation.notify("this model has no chat template: it goes on from your text as it stands (raw)")
@@ -120,7 +120,7 @@ def converse(desk: Desk, console: Console) -> None:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # else one byte that is no UTF-8 is the end of the input
     for line in _lines(console):
-        text = _readable(line.strip())
+        text = as_utf8(line.strip())
         try:
             if text == "/exit":
                 return
@@ -130,11 +130,6 @@ def converse(desk: Desk, console: Console) -> None:
                 desk.say(text)
         except UserError as error:
             console.print(str(error), style="red", markup=False)
-
-
-def _readable(text: str) -> str:
-    """With a mark for each byte that is no UTF-8, which no tokenizer takes."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _lines(console: Console) -> Iterator[str]:

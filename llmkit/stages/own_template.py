@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from llmkit.chat.pieces import reasons
 from llmkit.errors import UserError
 from llmkit.recipe.practice import ProblemsSpec
 from llmkit.stages.common import Worker
-from llmkit.stages.thinking import check_thinking
 
 
 def has_place(worker: Worker, part: str, check: Callable[[], None]) -> bool:
@@ -32,6 +32,15 @@ def has_place(worker: Worker, part: str, check: Callable[[], None]) -> bool:
         worker.warn(f"{part}: left out for the base, whose own chat template has no place for it ({problem.what})")
         return False
     return True
+
+
+def check_thinking(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raises UserError where the model's chat template has no span of reasoning."""
+    if not reasons(tokenizer):
+        what = "the model's chat template has no span of reasoning (<think>)"
+        raise UserError(
+            f"evals: {name}: thinking_budgets", what, "train with one such as chatml_think, or leave it out"
+        )
 
 
 def with_place(

@@ -31,7 +31,6 @@ from llmkit.stages.common import Worker, stages_read, where_of
 from llmkit.stages.prompting import fitting
 from llmkit.stages.scoring import Scorer
 from llmkit.stages.solving import Attempt, attempt_together, numbers_of
-from llmkit.stages.thinking import check_thinking
 
 SEED = 0
 RAW_STOPS = ("\n\n", "\nQuestion:")
@@ -85,12 +84,8 @@ def prepare(
     """Before the model is loaded: problems and rewards, checked against one another.
 
     Raises:
-        DataError, UserError: problems that cannot be read, rewards that cannot score them, a template without a span of
-            reasoning where that is bounded, a `by` that no problem has.
+        DataError, UserError: problems that cannot be read, rewards that cannot score them, a `by` that no problem has.
     """
-    for spec in specs if chat else ():
-        if spec.thinking_budgets:
-            check_thinking(tokenizer, spec.name)
     return [_prepare(worker, spec, tokenizer, chat) for spec in specs]
 
 

@@ -108,8 +108,7 @@ def adopt(worker: Worker) -> Manifest:
     if prepare_tokenizer(tokenizer, chat_template(worker, tokenizer)):
         what = "has a chat template with tokens that it does not know"
         raise ModelError(file.input_model, what, "leave 'model.chat_template' out")
-    max_length = _max_length(stage)
-    check_length(worker, max_length, max_positions)
+    check_length(worker, _max_length(stage), max_positions)
     rows = build_rows(worker, args, _builder(stage, tokenizer))
     check_truncated(worker, rows)
     if worker.is_main:
@@ -314,7 +313,7 @@ def finish(
         max_length=_max_length(stage),
         # others are trained on whole conversations, as their template writes them
         tail_ids=[] if stage.train else tail_of(tokenizer),
-        dtype="float32" if stage.train or stage.model is None else stage.model.dtype,
+        dtype=stage.scores_in,
         chat_template_sha256=template.sha256 if template else None,
         seed=worker.file.seed,
     )

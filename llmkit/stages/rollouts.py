@@ -19,6 +19,7 @@ from llmkit.artifacts.manifest import Sample
 from llmkit.chat.ask import Answer
 from llmkit.chat.told import transcript
 from llmkit.data.problems import Problem
+from llmkit.visible import as_utf8
 
 NAME = "rollouts"
 ENOUGH = 20_000
@@ -177,5 +178,5 @@ def _place(path: Path) -> tuple[int, int, int]:
 
 
 def _clean(value: Any) -> Any:
-    """Parquet holds UTF-8: a lone surrogate becomes a question mark."""
-    return value.encode("utf-8", errors="replace").decode("utf-8") if isinstance(value, str) else value
+    """Parquet holds UTF-8."""
+    return as_utf8(value) if isinstance(value, str) else value

@@ -24,7 +24,7 @@ from llmkit.knowledge.asking import Asking
 from llmkit.knowledge.records import Question
 from llmkit.knowledge.store import Steps
 from llmkit.recipe.knowledge import AskSpec
-from llmkit.stages.thinking import check_thinking
+from llmkit.stages.own_template import check_thinking
 
 ASKED = ({"role": "user", "content": "How much is 2 + 3?"},)
 THOUGHT = "2 and 3 " * 4
