@@ -4,10 +4,11 @@ and without one.
 
     python benchmarks/guard_study.py runs/study
     python benchmarks/guard_study.py runs/study --members 4        # and against the lowest score of four reward models
+    python benchmarks/guard_study.py runs/study --members 4 --ensembles 3                  # of the first three runs
 
 All share one assistant, its rollouts and the guard's reward model. It is one run of llmkit, whose recipe grows by a
-practice at a time: what is there is not done again. `study.json` and `study.html` hold the table and the pictures. The
-labeller's true taste is measured, and no guard sees it.
+practice at a time, ensembles behind all others: what is there is not done again. `study.json` and `study.html` hold the
+table and the pictures. The labeller's true taste is measured, and no guard sees it.
 """
 
 from __future__ import annotations
@@ -51,17 +52,14 @@ class Setting:
 
 def main() -> None:
     args = arguments()
-    rows: list[tuple[Outcome, dict[str, Any]]] = []
     settings = settings_of(args)
+    made: dict[str, Path] = {}
     for place, setting in enumerate(settings):
         made = run(args.folder, recipe(args, settings[: place + 1]), args.recipe_words)
-        names = {kind: setting.stage(kind) for kind in (GUARDED, OFF, MANY) if setting.stage(kind) in made}
-        found = {kind: looks_in(made[name]) for kind, name in names.items()}
-        metrics = json.loads((made[names[GUARDED]] / "manifest.json").read_text())["metrics"]
-        own = (f"run-{setting.number:02d}", setting.rankings, setting.layers, setting.learning_rate)
-        outcome = outcome_of(*own, found[GUARDED], found[OFF], metrics)
-        rows.append((outcome, found))
-        print(json.dumps(outcome.__dict__), flush=True)
+        print(json.dumps(row_of(setting, made)[0].__dict__), flush=True)
+    if many := ensembles(args):
+        made = run(args.folder, recipe(args, settings, many), args.recipe_words)
+    rows = [row_of(setting, made) for setting in settings]
     outcomes = [outcome for outcome, _ in rows]
     pairs = [(found[OFF], found[MANY]) for _, found in rows if MANY in found]
     summary = over_runs(outcomes, pairs)
@@ -69,6 +67,20 @@ def main() -> None:
     (args.folder / "study.html").write_text(page(rows, summary, (GUARDED, OFF, MANY)))
     print_table(outcomes)
     print(json.dumps(summary))
+
+
+def row_of(setting: Setting, made: dict[str, Path]) -> tuple[Outcome, dict[str, Any]]:
+    """What became of one run, and what was seen in each of its practices."""
+    names = {kind: setting.stage(kind) for kind in (GUARDED, OFF, MANY) if setting.stage(kind) in made}
+    found = {kind: looks_in(made[name]) for kind, name in names.items()}
+    metrics = json.loads((made[names[GUARDED]] / "manifest.json").read_text())["metrics"]
+    own = (f"run-{setting.number:02d}", setting.rankings, setting.layers, setting.learning_rate)
+    return outcome_of(*own, found[GUARDED], found[OFF], metrics), found
+
+
+def ensembles(args: argparse.Namespace) -> int:
+    """How many of the runs practise against an ensemble, too."""
+    return min(args.runs, args.ensembles) if args.members > 1 else 0
 
 
 def arguments() -> argparse.Namespace:
@@ -91,6 +103,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--beta", type=float, default=0.0)
     parser.add_argument("--members", type=int, default=1, help="reward models of an ensemble, compared at equal KL")
+    parser.add_argument("--ensembles", type=int, default=sys.maxsize, help="runs that these are made for (all)")
     parser.add_argument("--policy", type=Path, help="a model that answers, in place of training one")
     parser.add_argument("--recipe-words", nargs="*", default=[], help="key=value for the shared stages")
     return parser.parse_args()
@@ -109,9 +122,11 @@ def settings_of(args: argparse.Namespace) -> list[Setting]:
     ]
 
 
-def recipe(args: argparse.Namespace, settings: list[Setting]) -> dict[str, Any]:
-    """What all share, and for each setting a reward model and practice against it."""
+def recipe(args: argparse.Namespace, settings: list[Setting], many: int = 0) -> dict[str, Any]:
+    """What all share, and for each setting a reward model and practice against it; for the first `many` then an
+    ensemble."""
     stages = [stage for setting in settings for stage in stages_of(args, setting)]
+    stages += [stage for setting in settings[:many] for stage in ensemble(args, setting)]
     # a policy that is given stands in place of the assistant that the recipe trains
     policy, base = (args.policy, "base") if args.policy is not None else ("llmkit.tiny:base", "sft")
     shared = [stage for stage in judged(args) if not (args.policy and stage["name"] == "sft")]
@@ -142,17 +157,21 @@ def of_recipe() -> dict[str, dict[str, Any]]:
 
 
 def stages_of(args: argparse.Namespace, setting: Setting) -> list[dict[str, Any]]:
-    own = of_recipe()["rm"]
-    some = {"data": [{"from": "ranks", "num_rows": setting.rankings}], "num_layers": setting.layers, "heldout": {}}
-    reward = {**own, **some, "seed": setting.seed}
-    rm, rms = setting.stage("rm"), setting.stage("rms")
+    rm = setting.stage("rm")
     guard = {"gold": "gold", "every": args.every, "num_prompts": args.prompts, "max_share": 1.0}
-    stages = [{**reward, "name": rm}, practice(args, setting, GUARDED, rm, guard)]
-    stages.append(practice(args, setting, OFF, rm, "off"))
-    if args.members > 1:
-        stages.append({**reward, "name": rms, "num_models": args.members})
-        stages.append(practice(args, setting, MANY, {"from": rms, "combine": "min"}, "off"))
-    return stages
+    made = [practice(args, setting, GUARDED, rm, guard), practice(args, setting, OFF, rm, "off")]
+    return [{**reward_stage(setting), "name": rm}, *made]
+
+
+def ensemble(args: argparse.Namespace, setting: Setting) -> list[dict[str, Any]]:
+    rms = setting.stage("rms")
+    made = {**reward_stage(setting), "name": rms, "num_models": args.members}
+    return [made, practice(args, setting, MANY, {"from": rms, "combine": "min"}, "off")]
+
+
+def reward_stage(setting: Setting) -> dict[str, Any]:
+    some = {"data": [{"from": "ranks", "num_rows": setting.rankings}], "num_layers": setting.layers, "heldout": {}}
+    return {**of_recipe()["rm"], **some, "seed": setting.seed}
 
 
 def practice(args: argparse.Namespace, setting: Setting, kind: str, reward_model: Any, guard: Any) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def test_the_picture_shows_every_run() -> None:
 def test_the_runs_are_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: Path | None) -> None:
     """The tiny recipe's own stages, with other seeds and sizes, and nothing that holds the policy near its start."""
     words = ["--members", "4", "--steps", "60", "--batch", "32", "--runs", "6", "--guard-rankings", "1200"]
-    words += ["--policy", str(policy)] if policy else []
+    words += ["--ensembles", "4", *(["--policy", str(policy)] if policy else [])]
     monkeypatch.setattr(sys, "argv", ["guard_study.py", str(tmp_path), *words])
     args = guard_study.arguments()
     settings = guard_study.settings_of(args)
@@ -106,8 +106,11 @@ def test_the_runs_are_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         (800, 1, 2e-4), (100, 2, 5e-4), (200, 4, 5e-4),
     ]  # fmt: skip
     path = tmp_path / "study.yaml"
-    path.write_text(json.dumps({**guard_study.recipe(args, settings), "run": {"name": "study", "seed": 42}}))
+    content = guard_study.recipe(args, settings, guard_study.ensembles(args))
+    path.write_text(json.dumps({**content, "run": {"name": "study", "seed": 42}}))
     steps: dict[str, Any] = {step.name: step.stage for step in make(load([str(path)])).steps}
+    assert [int(name[-2:]) for name in steps if name.startswith("ensemble")] == [0, 1, 2, 3]
+    assert list(steps)[-8:] == [f"{kind}-0{number}" for number in range(4) for kind in ("rms", "ensemble")]
     shared = ["rollouts", "ranks", *(f"guard-{name}{hot}" for hot in ("", "-hot") for name in ("rollouts", "ranks"))]
     assert [name for name in steps if not name[-1].isdigit()] == [*([] if policy else ["sft"]), *shared, "gold"]
     own, hot = steps["guard-rollouts"], steps["guard-rollouts-hot"]
