@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import defaultdict
@@ -11,6 +10,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
+from llmkit.artifacts.index import read_index_manifest
+from llmkit.errors import UserError
 from llmkit.plan.files import template_file
 from llmkit.recipe import reads
 from llmkit.recipe.practice import ProblemsSpec
@@ -20,7 +21,8 @@ from llmkit.recipe.stages import PretrainStage, TrainStage
 from llmkit.recipe.tools import FunctionSpec, McpSpec, SearchSpec, ToolSpec, called
 
 Found = tuple[Loc, str, str]
-_CALL, _SEARCH, _THINK = "<tool_call>", "<|search_start|>", "<think>"
+_CALL, _SEARCH = "<tool_call>", "<|search_start|>"
+_THINK, _THOUGHT = "<think>", "</think>"
 _WITH_TOKENS = ("search", "python")
 """Tools of a template that has tokens for each."""
 
@@ -76,18 +78,12 @@ def _unopened(spec: ToolSpec) -> Iterator[Found]:
 
 
 def _unread(folder: Path, digest: str | None) -> Iterator[Found]:
-    path = folder / "manifest.json"
-    if not path.is_file():
-        yield ("index",), f"'{folder}' is no index", f"make one: llmkit index DOCUMENTS --out {folder}"
-        return
+    key = "index"
     try:
-        own = str(json.loads(path.read_text(encoding="utf-8"))["digest"])
-    except (ValueError, KeyError, TypeError):
-        yield ("index",), f"'{path}' cannot be read", "build it anew with 'llmkit index'"
-        return
-    if digest is not None and not own.startswith(digest):
-        what = f"'{folder}' is an index of other documents: its digest is {own[:16]}"
-        yield ("digest",), what, "build it anew with 'llmkit index', or change 'digest'"
+        manifest, key = read_index_manifest(folder), "digest"
+        manifest.check_digest(folder, digest)
+    except UserError as error:
+        yield from (((key,), f"'{each.where}' {each.what}", each.cure) for each in error.problems)
 
 
 def _unstarted(spec: McpSpec) -> Iterator[Found]:
@@ -137,7 +133,7 @@ def _unplaced(recipe: Recipe, name: str | None, *, is_first: bool) -> Iterator[t
 
 def _of_budgets(at: Loc, evals: Evals, recipe: Recipe | None) -> Iterator[Found]:
     text = _template(recipe) if recipe is not None else None
-    if recipe is None or text is None or _THINK in text:
+    if recipe is None or text is None or _THINK in text or _THOUGHT in text:
         return
     what = f"the chat template '{recipe.model.chat_template}' has no span of reasoning ({_THINK})"
     for place, spec in enumerate(evals):

@@ -27,14 +27,13 @@ from typing import Any, Literal, NamedTuple
 
 import bm25s
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from llmkit.artifacts.files import disk_error, read_json, write_json
+from llmkit.artifacts.index import ANEW, IndexManifest, read_index_manifest
 from llmkit.errors import DataError, UserError
 from llmkit.tools.passages import passages
 from llmkit.tools.words import words
 
-FORMAT = 2
 MARK = "llmkit-index"
 """Empty file in every folder of data: what has it may be deleted."""
 MAX_WORDS = 64
@@ -56,23 +55,6 @@ class Passage(NamedTuple):
     title: str
     id: str
     score: float
-
-
-class IndexManifest(BaseModel):
-    """What an index says of itself."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    format: int = FORMAT
-    data: str
-    """Folder beside it."""
-    digest: str
-    """Of the documents, in their order, with titles and ids."""
-    num_documents: int
-    num_passages: int
-    passage_chars: int
-    overlap: int
-    sources: list[str] = []
 
 
 def build_index(
@@ -146,7 +128,7 @@ def _may_write(folder: Path) -> bool:
 def _remove_others(folder: Path) -> None:
     """Data of ours that the manifest does not name: of the index before, or of one that was never finished."""
     with contextlib.suppress(UserError, OSError):
-        kept = _read_manifest(folder).data if (folder / "manifest.json").is_file() else None
+        kept = read_index_manifest(folder).data if (folder / "manifest.json").is_file() else None
         for path in folder.glob("data-*"):
             if path.name != kept and (path / MARK).is_file():
                 shutil.rmtree(path, ignore_errors=True)
@@ -198,16 +180,14 @@ class Index:
     def open(cls, folder: str | Path, digest: str | None = None) -> Index:
         """Raises UserError where there is none, or one of another version or of other documents."""
         folder = Path(folder).expanduser()
-        manifest, before = _read_manifest(folder), ""
+        manifest, before = read_index_manifest(folder), ""
         while manifest.data != before:  # else another has just taken its place
-            if digest is not None and not manifest.digest.startswith(digest):
-                what = f"is an index of other documents: its digest is {manifest.digest[:16]}, not {digest[:16]}"
-                raise UserError(str(folder), what, "build it anew with 'llmkit index', or change 'digest'")
+            manifest.check_digest(folder, digest)
             try:
                 return cls._read(manifest, folder / manifest.data)
             except (OSError, ValueError, KeyError) as error:
-                before, broken, manifest = manifest.data, error, _read_manifest(folder)
-        raise UserError(str(folder), f"is a damaged index ({broken})", "build it anew with 'llmkit index'")
+                before, broken, manifest = manifest.data, error, read_index_manifest(folder)
+        raise UserError(str(folder), f"is a damaged index ({broken})", ANEW)
 
     @classmethod
     def _read(cls, manifest: IndexManifest, data: Path) -> Index:
@@ -249,21 +229,3 @@ class Index:
         end = int(self._offsets[place + 1]) if place + 1 < len(self._offsets) else len(self._passages)
         row = json.loads(self._passages[start:end])
         return Passage(row["text"], row["title"], row["id"], score)
-
-
-def _read_manifest(folder: Path) -> IndexManifest:
-    cure = f"make one: llmkit index DOCUMENTS --out {folder}"
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise UserError(str(folder), "is no index", cure)
-    try:
-        found = read_json(path)
-        version = found.get("format") if isinstance(found, dict) else None
-        if version != FORMAT:
-            what = f"is an index of format {version}, and this llmkit reads format {FORMAT}"
-            raise UserError(str(folder), what, "build it anew with 'llmkit index'")
-        return IndexManifest.model_validate(found)
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(str(path), f"cannot be read ({str(error).splitlines()[0]})", cure) from error

@@ -108,6 +108,10 @@ def test_what_does_not_fit_is_refused_by_name(recipe: Path, word: str, expected:
     assert expected in said(recipe, word)
 
 
+INDEX = {
+    "format": 2, "data": "data-1", "digest": "123456", "num_documents": 1, "num_passages": 1, "passage_chars": 800,
+    "overlap": 80,
+}  # fmt: skip
 THINKING = "evals=[{task: problems, problems: [{path: problems.jsonl}], rewards: [exact], thinking_budgets: [0, 8]}]"
 
 
@@ -123,6 +127,10 @@ THINKING = "evals=[{task: problems, problems: [{path: problems.jsonl}], rewards:
             "index of other documents: its digest is 123",
         ),
         ("stages.best.tools=[{name: search, index: broken}]", "manifest.json' cannot be read"),
+        (
+            "stages.best.tools=[{name: search, index: former}]",
+            "'former' is an index of format 1, and this",
+        ),
         ("stages.rolls.tools=[{name: python}, python]", "stages.6.tools.1: two tools are called 'python'"),
         ("stages.rolls.tools=['nosuchpackage.tools:look']", "tools.0.path: no module 'nosuchpackage.tools'"),
         ("stages.rolls.tools=['llmkit.nosuchmodule:look']", "tools.0.path: no module 'llmkit.nosuchmodule'"),
@@ -146,7 +154,8 @@ THINKING = "evals=[{task: problems, problems: [{path: problems.jsonl}], rewards:
     ],
 )
 def test_tools_that_cannot_work_are_named_before_anything_runs(recipe: Path, word: str, expected: str) -> None:
-    write_json(recipe.parent / "old" / "manifest.json", {"digest": "123456"})
+    write_json(recipe.parent / "old" / "manifest.json", INDEX)
+    write_json(recipe.parent / "former" / "manifest.json", {**INDEX, "format": 1})
     write_json(recipe.parent / "broken" / "manifest.json", ["?"])
     (recipe.parent / "own.jinja").write_text("{{ messages }}")
     assert expected in said(recipe, word)
@@ -157,7 +166,9 @@ def test_budgets_need_a_template_that_thinks(recipe: Path) -> None:
     assert "evals.0.thinking_budgets: the chat template 'chatml' has no span of reasoning" in said(
         recipe, stages, THINKING, "model.chat_template=chatml"
     )
-    make(load([recipe], [stages, THINKING, "model.chat_template=chatml_think"]))
+    (recipe.parent / "closes.jinja").write_text("{{ messages[-1].content.split('</think>')[-1] }}")
+    for template in ("chatml_think", "closes.jinja"):
+        make(load([recipe], [stages, THINKING, f"model.chat_template={template}"]))
 
 
 def test_all_tools_that_cannot_work_are_named_at_once(recipe: Path) -> None:
@@ -175,7 +186,7 @@ def test_servers_need_their_package(recipe: Path, monkeypatch: pytest.MonkeyPatc
 def test_tools_that_can_work_are_planned(recipe: Path, tmp_path: Path) -> None:
     """Modules of the current folder, a server's own names, and a base that has another template than the recipe's."""
     (tmp_path / "own_tools.py").write_text("def look(): ...")
-    write_json(tmp_path / "old" / "manifest.json", {"digest": "123456"})
+    write_json(tmp_path / "old" / "manifest.json", INDEX)
     listed = "{name: search, index: old, digest: '1234'}, 'own_tools:look', 'json.tool:main', {mcp: [python]}"
     make(load([recipe], [f"stages.rolls.tools=[{listed}]", "model.chat_template=chatml_tools"]))
     stages = "stages=[{name: rolls, kind: rollout, from: base, data: [{path: problems.jsonl}], tools: [calculator]}]"

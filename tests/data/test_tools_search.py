@@ -227,7 +227,7 @@ def test_two_builders_of_one_folder(tmp_path: Path) -> None:
 
 def test_a_reader_goes_on_with_what_took_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_index(DOCUMENTS[:1], tmp_path / "mine")
-    read = index_module._read_manifest
+    read = index_module.read_index_manifest
     replaced: list[bool] = []
 
     def replaces(folder: Path) -> Any:
@@ -237,7 +237,7 @@ def test_a_reader_goes_on_with_what_took_the_place(tmp_path: Path, monkeypatch: 
             build_index(DOCUMENTS[1:2], folder)
         return manifest
 
-    monkeypatch.setattr(index_module, "_read_manifest", replaces)
+    monkeypatch.setattr(index_module, "read_index_manifest", replaces)
     assert Index.open(tmp_path / "mine").search("bogota", 1)
 
 
