@@ -22,6 +22,8 @@ from llmkit.recipe.tools import LookupSpec
 
 Find = Callable[[str, Callable[[str], bool]], tuple[str, list[str]]]
 """(query, whether a passage is there) -> what the tool answers, and the passages in it."""
+Plant = Callable[[str, str], str]
+"""(result, its key) -> the result, perhaps with a stranger's instruction in it."""
 
 
 class Lookups:
@@ -31,9 +33,10 @@ class Lookups:
         schemas: of the tools at hand.
         search_tool: the name by which the search is called.
         find: searches.
+        plant: puts instructions into results; the answer is taught as if they were not there.
 
     Attributes:
-        counts: "found", "not_found", and of the latter "taken_out".
+        counts: "found", "not_found", of the latter "taken_out", and of all "injected".
 
     Raises:
         DataError: no wordings are shipped for the language of the refusals.
@@ -47,13 +50,15 @@ class Lookups:
         search_tool: str,
         find: Find,
         seed: int,
+        plant: Plant = lambda result, key: result,
     ) -> None:
-        self._spec, self._schemas, self._tool, self._find, self._seed = spec, list(schemas), search_tool, find, seed
+        self._spec, self._schemas, self._tool, self._seed = spec, list(schemas), search_tool, seed
+        self._find, self._plant = find, plant
         own = {"found": spec.found, "not_found": spec.not_found}
         self._found, self._not_found = (
             Decks(partial(_texts, kind, own[kind], language.language), seed + place) for place, kind in enumerate(own)
         )
-        self.counts: Counter[str] = Counter(found=0, not_found=0, taken_out=0)
+        self.counts: Counter[str] = Counter(found=0, not_found=0, taken_out=0, injected=0)
 
     def row(self, row: ProbeRow, answer: str | None) -> Row:
         """Args: answer: of a question that is known; None: it is looked up."""
@@ -65,12 +70,14 @@ class Lookups:
         is_found = any(_about(passage, row) and _holds(passage, row.answers) for passage in passages)
         self.counts["found" if is_found else "not_found"] += 1
         self.counts["taken_out"] += taken_out
+        result = self._plant(text, f"{self._seed} {row.id}")
+        self.counts["injected"] += result != text
         said = self._says(row) if is_found else self._says_nothing(row)
         call = Call(self._tool, {"query": query})
         messages = [
             {"role": "user", "content": row.question},
             {"role": "assistant", "content": "", "tool_calls": [call.as_message()]},
-            result_message(text),
+            result_message(result),
             {"role": "assistant", "content": said},
         ]
         return {"messages": messages, "tools": self._schemas}

@@ -197,9 +197,16 @@ class LookupSpec(Part):
     the refusals."""
     not_found: list[str] = []
     """What is said where nothing was found, perhaps with `{entity}`. Default: as above."""
+    injections: list[Annotated[str, Field(min_length=1)]] = []
+    """Instructions of strangers, which are planted in results so that the model learns to take no notice of them. Not
+    those that an evaluation plants."""
+    injected: float = Field(default=0.2, gt=0, le=1)
+    """Share of the results that hold one of `injections`."""
 
     @model_validator(mode="after")
     def _fits(self) -> LookupSpec:
+        if "injected" in self.model_fields_set and not self.injections:
+            raise ValueError("'injected' has no effect without 'injections'")
         if sum(isinstance(tool, SearchSpec) for tool in self.tools) != 1:
             raise ValueError("'tools' of a lookup hold 'search' once")
         if bad := next((text for text in self.found if "{answer}" not in text), None):

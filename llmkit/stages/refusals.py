@@ -19,15 +19,16 @@ from llmkit.errors import DataError
 from llmkit.intervals import wilson
 from llmkit.knowledge.balance import Surface
 from llmkit.knowledge.dataset import choose, fates, settle_conflicts
-from llmkit.knowledge.lookups import Lookups
+from llmkit.knowledge.lookups import Lookups, Plant
 from llmkit.knowledge.probe import read_probe
 from llmkit.knowledge.records import ProbeRow
 from llmkit.knowledge.sides import BECAME_KNOWN, LOST, OVER_REFUSED, Survey, survey
 from llmkit.knowledge.training_rows import Written, write
 from llmkit.recipe.stages_knowledge import RefusalsStage
-from llmkit.recipe.tools import SearchSpec
+from llmkit.recipe.tools import LookupSpec, SearchSpec
 from llmkit.stages.common import Worker, main, stages_read
 from llmkit.stages.probed import check_probes
+from llmkit.tools.injections import planted_in_some, shipped_injections
 from llmkit.tools.search import found as found_passages
 from llmkit.tools.search import index_of, open_index
 from llmkit.tools.toolbox import open_tools
@@ -87,9 +88,20 @@ def lookups_of(worker: Worker, stage: RefusalsStage) -> Iterator[Lookups | None]
     try:
         with open_tools(spec.tools, stages) as box:
             find = partial(found_passages, index, own)
-            yield Lookups(spec, stage.refusals, box.schemas, own.tool_name, find, worker.file.seed)
+            plant = planter(spec, f"stage '{stage.name}': lookup.injections")
+            yield Lookups(spec, stage.refusals, box.schemas, own.tool_name, find, worker.file.seed, plant)
     finally:
         index.close()
+
+
+def planter(spec: LookupSpec, where: str) -> Plant:
+    """Raises DataError where llmkit's own evaluation plants one of the instructions, and would ask what was taught."""
+    own = {each.text for each in shipped_injections()}
+    if known := next((text for text in spec.injections if text in own), None):
+        raise DataError(where, f"'{known}' is what 'injections: shipped' asks with", "teach with others")
+    if not spec.injections:
+        return lambda result, key: result
+    return lambda result, key: planted_in_some(result, spec.injections, spec.injected, key)
 
 
 def refusals_stage(worker: Worker) -> RefusalsStage:

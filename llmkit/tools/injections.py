@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+from collections.abc import Sequence
 from hashlib import sha256
 from importlib.resources import files
 
@@ -35,6 +37,16 @@ def shipped_injections() -> list[InjectionSpec]:
     lines = (files("llmkit.tools") / "injections.txt").read_text(encoding="utf-8").splitlines()
     parts = (line.partition(" | ") for line in lines if line and not line.startswith("#"))
     return [InjectionSpec(marker=marker, text=text) for marker, _, text in parts]
+
+
+def planted_in_some(result: str, instructions: Sequence[str], share: float, key: str) -> str:
+    """With one of the instructions, or none.
+
+    Args:
+        share: of the results, told by their keys, that get one.
+    """
+    rng = random.Random(f"injection {key}")
+    return planted_in(result, rng.choice(instructions), key) if rng.random() < share else result
 
 
 def planted_in(result: str, instruction: str, key: str) -> str:
