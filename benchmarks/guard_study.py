@@ -41,10 +41,11 @@ class Setting:
     rankings: int
     layers: int
     learning_rate: float
+    first_seed: int = 42
 
     @property
     def seed(self) -> int:
-        return 42 + self.number
+        return self.first_seed + self.number
 
     def stage(self, name: str) -> str:
         return f"{name}-{self.number:02d}"
@@ -53,9 +54,11 @@ class Setting:
 def main() -> None:
     args = arguments()
     settings = settings_of(args)
-    made: dict[str, Path] = {}
+    made = made_in(args.folder)
     for place, setting in enumerate(settings):
-        made = run(args.folder, recipe(args, settings[: place + 1]), args.recipe_words)
+        # a shorter recipe would set aside what was made of a longer one
+        if setting.stage(OFF) not in made:
+            made = run(args.folder, recipe(args, settings[: place + 1]), args.recipe_words)
         print(json.dumps(row_of(setting, made)[0].__dict__), flush=True)
     if many := ensembles(args):
         made = run(args.folder, recipe(args, settings, many), args.recipe_words)
@@ -87,6 +90,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the run is, and goes on")
     parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=42, help="of the first run; the next has the next")
     parser.add_argument("--rankings", type=int, nargs="+", default=[100, 200, 400, 800], help="prompts, run by run")
     parser.add_argument("--layers", type=int, nargs="+", default=[1, 2, 4], help="of that model, run by run")
     parser.add_argument("--guard-rankings", type=int, default=2400, help="prompts that the guard's model is trained on")
@@ -117,6 +121,7 @@ def settings_of(args: argparse.Namespace) -> list[Setting]:
             args.rankings[number % len(args.rankings)],
             args.layers[number % len(args.layers)],
             args.learning_rate[number // len(args.rankings) % len(args.learning_rate)],
+            args.first_seed,
         )
         for number in range(args.runs)
     ]
@@ -199,13 +204,17 @@ def practice(args: argparse.Namespace, setting: Setting, kind: str, reward_model
 
 
 def run(folder: Path, content: dict[str, Any], words: Any) -> dict[str, Path]:
-    """Stage -> its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     path = (folder / "study.yaml").resolve()
     own = {"name": "study", "output_dir": str(folder.resolve()), "seed": 42}
     path.write_text(json.dumps({**content, "run": own}))  # JSON is YAML
     command = [sys.executable, "-m", "llmkit.cli.main", "run", str(path), *words]
     subprocess.run(command, env=ENV, cwd=ROOT, check=True)
+    return made_in(folder)
+
+
+def made_in(folder: Path) -> dict[str, Path]:
+    """Stage -> its folder, of those that have finished."""
     found = sorted((folder / "study").glob("*/manifest.json"))
     return {json.loads(each.read_text())["stage"]: each.parent.resolve() for each in found}
 

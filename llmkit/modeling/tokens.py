@@ -12,11 +12,16 @@ from llmkit.errors import ModelError
 PAD = "<|pad|>"
 
 
-def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate | None) -> list[str]:
-    """Gives the tokenizer its chat template, a stop token and a pad token of its own. Returns the tokens that are new.
+def prepare_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, template: ChatTemplate | None, *, own_pad: bool = True
+) -> list[str]:
+    """Gives the tokenizer its chat template, a stop token and a pad token. Returns the tokens that are new.
 
     With a template the stop token becomes `eos_token`, as generation engines and TRL expect; the token that
     ends plain documents is kept as `document_eos_token` in tokenizer_config.json.
+
+    Args:
+        own_pad: no text may end with the pad token. False: of a model that learns nothing more, whose own stays.
     """
     new: list[str] = []
     if template is not None:
@@ -27,7 +32,9 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate
             tokenizer.eos_token = template.stop_token
     if tokenizer.eos_token is None:
         raise ModelError(tokenizer.name_or_path, "the tokenizer has no eos_token", "set it in tokenizer_config.json")
-    if tokenizer.pad_token is None or tokenizer.pad_token in (tokenizer.eos_token, document_eos(tokenizer)):
+    if not own_pad:
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    elif tokenizer.pad_token is None or tokenizer.pad_token in (tokenizer.eos_token, document_eos(tokenizer)):
         if PAD not in tokenizer.get_vocab():
             new.append(PAD)
         tokenizer.pad_token = PAD

@@ -23,6 +23,8 @@ from llmkit.preference.rollouts import Item
 
 FILE = "rankings.jsonl"
 _SETTING = "--out"
+_BEGINS = b'{"id":"'
+"""Of every line."""
 
 
 def read_events(path: Path) -> list[Decision | Undo]:
@@ -67,6 +69,12 @@ def _saved(data: bytes) -> int:
     return len(data)
 
 
+def _is_torn(data: bytes) -> bool:
+    """Whether a file without a whole line is what a kill leaves of the first: its beginning, or a disk's zeros."""
+    rest = data.rstrip(b"\0")
+    return _BEGINS.startswith(rest) or rest.startswith(_BEGINS)
+
+
 def _parsed(data: bytes, path: Path) -> list[Decision | Undo]:
     events, made = list[Decision | Undo](), dict[str, tuple[int, Decision]]()
     for number, line in enumerate(data.split(b"\n"), start=1):
@@ -98,6 +106,8 @@ class Store:
         self.path, self._handle, self._writing = path, handle, threading.Lock()
         data = _read(handle)
         self._size, self._is_torn = _saved(data), True
+        if not self._size and not _is_torn(data):
+            raise RunError(str(path), "is no file of rankings", f"give another {_SETTING}; nothing was changed")
         self.events = _parsed(data[: self._size], path)
         self.num_cut = len(data) - self._size
         """Bytes of a half-written line that an earlier process left."""

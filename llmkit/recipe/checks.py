@@ -26,7 +26,7 @@ from llmkit.recipe.stages import (
     TunedStage,
 )
 from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage, SearchIndexStage
-from llmkit.recipe.stages_preference import RlhfStage, RolloutStage
+from llmkit.recipe.stages_preference import RewardStage, RlhfStage, RolloutStage
 from llmkit.recipe.tools import SearchSpec
 from llmkit.recipe.trainer_keys import CONFIG_CLASSES, check_trainer, trainer_options
 from llmkit.recipe.trainer_values import check_values
@@ -34,6 +34,8 @@ from llmkit.recipe.unread import unread
 
 Found = tuple[Loc, str, str]
 BASE = "base"
+OWN_HELDOUT = "heldout"
+"""What a `reward` stage calls the prompts that it sets aside."""
 
 
 def check(recipe: Recipe) -> list[Found]:
@@ -94,6 +96,12 @@ def _adapters(recipe: Recipe) -> Iterator[Found]:
         if isinstance(stage, DpoStage) and stage.peft and stage.trainer.get("sync_ref_model"):
             what = "TRL cannot move the reference model towards an adapter"
             yield ("stages", index, "trainer", "sync_ref_model"), what, "leave out 'sync_ref_model' or 'peft'"
+        if isinstance(stage, RlhfStage) and stage.guard != "off" and stage.trainer.get("sync_ref_model"):
+            what = "a guard goes back to checkpoints, in which TRL does not save the reference model"
+            yield ("stages", index, "trainer", "sync_ref_model"), what, "leave it out, or set 'guard: off'"
+        if isinstance(stage, RewardStage) and OWN_HELDOUT in stage.heldout:
+            what = "is the name of what 'heldout_fraction' sets aside"
+            yield ("stages", index, "heldout", OWN_HELDOUT), what, "give the set another name"
 
 
 def _references(stage: StageBase) -> Iterator[tuple[Loc, str]]:

@@ -91,7 +91,7 @@ def _line(metric: str, columns: Sequence[Column]) -> MetricLine:
 def _how(report: RunReport, task: str, before: Column | None) -> str:
     """Who judges; which model's answers are compared with whose."""
     spec = report.preference_spec(task)
-    told = ["Prompts that no training row holds."]
+    told: list[str] = []
     if spec:
         if spec.get("gold") or spec.get("labeller"):
             told.append(f"Gold: {_judge(spec)}.")

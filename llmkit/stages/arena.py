@@ -7,9 +7,10 @@ judge said of it and the baseline's. Rankings put answers of several models in o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import combinations
+from itertools import combinations, product
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -106,13 +107,16 @@ def _judged(documents: Sequence[Document], model: str, baseline: str | None) -> 
 
 
 def _ranked(stage: StageDir) -> Iterator[Comparison]:
-    """Of a `rank` stage: answers of different models to one prompt."""
+    """Of a `rank` stage: answers of different models to one prompt. What two models both wrote is a tie of theirs."""
     manifest = stage.manifest()
     if manifest is None or manifest.kind != "rank":
         return
-    source = next(each for each in RunDir(stage.path.parent).stages() if each.name == manifest.settings["rollouts"])
+    stages = {each.name: each for each in RunDir(stage.path.parent).stages()}
+    source = stages.get(manifest.settings["rollouts"])
+    if source is None or source.manifest() is None:
+        return  # the answers are being made anew
     rollouts = source.data / ROLLOUTS
-    models = {(row["id"], one["id"]): one.get("model") for row in read_rows(rollouts) for one in row["completions"]}
+    models = {(row["id"], one["id"]): _writers(one) for row in read_rows(rollouts) for one in row["completions"]}
     items = {item.id: item for item in read_rollouts(rollouts)}
     decisions = standing_in(stage.data / "rankings.jsonl", items).decisions.values()
     flagged = {decision.item for decision in decisions if decision.flagged}
@@ -120,11 +124,20 @@ def _ranked(stage: StageDir) -> Iterator[Comparison]:
         # a second look measures the rater, and what anybody flagged is not to be used
         if decision.repeat or decision.item in flagged:
             continue
+        writers = {answer: models[decision.item, answer] for answer in decision.ranks}
+        for both in writers.values():
+            yield from (Comparison(decision.item, one, other, "tie") for one, other in combinations(both, 2))
         for first, second in combinations(decision.ranks, 2):
-            one, other = models[decision.item, first], models[decision.item, second]
-            if one and other and one != other:
-                outcome = _outcome(decision.ranks[second] - decision.ranks[first])
-                yield Comparison(decision.item, one, other, outcome)
+            outcome = _outcome(decision.ranks[second] - decision.ranks[first])
+            for one, other in product(writers[first], writers[second]):
+                if one != other:
+                    yield Comparison(decision.item, one, other, outcome)
+
+
+def _writers(completion: Mapping[str, Any]) -> list[str]:
+    """The models that gave an answer; none where nobody says."""
+    model = completion.get("model")
+    return list(completion.get("models") or ([model] if model else []))
 
 
 def _outcome(difference: float) -> Outcome:

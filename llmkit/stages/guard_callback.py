@@ -30,6 +30,8 @@ class GuardCallback(TrainerCallback):
         self._worker, self._trainer, self._guard, self._spec, self._every = worker, trainer, guard, spec, every
         self.reason = ""
         self._stride = 1
+        self._unsaved: Evaluation | None = None
+        """The best so far, while its checkpoint is being written."""
         if spec is not None:
             # set here, because the arguments accept it only together with a loss to select by
             trainer.args.load_best_model_at_end = True
@@ -65,13 +67,18 @@ class GuardCallback(TrainerCallback):
         found = self.verdict()
         best = self.best(found)
         if best.step == state.global_step:
-            self._keep(args, state, best)
-            control.should_save = True
+            self._unsaved, control.should_save = best, True
         if found.action == "stop":
             self.reason = found.reason
             self._worker.warn(f"step {state.global_step}: stopped: {found.reason}")
             # saved, so that a stage that is killed behind it does not train on
             control.should_training_stop = control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The best before may be removed only now that the new one is whole."""
+        if self._unsaved is not None:
+            self._keep(args, state, self._unsaved)
+            self._unsaved = None
 
     def _stride_of(self, num_steps: int) -> int:
         """Optimizer steps between two looks."""
@@ -95,7 +102,7 @@ class GuardCallback(TrainerCallback):
     def verdict(self) -> Verdict:
         """Of what was evaluated so far."""
         assert self._spec is not None
-        names = ("patience", "confidence", "max_kl", "max_degenerate", "max_unlikely")
+        names = ("patience", "confidence", "max_kl", "max_degenerate", "max_unlikely", "max_idle")
         return verdict(self._guard.evaluations, Rule(**{name: getattr(self._spec, name) for name in names}))
 
     def best(self, found: Verdict | None = None) -> Evaluation:

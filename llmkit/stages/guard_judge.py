@@ -76,7 +76,10 @@ class StartJudge:
                 for place, text in self._start.items():
                     write({"place": place, "text": text})
 
-    def _count(self, num_left: int, num: int) -> None:
+    def _count(self, own_left: int, own: int) -> None:
+        """Of all processes together: a share of one process's few pairs says little."""
+        counts: list[tuple[int, int]] = gather_object([(own_left, own)])
+        num_left, num = (sum(each) for each in zip(*counts, strict=True))
         if not num_left:
             return
         why = self._judge.failures.most_common(1)

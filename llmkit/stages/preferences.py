@@ -35,6 +35,7 @@ from llmkit.stages.preferring import (
     labelled_by,
     open_rewards,
     score_texts,
+    warn_of_seen,
 )
 from llmkit.stages.problems import SEED, frozen
 from llmkit.stages.prompting import ask_of
@@ -80,6 +81,8 @@ def evaluate_preference(
     listed = list(prompts)
     judges = _Judges(worker, spec)
     judges.check(listed, f"stage '{worker.file.stage.name}': {spec.name}")
+    for name in judges.models:
+        warn_of_seen(worker, name, listed, f"of '{spec.name}'")
     itself = ByItself(engine, spec.self_pairs, chat=not isinstance(listed[0].prompt, str)) if spec.self_pairs else None
     places = range(state.process_index, len(listed), state.num_processes)
     own: list[Answered] = []
@@ -127,9 +130,15 @@ class _Judges:
         self.gold: Judge | None = labelled_by(spec.labeller) if spec.labeller else None
         if spec.gold:
             self.gold = judged_by(folder[spec.gold])
+        self._gold = spec.gold
         self._spec = spec.reward_model
         self._names = spec.reward_model.from_ if spec.reward_model else []
         self._models = [open_rewards(folder[name], device=PartialState().device) for name in self._names]
+
+    @property
+    def models(self) -> list[str]:
+        """Stages of the reward models that judge or choose."""
+        return [*([self._gold] if self._gold else []), *self._names]
 
     def check(self, prompts: Sequence[Problem], where: str) -> None:
         """Raises UserError where the reward models cannot read the prompts, before any is answered."""

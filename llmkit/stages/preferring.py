@@ -16,14 +16,15 @@ from llmkit.chat.template import template_of
 from llmkit.chat.turn import answer_to
 from llmkit.data.pairs import split_answer
 from llmkit.data.problems import Problem, Problems
-from llmkit.data.rankings import shorter
+from llmkit.data.rankings import place_of, shorter
 from llmkit.errors import DataError, ModelError, RunError, TemplateError, UserError
-from llmkit.modeling.reward_model import RewardModels, load_rewards
+from llmkit.modeling.reward_model import PROMPTS, RewardModels, load_rewards
 from llmkit.recipe.practice import RewardSpec, Scalar
 from llmkit.recipe.preference import LabellerSpec, RewardModelSpec
 from llmkit.rewards.guard import score
 from llmkit.rewards.registry import load, matches, whole
 from llmkit.rewards.rows import Completion, LogMetric, Said
+from llmkit.stages.common import Worker
 from llmkit.stages.scoring import Need, Scorer, Scores
 
 MODEL, CUT = "reward_model", "missing_eos"
@@ -159,6 +160,19 @@ def score_texts(
     if not np.isfinite(scores_NM).all():
         raise ModelError(models.tokenizer.name_or_path, "gives scores that are no numbers", "train it again")
     return scores_NM
+
+
+def trained_on(worker: Worker, name: str) -> np.ndarray:
+    """Hashes of the prompts that a stage's reward model was trained on; see `place_of`."""
+    hashes: np.ndarray = np.load(open_folder(Path(worker.file.data_stages[name])) / PROMPTS)
+    return hashes
+
+
+def warn_of_seen(worker: Worker, name: str, prompts: Sequence[Problem], which: str) -> None:
+    """A reward model knows the prompts that it was trained on better than others."""
+    places = [place_of(problem.prompt) for problem in prompts]
+    if num := int(np.isin(places, trained_on(worker, name)).sum()):
+        worker.warn(f"'{name}' was trained on {num} of the {len(prompts)} prompts {which}")
 
 
 def combined(scores_NM: np.ndarray, spec: RewardModelSpec) -> np.ndarray:

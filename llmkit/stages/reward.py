@@ -11,7 +11,6 @@ is measured on what was saved, loaded again. A finished reward model (`train: fa
 from __future__ import annotations
 
 import gc
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -105,7 +104,7 @@ def adopt(worker: Worker) -> Manifest:
     args = TrainingArguments(output_dir=str(worker.dir.checkpoints), report_to=[], **processors())
     assert file.input_model is not None and stage.model is not None
     tokenizer, max_positions = input_tokenizer(worker)
-    if prepare_tokenizer(tokenizer, chat_template(worker, tokenizer)):
+    if prepare_tokenizer(tokenizer, chat_template(worker, tokenizer), own_pad=False):
         what = "has a chat template with tokens that it does not know"
         raise ModelError(file.input_model, what, "leave 'model.chat_template' out")
     check_length(worker, _max_length(stage), max_positions)
@@ -116,6 +115,10 @@ def adopt(worker: Worker) -> Manifest:
         model = load_finished(
             file.input_model, dtype=spec.dtype, attn_implementation=spec.attn_implementation, revision=spec.revision
         )
+        pad = model.config.get_text_config().pad_token_id
+        if pad is not None:
+            # its score stands at the last token that is no padding: which that is stays as it was
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
         fit_model(model, tokenizer, [])
         model.save_pretrained(worker.dir.model)
         tokenizer.save_pretrained(worker.dir.model)
@@ -172,6 +175,9 @@ def split(worker: Worker, rows: Rows) -> tuple[datasets.Dataset, datasets.Datase
             f"none of {total} prompts is left to train on",
             "add rankings, or lower 'heldout_fraction'",
         )
+    for name, built in rows.heldout.items():
+        if num := int(np.isin(np.unique(built.rows["place"]), train["place"]).sum()):
+            worker.warn(f"heldout '{name}': {num} of its prompts are trained on, too, and are no test")
     if stage.heldout_fraction and len(heldout) < FEWEST:
         worker.warn(f"{len(heldout)} held-out prompts are too few to tell how good the reward model is")
     return train, heldout
@@ -336,8 +342,6 @@ def finish(
         card = card.model_copy(update={"accuracy": metrics.get("heldout/accuracy")})
         write_json(folder / CARD, card.model_dump())
     curves = [learning_curve(card, curve, len(train), measured, metrics)] if curve else []
-    for _, path in curve:
-        shutil.rmtree(path, ignore_errors=True)
     return worker.manifest(
         model_dir=folder.name,
         adapter_dir=worker.dir.adapter.name if stage.peft else None,

@@ -23,10 +23,9 @@ from trl import GRPOConfig, RLOOConfig
 
 from llmkit.artifacts.manifest import Manifest
 from llmkit.data.problems import Problem
-from llmkit.data.rankings import place_of
 from llmkit.errors import RunError, UserError
 from llmkit.modeling.load import load_spec
-from llmkit.modeling.reward_model import PROMPTS, load_reader
+from llmkit.modeling.reward_model import load_reader
 from llmkit.preference.watch import Evaluation, fit
 from llmkit.recipe import reads
 from llmkit.recipe.preference import FEWEST_LOOKED_AT
@@ -56,6 +55,8 @@ from llmkit.stages.preferring import (
     labelled_by,
     open_folder,
     open_rewards,
+    trained_on,
+    warn_of_seen,
 )
 from llmkit.stages.rloo import RlooTrainer
 from llmkit.stages.scoring import Scorer
@@ -159,12 +160,6 @@ def guard_of(worker: Worker, trainer: Any, prepared: Prepared, prompts: Sequence
     return Guard(worker, trainer, prompts, scorer, gold_of(worker), true, reference)
 
 
-def trained_on(worker: Worker, name: str) -> np.ndarray:
-    """Hashes of the prompts that a stage's reward model was trained on; see `place_of`."""
-    hashes: np.ndarray = np.load(open_folder(Path(worker.file.data_stages[name])) / PROMPTS)
-    return hashes
-
-
 def check_apart(worker: Worker) -> None:
     """A gold model that knows the prompts of the reward model is fooled with it. Raises UserError for many."""
     stage = rlhf_stage(worker)
@@ -191,11 +186,8 @@ def check_gold(worker: Worker, prompts: Sequence[Problem]) -> None:
 
 
 def _warn_of_seen(worker: Worker, prompts: Sequence[Problem]) -> None:
-    """A reward model knows the prompts that it was trained on better than others."""
-    places = [place_of(problem.prompt) for problem in prompts]
     for _, name in reads.reward_models(rlhf_stage(worker)):
-        if num := int(np.isin(places, trained_on(worker, name)).sum()):
-            worker.warn(f"'{name}' was trained on {num} of the {len(prompts)} prompts that the guard looks at")
+        warn_of_seen(worker, name, prompts, "that the guard looks at")
 
 
 def _reference(worker: Worker, trainer: Any) -> PreTrainedModel:

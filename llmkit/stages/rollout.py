@@ -4,7 +4,8 @@ accelerate launch --config_file recipes/accelerate/single.yaml -m llmkit.stages.
 
 data/rollouts.jsonl    {"id", "prompt", "completions": [{"id", "text", "model", "logprob", "num_tokens",
                        "finish_reason"}, ...], "columns"}: what `llmkit rank` and the `rank` stage read. With tools
-                       a row has their schemas as "tools", and a completion all turns and results as "messages"
+                       a row has their schemas as "tools", and a completion all turns and results as "messages".
+                       What several models wrote has all of them as "models"
 
 Answers of a prompt are distinct in their words, with tools also in what they call. Processes share the prompts out,
 chunk by chunk (with several hosts on a disk that they share); a stage that was stopped goes on with the chunks that it
@@ -250,11 +251,14 @@ def keep(
 
 
 def item_of(problem: Problem, rows: Mapping[str, Row], schemas: Sequence[dict[str, Any]] = ()) -> Row:
-    """A prompt with the distinct answers of all models. Their ids do not tell who wrote them."""
+    """A prompt with the distinct answers of all models. Their ids do not tell who wrote them; `models` is there where
+    several did."""
     distinct: dict[str, dict[str, Any]] = {}
     for model, completion in _written(rows):
         whole = whole_of(completion["text"], completion.get("messages", ()))
-        distinct.setdefault(whole.strip(), {"id": sha256_of(whole)[:12], **completion, "model": model})
+        one = distinct.setdefault(whole.strip(), {"id": sha256_of(whole)[:12], **completion, "model": model})
+        if model not in (writers := one.get("models", [one["model"]])):
+            one["models"] = [*writers, model]
     item: Row = {"id": item_id(problem), "prompt": problem.prompt, "completions": list(distinct.values())}
     item |= {"tools": list(schemas)} if schemas else {}
     return item | ({"columns": problem.columns} if problem.columns else {})

@@ -289,7 +289,7 @@ def test_models_in_the_order_of_the_chain(run: RunDir, page: Page) -> None:
         "higher is better", "higher is better", "lower is better", "lower is better", ""
     ]  # fmt: skip
     assert found.how == (
-        "Prompts that no training row holds. Gold: the reward model gold, that no policy is trained on. The reward "
+        "Gold: the reward model gold, that no policy is trained on. The reward "
         "model whose choice is measured: rm. Wins are against sft, answer by answer."
     )
     assert [plain(text) for text in found.verdicts] == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,29 @@ def test_second_looks_and_flagged_prompts_are_no_comparisons(
     assert (pair["model"], pair["other"], pair["win_rate"]) == ("rlhf", "sft", 1.0)
     flagged = ranked_run(tmp_path / "f", [*looks, decision(item, [], "carl", flagged="a real person")], item)
     assert main([str(flagged)]) == 2
+    assert "no comparisons of models" in capsys.readouterr().err
+
+
+def test_what_both_models_wrote_is_a_tie_of_theirs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    item = item_of(rollout_row(0, texts=("a", "b")), "")
+    run = ranked_run(tmp_path / "r", [decision(item, ["c0", "c1"])], item)
+    path = run / "01-answers" / "data" / "rollouts.jsonl"
+    row = json.loads(path.read_text())
+    row["completions"][0]["models"] = ["sft", "rlhf"]
+    path.write_text(json.dumps(row) + "\n")
+    assert main([str(run), "--json"]) == 0
+    (pair,) = json.loads(capsys.readouterr().out)["pairs"]
+    # the shared answer is a tie, and as sft's it is better than the other of rlhf
+    assert (pair["model"], pair["win_rate"], pair["num_ties"], pair["num_comparisons"]) == ("sft", 0.75, 1, 2)
+
+
+def test_rankings_of_answers_that_are_made_anew_do_not_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    item = item_of(rollout_row(0, texts=("a", "b")), "")
+    run = ranked_run(tmp_path / "r", [decision(item, ["c0", "c1"])], item)
+    shutil.rmtree(run / "01-answers")
+    assert main([str(run)]) == 2
     assert "no comparisons of models" in capsys.readouterr().err
 
 

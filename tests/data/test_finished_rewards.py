@@ -79,6 +79,30 @@ def test_it_scores_what_its_own_template_writes_to_the_end(chain: Chain, tmp_pat
     assert not len(np.load(folder / PROMPTS))
 
 
+def test_padding_that_ends_texts_stays_the_models_own(chain: Chain, tmp_path: Path, finished: Path) -> None:
+    """TRL pads with the stop token where there is no other. The score then stands in front of it."""
+    folder = tmp_path / "padded"
+    shutil.copytree(finished, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message.role + ': ' }}{% if message.role == 'assistant' %}{% generation %}"
+        "{{ message.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ message.content + '<|im_end|>' }}"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": tokenizer.eos_token_id}))
+    made, _ = adopted(chain, tmp_path, folder)
+    models = load_rewards(made)
+    assert models.tokenizer.pad_token == models.tokenizer.eos_token == "<|im_end|>"
+    reference = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    ids = [tokenizer.encode(f"user: {text}<|im_end|>", return_tensors="pt") for text in SAID]
+    with torch.inference_mode():
+        expected = [float(reference(input_ids=each).logits[0, 0]) for each in ids]
+    assert models.raw([each[0].tolist() for each in ids])[:, 0] == pytest.approx(expected, abs=1e-4)
+
+
 def test_its_weights_stay_as_they_are_in_the_type_that_is_wanted(chain: Chain, tmp_path: Path, finished: Path) -> None:
     folder, _ = adopted(chain, tmp_path, finished, dtype="bfloat16")
     (found,) = load_rewards(folder).members

@@ -123,6 +123,7 @@ def test_two_models_answer_the_same_prompts(tmp_path: Path, model: Path) -> None
     rows = rows_of(worker.dir.data / "rollouts.jsonl")
     # the same weights and the same random numbers: the other model adds nothing new
     assert {one["model"] for row in rows for one in row["completions"]} == {"base"}
+    assert all(one["models"] == ["base", "other"] for row in rows for one in row["completions"])
 
 
 def test_a_prompt_of_two_sources_is_asked_once(tmp_path: Path, model: Path) -> None:
@@ -695,6 +696,29 @@ def test_killed_practice_ends_as_if_it_had_not_been(
         AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (whole.dir.model, file.dir.model)
     )
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_kill_while_the_best_step_is_saved_leaves_the_best_before(
+    made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two checkpoints are kept, and each look likes the policy better. Killed before the second is marked as whole."""
+    moving(monkeypatch, by=1.0)
+    chain = Chain(tmp_path, made.model)
+    chain.dirs = dict(made.dirs)
+    file = chain.file("rlhf", "killed", **rlhf_options(tmp_path, trainer={"max_steps": 3, "save_total_limit": 1}))
+    file.dir.path.mkdir()
+    saved = GrpoTrainer._save_checkpoint
+
+    def dies(trainer: Any, *args: Any, **kwargs: Any) -> None:
+        saved(trainer, *args, **kwargs)
+        if trainer.state.global_step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(GrpoTrainer, "_save_checkpoint", dies)
+        rlhf.run(Worker(file))
+    manifest = rlhf.run(Worker(file))
+    assert (manifest.metrics["guard_best_step"], manifest.metrics["steps"]) == (3, 3)
 
 
 def test_the_best_step_that_was_not_loaded_stops_the_stage(

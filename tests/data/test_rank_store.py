@@ -77,11 +77,24 @@ def test_any_tail_of_garbage_is_cut_off(
 ) -> None:
     path = tmp_path_factory.mktemp("store") / "rankings.jsonl"
     before = saved(path, [EVENTS[pick] for pick in picks])
-    path.write_bytes(before + data.draw(st.binary(max_size=40)).replace(b"\n", b"\0"))
+    torn = data.draw(st.binary(max_size=40)).replace(b"\n", b"\0")
+    # of the first line only a beginning, or zeros: anything else is somebody's file
+    path.write_bytes(
+        before + (torn if before else data.draw(st.sampled_from((b'{"i', b'{"id":"' + torn, b"\0\0", b""))))
+    )
     assert len(read_events(path)) == len(picks)
     with open_store(path) as store:
         assert len(store.events) == len(picks)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b'{"anna": [1, 2]}', b"my notes", b'[{"id":"9f"}]', b"x"])
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "mine.json"
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"mine\.json: is no file of rankings; give another --out"), open_store(path):
+        pass
+    assert path.read_bytes() == content
 
 
 def test_damage_in_the_middle_is_named_and_nothing_is_touched(tmp_path: Path) -> None:
