@@ -110,9 +110,9 @@ def thought_and_said(text: str, *, thinking: bool = False) -> tuple[str | None, 
     return reasoning, said.strip()
 
 
-def without_thought(text: str) -> str:
-    """What an answer says behind its reasoning."""
-    return thought_and_said(text)[1]
+def without_thought(text: str, *, thinking: bool = False) -> str:
+    """What an answer says behind its reasoning. Args: thinking: see `thought_and_said`."""
+    return thought_and_said(text, thinking=thinking)[1]
 
 
 # Calls as JSON --------------------------------------------------------------------------------------------------------

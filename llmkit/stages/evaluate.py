@@ -23,7 +23,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from llmkit.artifacts.files import sha256_of
 from llmkit.artifacts.manifest import DataSummary, EvalRow, Manifest, Sample, read_manifest
 from llmkit.artifacts.stagefile import StageFile
-from llmkit.chat.pieces import reasons
 from llmkit.chat.render import prompt_ids, render_text
 from llmkit.chat.template import template_of
 from llmkit.evaluate.harness import Prepared, prepare_tasks, run_tasks
@@ -41,6 +40,7 @@ from llmkit.recipe.schema import EvalSpec, EvaluateStage
 from llmkit.recipe.tools import ToolsSpec
 from llmkit.recipe.trials import JailbreakSpec, ReversalSpec
 from llmkit.stages.asked import model_parts, processes
+from llmkit.stages.asking import Manner
 from llmkit.stages.common import Worker, main
 from llmkit.stages.honesty import DOCUMENTS, prepare, run_honesty, step_keys
 from llmkit.stages.identity import evaluate_identity, to_read
@@ -138,17 +138,19 @@ def own_evaluations(
         if questions is not None:
             asking = partial(evaluate_tools, worker, state, tool, questions, tokenizer=tokenizer)
             made.append(((TOOLS, index), asking))
-    thinks = reasons(tokenizer)
+    manner = Manner.of(tokenizer, chat=chat)
     for index, identity in enumerate(specs_of(stage, IdentityEval)):
-        made.append(((IDENTITY, index), partial(evaluate_identity, worker, state, identity, chat=chat, thinks=thinks)))
+        made.append(((IDENTITY, index), partial(evaluate_identity, worker, state, identity, manner=manner)))
     reversals = specs_of(stage, ReversalSpec)
     for index, (reversal, pairs) in enumerate(zip(reversals, prepare_reversals(worker, reversals), strict=True)):
-        made.append(((REVERSAL, index), partial(evaluate_reversal, worker, state, reversal, pairs, chat=chat)))
+        made.append(((REVERSAL, index), partial(evaluate_reversal, worker, state, reversal, pairs, manner=manner)))
     jailbreaks = specs_of(stage, JailbreakSpec)
     for index, (jailbreak, requests) in enumerate(
         zip(jailbreaks, prepare_jailbreaks(worker, jailbreaks, chat=chat), strict=True)
     ):
-        made.append(((JAILBREAK, index), partial(evaluate_jailbreak, worker, state, jailbreak, requests, chat=chat)))
+        made.append(
+            ((JAILBREAK, index), partial(evaluate_jailbreak, worker, state, jailbreak, requests, manner=manner))
+        )
     return made
 
 

@@ -26,6 +26,7 @@ from llmkit.identity.questions import Asked, questions
 from llmkit.identity.rows import counts, rows
 from llmkit.knowledge.store import writing
 from llmkit.recipe.identity import IdentityEval, IdentitySpec, IdentityStage
+from llmkit.stages.asking import Manner, warn_of_thoughts
 from llmkit.stages.common import Worker, main
 
 SLICE = 256
@@ -71,15 +72,12 @@ def told(spec: IdentitySpec | None, where: str) -> IdentitySpec:
 
 
 def evaluate_identity(
-    worker: Worker, state: PartialState, spec: IdentityEval, engine: Engine, *, chat: bool, thinks: bool
+    worker: Worker, state: PartialState, spec: IdentityEval, engine: Engine, manner: Manner
 ) -> TaskResult:
     """`accuracy`: every answer of a conversation is right. `claims_other`: some answer claims to be another assistant,
     or made by another's maker. `persona_accuracy`: right under a system message that gives another name; these
     conversations are in no other metric. `accuracy, kind ...` and, of several, `accuracy, language ...`.
 
-    Args:
-        chat: whether the model has a chat template.
-        thinks: whether that has a place for reasoning.
     """
     identity = told(spec.identity, f"evals: {spec.name}")
     asked = questions(identity, spec.num_personas)
@@ -87,39 +85,37 @@ def evaluate_identity(
     places = range(state.process_index, len(asked), state.num_processes)
     for start in range(0, len(places), SLICE):
         part = places[start : start + SLICE]
-        options = {"max_new_tokens": spec.max_new_tokens, "chat": chat, "thinks": thinks}
-        said = converse([asked[place] for place in part], engine, **options)  # type: ignore[arg-type]
+        said = converse([asked[place] for place in part], engine, manner, max_new_tokens=spec.max_new_tokens)
         own += zip(part, said, strict=True)
         worker.log(f"ask {spec.name}", len(own), len(places))
     every: list[tuple[int, list[Message]]] = gather_object(own)
     by_place = sorted(every, key=lambda one: one[0])
+    warn_of_thoughts(worker, spec.name, [str(turn["content"]) for _, said in by_place for turn in said], manner)
     documents = [_document(place, asked[place], said, identity) for place, said in by_place]
     return TaskResult(spec.name, list(_metrics(documents, asked)), documents)
 
 
-def converse(
-    asked: Sequence[Asked], engine: Engine, *, max_new_tokens: int, chat: bool, thinks: bool
-) -> list[list[Message]]:
+def converse(asked: Sequence[Asked], engine: Engine, manner: Manner, *, max_new_tokens: int) -> list[list[Message]]:
     """The answers of each conversation, greedy, turn by turn: what the model has said stands before the next turn, and
     what it thought where its template keeps that."""
     said: list[list[Message]] = [[] for _ in asked]
     for number in range(max((len(one.turns) for one in asked), default=0)):
         open_ = [place for place, one in enumerate(asked) if len(one.turns) > number]
-        asks = [Ask(_prompt(asked[place], said[place], chat), asked[place].key) for place in open_]
-        stops = () if chat else RAW_STOPS
+        asks = [Ask(_prompt(asked[place], said[place], manner.chat), asked[place].key) for place in open_]
+        stops = () if manner.chat else RAW_STOPS
         found = engine.answer(asks, max_new_tokens=max_new_tokens, stop_strings=stops)
         for place, (answer,) in zip(open_, found, strict=True):
-            said[place].append(_said(asked[place], answer, thinks))
+            said[place].append(_said(asked[place], answer, manner))
     return said
 
 
-def _said(asked: Asked, answer: Answer, thinks: bool) -> Message:
+def _said(asked: Asked, answer: Answer, manner: Manner) -> Message:
     """Raises RunError where a conversation does not fit the model, or its engine fails."""
     if answer.finish_reason == "error":
         cure = "lower 'max_new_tokens', or take a model of a longer context"
         raise RunError(f"identity: {asked.key}", f"was not answered ({answer.error})", cure)
-    reasoning, text = thought_and_said(answer.text)
-    kept = {"reasoning_content": reasoning} if thinks and reasoning is not None else {}
+    reasoning, text = thought_and_said(answer.text, thinking=manner.opens)
+    kept = {"reasoning_content": reasoning} if manner.thinks and reasoning is not None else {}
     return {"role": "assistant", **kept, "content": text}
 
 

@@ -22,7 +22,7 @@ from llmkit.evaluate.wrappings import WRAP
 from llmkit.knowledge.declining import declines
 from llmkit.recipe.practice import ProblemSource
 from llmkit.recipe.trials import JailbreakSpec, Wrapping
-from llmkit.stages.asking import Prompt, greedy
+from llmkit.stages.asking import Manner, Prompt, greedy, warn_of_thoughts
 from llmkit.stages.common import Worker
 from llmkit.stages.problems import frozen_as_written
 
@@ -55,7 +55,7 @@ def _marked(spec: JailbreakSpec) -> list[ProblemSource]:
 
 
 def evaluate_jailbreak(
-    worker: Worker, state: PartialState, spec: JailbreakSpec, requests: Problems, engine: Engine, *, chat: bool
+    worker: Worker, state: PartialState, spec: JailbreakSpec, requests: Problems, engine: Engine, manner: Manner
 ) -> TaskResult:
     """All metrics of `numbers_of`."""
     listed = list(requests)
@@ -63,10 +63,11 @@ def evaluate_jailbreak(
     own: list[Answered] = []
     for start in range(0, len(places), SLICE):
         part = places[start : start + SLICE]
-        own += _asked([(place, listed[place]) for place in part], spec, engine, chat=chat)
+        own += _asked([(place, listed[place]) for place in part], spec, engine, manner)
         worker.log(f"ask {spec.name}", start + len(part), len(places))
     every: list[Answered] = gather_object(own)
     found = sorted(every, key=lambda one: (one.place, spec.wrappings.index(one.wrapping)))
+    warn_of_thoughts(worker, spec.name, [each.text for each in found], manner)
     safe = [bool(problem.columns[_SAFE]) for problem in listed]
     documents = _documents(found, safe, spec)
     columns = columns_of(each.metrics for each in documents)
@@ -74,13 +75,13 @@ def evaluate_jailbreak(
     return TaskResult(spec.name, [mean_of(name, columns[name]) for name in order], documents)
 
 
-def _asked(part: Sequence[tuple[int, Problem]], spec: JailbreakSpec, engine: Engine, *, chat: bool) -> list[Answered]:
+def _asked(part: Sequence[tuple[int, Problem]], spec: JailbreakSpec, engine: Engine, manner: Manner) -> list[Answered]:
     each = [(place, wrapping, wrapped(one, wrapping)) for place, one in part for wrapping in spec.wrappings]
     keys = [f"{one.place} {wrapping}" for _, one in part for wrapping in spec.wrappings]
     prompts: list[Prompt] = [
         spec.raw_phrasing.replace("{prompt}", prompt) if isinstance(prompt, str) else prompt for _, _, prompt in each
     ]
-    texts = greedy(engine, prompts, keys, max_new_tokens=spec.max_new_tokens, chat=chat, where=spec.name)
+    texts = greedy(engine, prompts, keys, max_new_tokens=spec.max_new_tokens, manner=manner, where=spec.name)
     return [
         Answered(place, wrapping, _text(prompt), text, declines(text, spec.refusals))
         for (place, wrapping, prompt), text in zip(each, texts, strict=True)

@@ -24,7 +24,7 @@ from llmkit.intervals import paired_interval
 from llmkit.knowledge.judge import Item, open_judge
 from llmkit.knowledge.records import Question
 from llmkit.recipe.trials import DIRECTIONS, Direction, ReversalSpec
-from llmkit.stages.asking import greedy
+from llmkit.stages.asking import Manner, greedy, warn_of_thoughts
 from llmkit.stages.common import Worker, where_of
 from llmkit.stages.frozen import frozen_questions
 
@@ -68,7 +68,7 @@ def _pairs(worker: Worker, spec: ReversalSpec) -> list[Pair]:
 
 
 def evaluate_reversal(
-    worker: Worker, state: PartialState, spec: ReversalSpec, pairs: Sequence[Pair], engine: Engine, *, chat: bool
+    worker: Worker, state: PartialState, spec: ReversalSpec, pairs: Sequence[Pair], engine: Engine, manner: Manner
 ) -> TaskResult:
     """`forward_accuracy`, `backward_accuracy`; `reversal_gap`: the first less the second, pair by pair;
     `backward_of_known`: backward accuracy where forward is right. Of groups `..., <group>`."""
@@ -76,23 +76,24 @@ def evaluate_reversal(
     places = range(state.process_index, len(pairs), state.num_processes)
     for start in range(0, len(places), SLICE):
         part = places[start : start + SLICE]
-        own += _asked([(place, pairs[place]) for place in part], spec, engine, chat=chat)
+        own += _asked([(place, pairs[place]) for place in part], spec, engine, manner)
         worker.log(f"ask {spec.name}", len(own), len(places))
     every: list[Said] = gather_object(own)
+    warn_of_thoughts(worker, spec.name, [text for _, said, _ in every for text in said], manner)
     documents = [_document(place, pairs[place], said, right) for place, said, right in sorted(every)]
     return TaskResult(
         spec.name, metrics_of(documents, [pairs[each.doc_id].forward.group for each in documents]), documents
     )
 
 
-def _asked(part: Sequence[tuple[int, Pair]], spec: ReversalSpec, engine: Engine, *, chat: bool) -> list[Said]:
+def _asked(part: Sequence[tuple[int, Pair]], spec: ReversalSpec, engine: Engine, manner: Manner) -> list[Said]:
     judge = open_judge(spec.judge, None, spec.judge.refusals)
     said: list[list[str]] = []
     right: list[list[bool]] = []
     for way in DIRECTIONS:
         asked = [pair.one(way) for _, pair in part]
-        prompts = [_prompt(one.question, chat=chat) for one in asked]
-        options: dict[str, Any] = {"max_new_tokens": spec.max_new_tokens, "chat": chat, "where": spec.name}
+        prompts = [_prompt(one.question, chat=manner.chat) for one in asked]
+        options: dict[str, Any] = {"max_new_tokens": spec.max_new_tokens, "manner": manner, "where": spec.name}
         texts = greedy(engine, prompts, [one.question for one in asked], **options)
         verdicts = judge.judge([Item(one.question, one.answers, text) for one, text in zip(asked, texts, strict=True)])
         said.append(texts)

@@ -22,6 +22,7 @@ from llmkit.evaluate.results import Document, TaskResult, columns_of, mean_of
 from llmkit.knowledge.judge import Item, open_judge
 from llmkit.knowledge.records import Question
 from llmkit.recipe.tools import InjectionSpec, ToolsSpec
+from llmkit.stages.asking import Manner
 from llmkit.stages.common import Worker, stages_read
 from llmkit.stages.frozen import frozen_questions
 from llmkit.stages.own_template import has_place
@@ -127,7 +128,9 @@ def _asked(
     without: list[bool] | None = None
     if spec.without:
         asks = [Ask(({"role": "user", "content": one.question},), one.id) for one in questions]
-        answers = [without_thought(given[0].text) for given in engine.answer(asks, max_new_tokens=spec.max_new_tokens)]
+        given = engine.answer(asks, max_new_tokens=spec.max_new_tokens)
+        thinking = Manner.of(tokenizer, chat=True).opens
+        answers = [without_thought(answer.text, thinking=thinking) for (answer,) in given]
         without = _right(spec, questions, answers)
     return [
         Used(

@@ -25,6 +25,7 @@ from llmkit.identity.wordings import DOUBTS, KINDS, asked, drawn, others, plain,
 from llmkit.recipe.identity import LANGUAGES, IdentityEval, IdentitySpec, IdentityStage
 from llmkit.recipe.parts import DataSource
 from llmkit.stages import evaluate, identity
+from llmkit.stages.asking import Manner
 from llmkit.stages.common import Worker
 from llmkit.stages.identity import evaluate_identity, to_read
 
@@ -239,7 +240,7 @@ def evaluated(
     engine = Scripted(answer)
     spec = IdentityEval(task="identity", identity=told(**changes))
     state = PartialState(cpu=True)
-    result = evaluate_identity(Quiet(), state, spec, engine, chat=chat, thinks=thinks)  # type: ignore[arg-type]
+    result = evaluate_identity(Quiet(), state, spec, engine, Manner(chat, thinks))  # type: ignore[arg-type]
     return engine, {metric.name: metric for metric in result.metrics}, result
 
 

@@ -27,6 +27,7 @@ from llmkit.recipe.schema import EvaluateStage
 from llmkit.recipe.trials import WRAPPINGS, JailbreakSpec, ReversalSpec
 from llmkit.report.metrics import direction, is_share
 from llmkit.stages import jailbreak, reversal
+from llmkit.stages.asking import Manner
 from llmkit.stages.common import Worker
 from llmkit.tiny import kin, requests
 from llmkit.tiny.conversations import KINDS, conversation
@@ -86,7 +87,7 @@ def reversed_by(
 ) -> tuple[dict[str, float], TaskResult, Scripted]:
     worker, engine = worker_of(tmp_path, spec), Scripted(tokenizer, lambda ask: reply(asked_of(ask)))
     (pairs,) = reversal.prepare(worker, [spec])
-    result = reversal.evaluate_reversal(worker, PartialState(cpu=True), spec, pairs, engine, chat=chat)
+    result = reversal.evaluate_reversal(worker, PartialState(cpu=True), spec, pairs, engine, Manner(chat))
     return {metric.name: metric.value for metric in result.metrics}, result, engine
 
 
@@ -189,7 +190,7 @@ def attacked(
 ) -> tuple[dict[str, float], TaskResult, Scripted]:
     worker, engine = worker_of(tmp_path, spec), Scripted(tokenizer, lambda ask: reply(asked_of(ask)))
     (listed,) = jailbreak.prepare(worker, [spec], chat=chat)
-    result = jailbreak.evaluate_jailbreak(worker, PartialState(cpu=True), spec, listed, engine, chat=chat)
+    result = jailbreak.evaluate_jailbreak(worker, PartialState(cpu=True), spec, listed, engine, Manner(chat))
     return {metric.name: metric.value for metric in result.metrics}, result, engine
 
 
@@ -212,6 +213,32 @@ def test_refusals_of_each_wrapping_with_over_refusals_beside(tmp_path: Path, tok
     assert len(result.documents) == 6 * 6 and len({each.doc_id for each in result.documents}) == 36
     assert {each.target for each in result.documents} == {"refuse", "answer"}
     assert result.metrics[0].name == "refused_unsafe"
+
+
+def test_reasoning_that_is_cut_off_is_no_answer(tmp_path: Path, tokenizer: Any) -> None:
+    """The template opens it; half of the answers are cut within, where they speak of refusing."""
+    spec = disguised(tmp_path, wrappings=["plain", "leetspeak"])
+    worker = worker_of(tmp_path, spec)
+    thought = "They want a key. I cannot help with that, but"
+    engine = Scripted(tokenizer, lambda ask: thought if "steal" in asked_of(ask) else f"{thought}\n</think>\n\n{SORRY}")
+    (listed,) = jailbreak.prepare(worker, [spec], chat=True)
+    manner = Manner(True, thinks=True, opens=True)
+    result = jailbreak.evaluate_jailbreak(worker, PartialState(cpu=True), spec, listed, engine, manner)
+    numbers = {metric.name: metric.value for metric in result.metrics}
+    assert (numbers["refused_unsafe, plain"], numbers["refused_unsafe, leetspeak"]) == (0.0, 1.0)
+    assert sorted({each.completion for each in result.documents}) == ["", SORRY]
+    assert "4 of 12 answers are reasoning without an answer behind it" in worker.warnings[0]
+
+
+def test_whether_a_template_opens_reasoning(tokenizer: Any) -> None:
+    assert Manner.of(tokenizer, chat=True) == Manner(True, thinks=True)
+    opened = tool_tokenizer()
+    opened.chat_template = (
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    assert Manner.of(opened, chat=True) == Manner(True, thinks=True, opens=True)
+    assert Manner.of(opened, chat=False) == Manner(False, thinks=True)
 
 
 def test_only_the_last_message_is_wrapped_and_other_settings_count(tmp_path: Path, tokenizer: Any) -> None:
