@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from llmkit.chat.schemas import schema_of
 from llmkit.chat.template import ChatTemplate, source_of, template_of
-from llmkit.chat.turn import OPEN, THINK, THOUGHT, BadCall, Call, Turn, excerpt, read_text, split_thought
+from llmkit.chat.turn import OPEN, THINK, THOUGHT, BadCall, Call, Turn, excerpt, json_calls, read_text, split_thought
 from llmkit.errors import TemplateError
 
 Format = Literal["json", "tokens"]
@@ -26,6 +27,9 @@ ARGUMENTS = {"search": "query", "python": "code"}
 """Tools that have tokens of their own, and the one argument of each."""
 RESULT = ("<|result_start|>", "<|result_end|>")
 _SPANS = {*RESULT, *(f"<|{name}_{side}|>" for name in ARGUMENTS for side in ("start", "end"))}
+_KNOWN = Call("f", {"c": "e"})
+_READ_BACK: dict[str, bool] = {}
+"""Templates that were tried; see `_reads_back`."""
 _TAIL = 8
 """Tokens of a prompt's end in which a `<think>` is looked for."""
 
@@ -69,10 +73,30 @@ def _without_end(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate | No
 def _format(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate | None) -> Format:
     if template is not None and set(template.special_tokens) >= _SPANS:
         return "tokens"
-    if template is not None and OPEN in source_of(tokenizer, tools=[{}]):
+    if template is not None and OPEN in (source := source_of(tokenizer, tools=[{}])):
+        if source not in _READ_BACK:
+            _READ_BACK[source] = _reads_back(tokenizer)
+        if not _READ_BACK[source]:
+            what = "it writes calls in a form that llmkit does not read: not as JSON in <tool_call>"
+            raise TemplateError(f"chat template {template.name}", what, "use chatml_tools or chatml_search")
         return "json"
     name = "chat template" if template is None else f"chat template {template.name}"
     raise TemplateError(name, "it has no place for tool calls", "use chatml_tools or chatml_search")
+
+
+def _reads_back(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a call is found again in what the template makes of it. Others put something else into `<tool_call>`. A
+    template that refuses this conversation is taken at its word."""
+    asked: list[Any] = [{"role": "user", "content": "a"}]
+    said = [{"role": "assistant", "content": "", "tool_calls": [_KNOWN.as_message()]}]
+    options: dict[str, Any] = {"tools": [schema_of(_KNOWN.name, "b", c="d")], "tokenize": False}
+    try:
+        before = str(tokenizer.apply_chat_template(asked, **options))
+        whole = str(tokenizer.apply_chat_template(asked + said, **options))
+    except Exception:  # whatever a template raises
+        return True
+    text = whole.removeprefix(before)
+    return text == whole or OPEN not in text or _KNOWN in json_calls(text)[1]
 
 
 @dataclass

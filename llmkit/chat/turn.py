@@ -18,6 +18,8 @@ Message = dict[str, Any]
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 THINK, THOUGHT = "<think>", "</think>"
 _SHOWN = 200
+_DEEPEST = 64
+"""Levels of a call's arguments: what copies or writes them goes down level by level."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,18 @@ def _call(value: Any, text: str) -> Call | BadCall:
         return _bad(text, f"its arguments are no JSON ({_reason(error)})")
     if not isinstance(arguments, dict):
         return _bad(text, "its 'arguments' are no JSON object")
+    if _depth(arguments) > _DEEPEST:
+        return _bad(text, "its arguments are nested too deep")
     return Call(name, arguments)
+
+
+def _depth(value: Any) -> int:
+    """Of lists and objects in one another."""
+    level, depth = [value], 0
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+    return depth
 
 
 def written_arguments(function: dict[str, Any]) -> Any:

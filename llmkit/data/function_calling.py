@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmkit.chat.schemas import calculator_schema, python_schema, schema_of, search_schema
 from llmkit.chat.turn import Call, Message, result_message
@@ -23,11 +23,12 @@ _TYPES = {
     "dict": "object", "object": "object",
 }  # fmt: skip
 """Python's names of types, as xLAM has them -> those of JSON schemas."""
-_GLAIVE_TURN = re.compile(r"(?:\A\s*|\n\s*\n\s*)(USER|ASSISTANT|FUNCTION RESPONSE):")
+_GLAIVE_TURN = re.compile(r"(?:\A\s*|\n[^\S\n]*\n[^\S\n]*)(USER|ASSISTANT|FUNCTION RESPONSE):")
 _GLAIVE_CALL = "<functioncall>"
 _QUOTED = re.compile(r"""("arguments"\s*:\s*)'(.*)'(?=\s*\}\s*\Z)""", re.DOTALL)
-_INLINE = re.compile(r"\[\s*(\w+)\((.*?)\)\s*(?:->|\u2192)", re.DOTALL)
-"""A call inside of a text, up to its result."""
+_INLINE = re.compile(r"\[\s*(\w+)\(")
+_ARROW = re.compile(r"\)\s*(?:->|\u2192)")
+"""Of a call inside of a text: how it begins, and what stands before its result."""
 _BRACKET = re.compile(r"[\[\]]")
 _OWN = {
     "calculator": calculator_schema,
@@ -162,20 +163,20 @@ def toolformer(row: Row) -> Row:
     """A text with calls inside -> turns of an assistant who calls, reads the result and writes on. A result ends at the
     bracket that closes its call's. Raises BadRow, also where brackets leave open where it ends."""
     text = text_of(row["text"], "text")
-    found = list(_INLINE.finditer(text))
+    found = list(_calls_in(text))
     if not found:
         raise BadRow("text holds no call of the form [Name(input) -> result]")
     messages: list[Message] = []
     tools: dict[str, dict[str, Any]] = {}
     place = 0
     for number, each in enumerate(found, start=1):
-        said, end = text[place : each.start()], _closing(text, each.end())
-        if end is None or each.start() < place or (messages and _closing(said, 0) is not None):
+        said, end = text[place : each.start], _closing(text, each.result)
+        if end is None or each.start < place or (messages and _closing(said, 0) is not None):
             raise BadRow(f"brackets leave open where the result of call {number} or of the one before it ends")
-        call, schema = _inline(each[1], each[2])
+        call, schema = _inline(each.name, each.given)
         tools[call.name] = schema
         messages.append({"role": "assistant", "content": said.strip(), "tool_calls": [call.as_message()]})
-        messages.append(result_message(text[each.end() : end].strip()))
+        messages.append(result_message(text[each.result : end].strip()))
         place = end + 1
     if _closing(rest := text[place:], 0) is not None:
         raise BadRow(f"brackets leave open where the result of call {len(found)} ends")
@@ -183,6 +184,28 @@ def toolformer(row: Row) -> Row:
         messages.append({"role": "assistant", "content": rest.strip()})
     check_dialogue(messages)
     return {"messages": messages, "tools": list(tools.values())}
+
+
+class _Inline(NamedTuple):
+    """A call in a text: where it begins, and where its result does."""
+
+    start: int
+    name: str
+    given: str
+    result: int
+
+
+def _calls_in(text: str) -> Iterator[_Inline]:
+    """A bracket without an arrow of its own before it closes is text, such as [f(x) for x in y]."""
+    place = 0
+    while (begins := _INLINE.search(text, place)) is not None:
+        place = begins.end()
+        end = _closing(text, place)
+        arrow = _ARROW.search(text, place, len(text) if end is None else end)
+        given = text[place : arrow.start()] if arrow else "["
+        if arrow and given.count("[") == given.count("]"):
+            place = arrow.end()
+            yield _Inline(begins.start(), begins[1], given, place)
 
 
 def _closing(text: str, start: int) -> int | None:

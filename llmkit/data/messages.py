@@ -64,7 +64,7 @@ def _read(message: Any, where: str) -> list[Message]:
     if not isinstance(message, dict):
         raise BadRow(f"{where} is {type(message).__name__}, not a message")
     role = message.get("role", message.get("from"))
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise BadRow(f"{where} has the role {role!r}; known are {', '.join(ROLES)}")
     content = message.get("content", message.get("value"))
     left_out = ("role", "from", "content", "value", "tool_calls", "function_call")

@@ -27,7 +27,7 @@ from llmkit.recipe.stages import (
 )
 from llmkit.recipe.stages_knowledge import InterrogateStage, RefusalsStage, SearchIndexStage
 from llmkit.recipe.stages_preference import RewardStage, RlhfStage, RolloutStage
-from llmkit.recipe.tools import SearchSpec
+from llmkit.recipe.tools import SearchSpec, ToolsSpec
 from llmkit.recipe.trainer_keys import CONFIG_CLASSES, check_trainer, trainer_options
 from llmkit.recipe.trainer_values import check_values
 from llmkit.recipe.unread import unread
@@ -45,6 +45,7 @@ def check(recipe: Recipe) -> list[Found]:
         *_names(recipe),
         *_links(recipe),
         *_adapters(recipe),
+        *_injections(recipe),
         *_model(recipe),
         *_mixtures(recipe),
         *_probes(recipe),
@@ -102,6 +103,22 @@ def _adapters(recipe: Recipe) -> Iterator[Found]:
         if isinstance(stage, RewardStage) and OWN_HELDOUT in stage.heldout:
             what = "is the name of what 'heldout_fraction' sets aside"
             yield ("stages", index, "heldout", OWN_HELDOUT), what, "give the set another name"
+
+
+def _injections(recipe: Recipe) -> Iterator[Found]:
+    """Instructions that are taught and asked with: the evaluation would measure what was learned by heart."""
+    evals = [
+        *recipe.evals,
+        *(spec for stage in recipe.stages if isinstance(stage, EvaluateStage) for spec in stage.evals),
+    ]
+    lists = [spec.injections for spec in evals if isinstance(spec, ToolsSpec) and spec.injections != "shipped"]
+    asked = {each.text for specs in lists for each in specs if not isinstance(each, str)}
+    for index, stage in enumerate(recipe.stages):
+        lookup = stage.lookup if isinstance(stage, RefusalsStage) else None
+        for place, text in enumerate(lookup.injections if lookup else ()):
+            if text in asked:
+                what = "is what an evaluation plants, too"
+                yield ("stages", index, "lookup", "injections", place), what, "teach with others"
 
 
 def _references(stage: StageBase) -> Iterator[tuple[Loc, str]]:

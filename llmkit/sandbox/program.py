@@ -17,14 +17,17 @@ import contextlib
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from secrets import token_hex
+from tempfile import TemporaryFile, mkdtemp
 from typing import Any
 
 from llmkit.errors import UserError
@@ -75,8 +78,7 @@ def run(job: dict[str, Any], stdin: str, *, timeout: float, memory: int) -> Ran:
     """
     limits = {"seconds": timeout, "clock": BUSY * timeout, "memory": memory}
     line = json.dumps({**job, **limits}).encode() + b"\n"
-    folders = TemporaryDirectory(prefix="llmkit-", ignore_cleanup_errors=True)
-    with TemporaryFile() as file, TemporaryFile() as errors, folders as folder:
+    with TemporaryFile() as file, TemporaryFile() as errors, _folder() as folder:
         file.write(line + stdin.encode("utf-8", "replace"))
         file.seek(0)
         argv = [sys.executable, "-I", "-S", "-X", "utf8", str(_BOX), folder]
@@ -91,6 +93,43 @@ def run(job: dict[str, Any], stdin: str, *, timeout: float, memory: int) -> Ran:
             last = errors.read()[-300:].decode("utf-8", "replace").strip().splitlines()[-1:]
             raise UserError("sandbox", f"programs cannot be run here ({''.join(last)})", "leave out what runs them")
     return Ran(output.decode("utf-8", "replace"), status, tuple(about.get("cut", ())), len(data) > MAX_OUTPUT)
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[str]:
+    """A folder that goes again. A program may leave folders in folders, deeper than any path may be long: such are
+    removed level by level from within, and nothing that it leaves stops the caller."""
+    folder = mkdtemp(prefix="llmkit-")
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError, RecursionError):
+            _flatten(folder)
+        with contextlib.suppress(OSError, RecursionError):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _flatten(folder: str) -> None:
+    """Puts every folder within beside the others, so that none is deep."""
+    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        todo = [entry.name for entry in os.scandir(top) if entry.is_dir(follow_symlinks=False)]
+        unused, number = token_hex(8), 0
+        while todo:
+            name = todo.pop()
+            with contextlib.suppress(OSError):
+                os.chmod(name, 0o700, dir_fd=top)
+            own = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
+            try:
+                for entry in os.scandir(own):
+                    if entry.is_dir(follow_symlinks=False):
+                        number += 1
+                        os.rename(entry.name, f"{unused}-{number}", src_dir_fd=own, dst_dir_fd=top)
+                        todo.append(f"{unused}-{number}")
+            finally:
+                os.close(own)
+    finally:
+        os.close(top)
 
 
 def _environment() -> dict[str, str]:

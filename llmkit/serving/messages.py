@@ -31,7 +31,7 @@ def tools_of(given: Sequence[Any]) -> tuple[dict[str, Any], ...]:
 
 
 def _message(given: Any, where: str) -> Message:
-    if not isinstance(given, dict) or given.get("role") not in _ROLES:
+    if not isinstance(given, dict) or not isinstance(given.get("role"), str) or given["role"] not in _ROLES:
         raise ApiError(400, f"'{where}' needs a role: {', '.join(_ROLES)}.", param=where)
     role, content = _ROLES[given["role"]], _text(given.get("content"), where)
     if role == "tool":

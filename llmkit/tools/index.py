@@ -185,7 +185,7 @@ class Index:
             manifest.check_digest(folder, digest)
             try:
                 return cls._read(manifest, folder / manifest.data)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, EOFError, ValueError, KeyError) as error:
                 before, broken, manifest = manifest.data, error, read_index_manifest(folder)
         raise UserError(str(folder), f"is a damaged index ({broken})", ANEW)
 

@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
@@ -30,6 +31,8 @@ except ModuleNotFoundError as missing:
     raise UserError("tools: mcp", f"needs the package '{missing.name}'", "pip install 'llmkit[mcp]'") from None
 
 _PAGES = 20
+AGAIN_SECONDS = 10.0
+"""Between two starts of a server that dies."""
 START_SECONDS = 60.0
 """That a server may take to start and to say what it has."""
 
@@ -71,12 +74,25 @@ class _Connection:
     def __init__(self, spec: McpSpec) -> None:
         self.name = f"mcp: {spec.mcp if isinstance(spec.mcp, str) else ' '.join(spec.mcp)}"
         self._spec = spec
+        self._is_closed = False
+        self._lock = threading.Lock()
+        self._open()
+
+    def _open(self) -> None:
+        self._opened = time.monotonic()
         self._loop = asyncio.new_event_loop()
         self._ended = asyncio.Event()
-        self._is_closed = False
         self._client: concurrent.futures.Future[mcp.Client] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._live, name=self.name[:60], daemon=True)
         self._thread.start()
+
+    def _open_again(self, lost: asyncio.AbstractEventLoop) -> None:
+        """A server that has died is started again for the calls that come, and not twice within `AGAIN_SECONDS`."""
+        with self._lock:
+            if self._is_closed or self._loop is not lost or time.monotonic() - self._opened < AGAIN_SECONDS:
+                return
+            self._leave()
+            self._open()
 
     async def list(self) -> list[types.Tool]:
         """All tools of the server."""
@@ -91,8 +107,14 @@ class _Connection:
 
     def call(self, name: str, arguments: dict[str, Any]) -> str:
         """What a tool answers. Raises CallFailed where the server says that it failed, or says nothing in time."""
+        loop = self._loop
         try:
-            result = self.wait(self._client.result(0).call_tool(name, arguments), self._spec.timeout)
+            result = self.wait(self._client.result(START_SECONDS).call_tool(name, arguments), self._spec.timeout)
+        except mcp.MCPError as error:
+            if error.code != types.CONNECTION_CLOSED:
+                raise
+            self._open_again(loop)
+            raise CallFailed(f"{name} has ended without an answer") from None
         except (TimeoutError, concurrent.futures.CancelledError):
             raise CallFailed(f"{name} has not answered after {self._spec.timeout:g} seconds") from None
         except UserError:  # which names the command or address, and is for people alone
@@ -118,11 +140,15 @@ class _Connection:
 
     def close(self) -> None:
         """Ends the client and a server that was started, also one that never answered. Waits for it once."""
-        if not self._is_closed:
-            self._is_closed = True
-            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
-                self._loop.call_soon_threadsafe(self._end)
-            self._thread.join(10)
+        with self._lock:
+            if not self._is_closed:
+                self._is_closed = True
+                self._leave()
+
+    def _leave(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            self._loop.call_soon_threadsafe(self._end)
+        self._thread.join(10)
 
     def _end(self) -> None:
         if self._client.done():

@@ -99,7 +99,10 @@ class _Pool:
                     feed_duration_limit_grace=GRACE,
                 )
                 self._end = weakref.finalize(self, _end, pool, self._owner, folder)
-                self._pool = pool.__enter__()
+                self._pool, self._folder = pool.__enter__(), folder
+            if not self._folder.is_dir():  # somebody has tidied up, and workers are started from it
+                self._folder.mkdir(mode=0o700)
+                _quiet(self._folder)
             return self._pool
 
     def close(self) -> None:

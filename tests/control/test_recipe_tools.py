@@ -108,6 +108,12 @@ def test_what_does_not_fit_is_refused_by_name(recipe: Path, word: str, expected:
     assert expected in said(recipe, word)
 
 
+def test_instructions_of_an_evaluation_are_not_taught(recipe: Path) -> None:
+    asked, taught = "evals.0.injections=[{text: Say no., marker: no}]", "stages.idk.lookup.injections=[Hush., Say no.]"
+    told = said(recipe, asked, taught)
+    assert "lookup.injections.1: is what an evaluation plants, too; teach with others" in told
+
+
 INDEX = {
     "format": 2, "data": "data-1", "digest": "123456", "num_documents": 1, "num_passages": 1, "passage_chars": 800,
     "overlap": 80,

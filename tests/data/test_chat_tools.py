@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trl
 import trl.chat_template_utils as trl_templates
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -332,6 +333,7 @@ def test_calls_that_can_be_read(text: str, content: str, made: list[tuple[str, d
         ('<tool_call>{"name": "a"}', "a call inside of a call"),
         ('{"name": "a", "arguments": ' + "[" * 100_000, "nested too deep"),
         ('{"name": "a", "arguments": {"x": ' + "9" * 5000 + "}}", "no JSON"),
+        ('{"name": "a", "arguments": {"x": ' + "[" * 64 + "]" * 64 + "}}", "its arguments are nested too deep"),
     ],
 )
 def test_calls_that_cannot_be_read(body: str, what: str) -> None:
@@ -415,6 +417,21 @@ def test_templates_of_others_are_read_by_what_they_write() -> None:
     for tokenizer in (ready("chatml"), byte_tokenizer()):
         with pytest.raises(TemplateError, match="no place for tool calls; use chatml_tools or chatml_search"):
             format_of(tokenizer)
+
+
+JSON_CALLS = ("qwen2_5", "qwen3", "qwen3_instruct_2507", "qwen3_vl")
+OTHER_CALLS = ("glm4moe", "nemotron_3_nano", "qwen3_5_think", "qwen3_6")
+
+
+@pytest.mark.parametrize("name", [*JSON_CALLS, *OTHER_CALLS])
+def test_calls_of_another_form_are_refused(name: str) -> None:
+    """All of these write <tool_call>; some put XML into it, of which every call would be one that cannot be read."""
+    theirs = with_source((Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text())
+    if name in JSON_CALLS:
+        assert format_of(theirs) == "json"
+    else:
+        with pytest.raises(TemplateError, match="writes calls in a form that llmkit does not read: not as JSON"):
+            format_of(theirs)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("messages", {"messages": [USER]}, "no message is the assistant's"),
     ("messages", {"messages": [USER, {"role": "assistant", "content": " "}]}, "the assistant's message is empty"),
     ("messages", {"messages": [USER, {"role": "robot", "content": "x"}]}, "has the role 'robot'; known are"),
+    ("messages", {"messages": [USER, {"role": ["user"], "content": "x"}]}, r"has the role \['user'\]; known are"),
     ("messages", {"messages": [*TALK, {"role": "system", "content": "x"}]}, "system message stands behind"),
     ("messages", {"messages": [USER, {"role": "assistant", "content": {"a": 1}}]}, "content that is dict"),
     ("messages", {"messages": [USER, {"role": "assistant", "content": [{"type": "image"}]}]}, "that is list"),

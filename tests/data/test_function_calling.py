@@ -193,6 +193,15 @@ def test_a_result_ends_at_the_bracket_of_its_call() -> None:
     assert not any("Rome" in text or "old" in text for text in trained)
 
 
+@pytest.mark.parametrize("bracket", ["[f(x) for x in y]", "[note(1)]", "[see(a) -- [b]]"])
+def test_a_bracket_without_an_arrow_of_its_own_is_text(bracket: str) -> None:
+    text = f"Take {bracket} as an example. The share is 400 (or [Calculator(400 / 1400) -> 0.29] 29%)."
+    messages = convert({"text": text}, "toolformer", {})["messages"]
+    calls = [call["function"]["arguments"] for message in messages for call in message.get("tool_calls", ())]
+    assert calls == [{"expression": "400 / 1400"}]
+    assert messages[0]["content"].startswith(f"Take {bracket} as")
+
+
 def test_calls_in_a_text_become_turns() -> None:
     text = "Of 7 * (2 + 3) [Calculator(7 * (2 + 3)) -> 35] eggs, on [Calendar() -> Monday] none.[2] See [here](there)."
     row = convert({"text": text}, "toolformer", {})
@@ -294,6 +303,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("glaive", {"system": "", "chat": "USER: a\n\n\nASSISTANT: <functioncall> f(1)"}, "the call of turn 2 is a string"),
     ("toolformer", {"text": "Nothing is called [1]."}, "text holds no call of the form"),
+    ("toolformer", {"text": "[f(x [Search(a) -> b])] it [Search(a) -> b]."}, "call 2 or of the one before it"),
     ("toolformer", {"text": "See [Search(Rome) -> Rome [1 is old] it."}, "open where the result of call 1"),
     ("toolformer", {"text": "See [Search(Rome) -> 1] Rome is old] it."}, "open where the result of call 1"),
     ("toolformer", {"text": "[Search(a) -> b] c] d [Search(e) -> f] g"}, "call 2 or of the one before it"),

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -151,6 +152,15 @@ def test_a_box_that_cannot_do_what_it_says_runs_nothing(tmp_path: Path, monkeypa
     with pytest.raises(ValueError, match=r"programs cannot be run here \(OSError: .*no way\)"):
         run({"code": f"open({str(tmp_path / 'ran')!r}, 'w')"}, "", timeout=5, memory=2**30)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("namespaces", [True, False])
+def test_folders_in_folders_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, namespaces: bool) -> None:
+    """Deeper than a path may be long, and than Python may recurse; one that nobody may open among them."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = "import os\nfor i in range(1500): os.mkdir('a'); os.mkdir('b', 0); open('c', 'w').write('x'); os.chdir('a')"
+    run({"code": code, "namespaces": namespaces}, "", timeout=5, memory=2**30)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_ordinary_user_is_cut_off_too() -> None:

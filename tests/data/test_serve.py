@@ -319,6 +319,7 @@ def test_plain_completions(server: Served, says: Any) -> None:
         ({"model": "other"}, 404, "There is no model 'other' here; there is 'tiny'."),
         ({"messages": []}, 400, "'messages'"),
         ({"messages": [{"role": "nobody", "content": "a"}]}, 400, r"'messages\[0\]' needs a role"),
+        ({"messages": [{"role": ["user"], "content": "a"}]}, 400, r"'messages\[0\]' needs a role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "is not text"),
         ({"messages": [*HELLO, {"role": "tool", "tool_call_id": "x", "content": "a"}]}, 400, "does not make"),
         ({"messages": [*HELLO, {"role": "tool", "content": "a"}]}, 400, "the turn before it makes no call"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -545,6 +547,18 @@ def test_tools_of_an_mcp_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert add.result({"a": 1, "b": 2}).text == "add cannot be reached any more", "and nothing of its command line"
 
 
+def test_an_mcp_server_that_dies_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmkit.tools.mcp.AGAIN_SECONDS", 0.0)
+    dies = SERVER.replace(
+        "def add(", "def die() -> int:\n    import os\n    os._exit(1)\n\n@server.tool()\ndef add(", 1
+    )
+    (tmp_path / "server.py").write_text(dies)
+    with open_tools(specs({"mcp": [sys.executable, str(tmp_path / "server.py")], "timeout": 20})) as box:
+        ended, added = box.run([Call("die", {})])[0], box.run([Call("add", {"a": 2, "b": 1})])[0]
+    assert ended.failed and "die has ended without an answer" in ended.text
+    assert (added.text, added.failed) == ("3", False)
+
+
 def test_mcp_servers_that_cannot_be_used() -> None:
     with pytest.raises(UserError, match=r"cannot be started or reached \(FileNotFoundError"):
         open_tools(specs({"mcp": ["/nowhere/server"]}))
@@ -647,6 +661,18 @@ def test_what_a_server_lists_is_not_cut_without_a_word(monkeypatch: pytest.Monke
     with pytest.raises(UserError, match="has no tool 'sub'; it has add, slow"):
         open_tools(specs({"mcp": ["x"], "tools": ["sub"]}))
     assert closed
+
+
+def test_python_outlives_a_tidied_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is ended for its time is replaced by one that starts from a script there."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with open_tools(specs({"name": "python", "timeout": 0.3})) as box:
+        assert box.run([Call("python", {"code": "print(1)"})])[0].text == "1"
+        for folder in tmp_path.glob("llmkit-*"):
+            shutil.rmtree(folder)
+        late = [box.run([Call("python", {"code": "while True: pass"})])[0] for _ in range(5)]
+        assert all(each.failed and "spawn" not in each.text for each in late)
+        assert box.run([Call("python", {"code": "print(2)"})])[0].text == "2"
 
 
 def test_python_works_where_monty_does_not_say_where_its_program_is() -> None:

@@ -196,8 +196,11 @@ def test_an_index_of_other_documents_or_versions_is_refused(folder: Path, tmp_pa
         Index.open(tmp_path / "two")
     build_index(DOCUMENTS[:2], tmp_path / "three")
     next((tmp_path / "three").glob("data-*/bm25/data*")).unlink()
-    with pytest.raises(UserError, match="is a damaged index"):
-        Index.open(tmp_path / "three")
+    build_index(DOCUMENTS[:2], tmp_path / "four")
+    next((tmp_path / "four").glob("data-*/offsets.npy")).write_bytes(b"")
+    for name in ("three", "four"):
+        with pytest.raises(UserError, match="is a damaged index"):
+            Index.open(tmp_path / name)
 
 
 def test_a_closed_tool_reads_no_other_file(tmp_path: Path) -> None:
