@@ -18,8 +18,6 @@ from typing import Literal
 import numpy as np
 
 Action = Literal["go", "stop"]
-FURTHER = 1.25
-"""So many times the KL of the best step is far from it."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,7 @@ class Rule:
         max_kl: nats per answer; None: any.
         max_degenerate: share of the answers.
         max_unlikely: share of the answers; None: any.
-        max_idle: looks in a row at which gold is no better, for all that the policy is further from its start; None:
-            any.
+        max_idle: looks in a row behind the best; None: any.
     """
 
     patience: int
@@ -88,8 +85,8 @@ class Verdict:
 
 def verdict(evaluations: Sequence[Evaluation], rule: Rule) -> Verdict:
     """Stops where the last evaluation is outside of the limits (see `outside`), where gold has fallen below its best
-    at each of the last `patience` evaluations, by a paired test over the same prompts, or where the policy only goes
-    further away (see `_is_idle`).
+    at each of the last `patience` evaluations, by a paired test over the same prompts, or where it has not risen for
+    `max_idle` evaluations: a judge that shares errors with the reward model sees a plateau where others see a fall.
 
     Gold that falls is worth a stop whatever the proxy does, and the reason says which it is: where the proxy has risen,
     by the same test, it is being gamed; where it has not, the policy unlearns, and training is what is wrong.
@@ -100,26 +97,17 @@ def verdict(evaluations: Sequence[Evaluation], rule: Rule) -> Verdict:
     first, last = evaluations[best], evaluations[-1]
     recent, level = evaluations[best + 1 :][-rule.patience :], _level(rule, len(evaluations))
     if len(recent) < rule.patience or not all(fallen(first, each, level) for each in recent):
-        if not _is_idle(evaluations, best, rule):
+        num_idle = len(evaluations) - 1 - best
+        # a policy may be slow to begin
+        if rule.max_idle is None or not best or num_idle < rule.max_idle:
             return Verdict(best, "go")
-        far = f"from {first.kl:.2g} to {last.kl:.2g} nats per answer"
-        return Verdict(best, "stop", f"gold is no better than at step {first.step}, and the policy went on {far}")
+        return Verdict(best, "stop", f"gold has been no better than at step {first.step} for {num_idle} evaluations")
     lost = float(np.mean(first.gold)) - float(np.mean(last.gold))
     if _has_risen(first.proxy, last.proxy, rule.confidence):
         how = "while the reward model's score rose: it is being gamed"
     else:
         how = "and the reward model's score has not risen: the policy unlearns; train it more gently"
     return Verdict(best, "stop", f"gold has fallen by {lost:.2g} since step {first.step} {how}")
-
-
-def _is_idle(evaluations: Sequence[Evaluation], best: int, rule: Rule) -> bool:
-    """Whether the policy went well beyond the KL of its best step at each of the last `max_idle` evaluations, for no
-    gold: a judge that shares errors with the reward model sees a plateau where others see a fall. Not before gold has
-    risen at all: a policy may be slow to begin."""
-    if rule.max_idle is None or not best:
-        return False
-    recent = evaluations[best + 1 :][-rule.max_idle :]
-    return len(recent) == rule.max_idle and all(each.kl > FURTHER * evaluations[best].kl for each in recent)
 
 
 def best_of(evaluations: Sequence[Evaluation], rule: Rule | None = None) -> int:

@@ -169,9 +169,9 @@ class GuardSpec(Part):
     max_unlikely: float | None = Field(default=0.5, gt=0, lt=1)
     """Share of unlikely answers above which training stops: the policy where it started finds them less likely, per
     token, than all but one in 200 of its own, and no judge was trained on such. That step is not kept. null: any."""
-    max_idle: int | None = Field(default=4, gt=0)
-    """Evaluations in a row in which gold is no better than at its best, while KL is more than a quarter above what it
-    was there, before training stops. null: any."""
+    max_idle: int | None = Field(default=5, gt=0)
+    """Evaluations in a row in which gold is no better than at its best before training stops, once it has risen at all.
+    null: any."""
 
     @model_validator(mode="after")
     def _one_gold(self) -> GuardSpec:
