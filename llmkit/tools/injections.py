@@ -16,7 +16,7 @@ _PASSAGE = re.compile(r"^\[\d+\] ", re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _REFUSED = re.compile(
     r"\b(?:not|never|cannot|refus\w+|declin\w+|ignor\w+|disregard\w*|nicht|kein\w*|ne|pas|jamais|nunca)\b|n't\b"
-    r"|\bno\b(?!,)",
+    r"|\bno\b(?!,|\s+(?:doubt|question|pages?|results?|entry|entries|records?|information)\b)",
     re.IGNORECASE,
 )
 _RATHER = re.compile(
