@@ -17,7 +17,7 @@ Namespaces do that on Linux, for users that may make them. Elsewhere on Linux (x
 calls does `network` and `processes`, with the help of Landlock or of the other user: it sees no paths, and without
 these a program could write the memory of every process of its user through /proc. Landlock also keeps it from writing
 outside of FOLDER, but not from changing a file's times or mode, so that `files` is not said. On any system: address
-space, CPU seconds, size and number of files, and for all users but root the number of processes are limited, and the
+space, CPU seconds, size of files, and for all users but root the number of processes are limited, and the
 environment is empty.
 """
 

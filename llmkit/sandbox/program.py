@@ -33,6 +33,9 @@ from typing import Any
 from llmkit.errors import UserError
 
 MAX_OUTPUT = 2**20
+MAX_FILES, MAX_ENTRIES = 2**26, 2_000
+"""Bytes and number of what a program may have in its folder."""
+_LOOK_SECONDS = 0.25
 BUSY = 4.0
 """Seconds on the clock per second of CPU time that a program may take."""
 # Statuses of a program that went over its CPU time, as the box passes them on.
@@ -47,7 +50,7 @@ class Ran:
     Attributes:
         status: None: it had to be ended.
         cut: what it was cut off from.
-        flooded: it was ended for what it printed, not for its time.
+        flooded: it was ended for what it printed or left in files, not for its time.
     """
 
     output: str
@@ -84,7 +87,7 @@ def run(job: dict[str, Any], stdin: str, *, timeout: float, memory: int) -> Ran:
         argv = [sys.executable, "-I", "-S", "-X", "utf8", str(_BOX), folder]
         pipes: dict[str, Any] = {"stdin": file, "stdout": subprocess.PIPE, "stderr": errors}
         process = subprocess.Popen(argv, **pipes, env=_environment(), cwd=folder, start_new_session=True)
-        data, ended = _read(process, BUSY * timeout)
+        data, ended, filled = _read(process, BUSY * timeout, folder)
         head, _, output = data.partition(b"\n")
         about = _about(head)
         status = _end(process, about.get("pid"), ended)
@@ -92,7 +95,7 @@ def run(job: dict[str, Any], stdin: str, *, timeout: float, memory: int) -> Ran:
             errors.seek(0)
             last = errors.read()[-300:].decode("utf-8", "replace").strip().splitlines()[-1:]
             raise UserError("sandbox", f"programs cannot be run here ({''.join(last)})", "leave out what runs them")
-    return Ran(output.decode("utf-8", "replace"), status, tuple(about.get("cut", ())), len(data) > MAX_OUTPUT)
+    return Ran(output.decode("utf-8", "replace"), status, tuple(about.get("cut", ())), filled or len(data) > MAX_OUTPUT)
 
 
 @contextlib.contextmanager
@@ -138,20 +141,38 @@ def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def _read(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bool]:
-    """What the box writes, at most 1 MiB, and whether it came to an end within the time."""
+def _read(process: subprocess.Popen[bytes], seconds: float, folder: str) -> tuple[bytes, bool, bool]:
+    """What the box writes, at most 1 MiB; whether it came to an end within the time; whether it filled its folder."""
     assert process.stdout is not None
-    end, data = time.monotonic() + seconds, b""
+    end, data, looked = time.monotonic() + seconds, b"", time.monotonic()
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         while len(data) <= MAX_OUTPUT and (left := end - time.monotonic()) > 0:  # also where there is always more
-            if not selector.select(left):
-                return data, False
-            chunk = os.read(process.stdout.fileno(), 1 << 16)
-            if not chunk:
-                return data, True
-            data += chunk
-    return data, False
+            if selector.select(min(left, _LOOK_SECONDS)):
+                chunk = os.read(process.stdout.fileno(), 1 << 16)
+                if not chunk:
+                    return data, True, False
+                data += chunk
+            if time.monotonic() - looked > _LOOK_SECONDS:
+                if _is_filled(folder):
+                    return data, False, True
+                looked = time.monotonic()
+    return data, False, False
+
+
+def _is_filled(folder: str) -> bool:
+    """Whether there is more in it than a program may leave: no limit of the system counts files. Where the program has
+    a file system of its own it is empty."""
+    num, size, todo = 0, 0, [folder]
+    while todo:
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(todo.pop()):
+                num, size = num + 1, size + entry.stat(follow_symlinks=False).st_size
+                if num > MAX_ENTRIES or size > MAX_FILES:
+                    return True
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+    return False
 
 
 def _end(process: subprocess.Popen[bytes], program: int | None, ended: bool) -> int | None:

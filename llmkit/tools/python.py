@@ -42,7 +42,7 @@ as a power of large numbers, is not interrupted from within."""
 _MAX_OUTPUT = 2**18 + 13
 # of its heap, or of one allocation that its heap knows nothing of
 _TOO_LARGE = ("MemoryError: memory limit", "MemoryError: the worker exceeded its memory limit")
-_FLOODED = "the program printed too much"
+_FLOODED = "the program printed or wrote too much"
 _ERROR = 500
 _NOTHING = "(no output: print what you want to see)"
 

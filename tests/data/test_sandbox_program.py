@@ -163,6 +163,19 @@ def test_folders_in_folders_are_removed(tmp_path: Path, monkeypatch: pytest.Monk
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "i = 0\nwhile True:\n    i += 1\n    open(str(i), 'w').write('x' * 2**23)",
+        "i = 0\nwhile True:\n    i += 1\n    open(str(i), 'w').close()",
+    ],
+)
+def test_a_program_cannot_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ran = run({"code": code, "namespaces": False}, "", timeout=20, memory=2**30)
+    assert ran.flooded and ran.timed_out and not list(tmp_path.iterdir())
+
+
 def test_an_ordinary_user_is_cut_off_too() -> None:
     """From a user without privileges, by a Python that it can read; its caller is of the same user."""
     python = Path("/usr/bin/python3")
