@@ -701,11 +701,18 @@ def test_killed_practice_ends_as_if_it_had_not_been(
 def test_a_kill_while_the_best_step_is_saved_leaves_the_best_before(
     made: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two checkpoints are kept, and each look likes the policy better. Killed before the second is marked as whole."""
-    moving(monkeypatch, by=1.0)
+    """Step 1 is no better than the start, step 2 is. Two checkpoints are kept: killed before that of step 2 is marked
+    as whole, the stage must find that of the start, and not the one of step 1 alone."""
+    golds = iter([0.0, 0.0, 1.0, 0.0, 1.0, 2.0])
+
+    def gold(prompts: Any, texts: Any, *_: Any) -> np.ndarray:
+        return np.full(len(texts), next(golds)) + 0.01 * np.arange(len(texts))
+
+    monkeypatch.setattr(rlhf, "gold_of", lambda worker: gold)
     chain = Chain(tmp_path, made.model)
     chain.dirs = dict(made.dirs)
-    file = chain.file("rlhf", "killed", **rlhf_options(tmp_path, trainer={"max_steps": 3, "save_total_limit": 1}))
+    trainer = {"max_steps": 3, "save_steps": 1, "save_total_limit": 2}
+    file = chain.file("rlhf", "killed", **rlhf_options(tmp_path, trainer=trainer))
     file.dir.path.mkdir()
     saved = GrpoTrainer._save_checkpoint
 
