@@ -26,8 +26,11 @@ def page(
     style = "".join((STYLES / name).read_text() for name in ("palette.css", "style.css"))
     head = f"<!doctype html><meta charset=utf-8><title>The guard over many runs</title><style>{style}</style>"
     parts = [head, "<main style='max-width:1180px;margin:0 auto;padding:24px'><h1>The guard over many runs</h1>"]
-    parts.append(f"<pre>{html.escape(_lines(summary))}</pre><p class=note>proxy, gold and true taste: gains since the "
-                 "start against &radic;KL; the ring is what was kept, numbers are steps.</p>")  # fmt: skip
+    parts.append(f"<pre>{html.escape(_lines(summary))}</pre>")
+    parts.append(
+        "<p class=note>Gains since the start against &radic;KL: dashed the reward model's score, solid gold, dotted the "
+        "true taste, broad Gao's curve fitted to gold. The ring is what was kept, numbers are steps.</p>"
+    )
     for outcome, found in rows:
         made = f"{outcome.rankings} prompts ranked, layers: {outcome.layers}, learning rate {outcome.learning_rate:g}"
         parts.append(f"<h3>{outcome.run}: {made}</h3><p class=note>{told(outcome)}</p>")
