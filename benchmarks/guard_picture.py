@@ -28,8 +28,8 @@ def page(
     parts = [head, "<main style='max-width:1180px;margin:0 auto;padding:24px'><h1>The guard over many runs</h1>"]
     parts.append(f"<pre>{html.escape(_lines(summary))}</pre>")
     parts.append(
-        "<p class=note>Gains since the start against &radic;KL: dashed the reward model's score, solid gold, dotted the "
-        "true taste, broad Gao's curve fitted to gold. The ring is what was kept, numbers are steps.</p>"
+        "<p class=note>Gains since the start against &radic;KL: dashed the reward model's score, solid gold, dotted "
+        "the true taste, broad Gao's curve fitted to gold. The ring is what was kept, numbers are steps.</p>"
     )
     for outcome, found in rows:
         made = f"{outcome.rankings} prompts ranked, layers: {outcome.layers}, learning rate {outcome.learning_rate:g}"
