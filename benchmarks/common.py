@@ -35,6 +35,7 @@ def run_recipe(recipe: dict[str, Any]) -> list[dict[str, Any]]:
 
 def run_in(folder: Path, recipe: dict[str, Any], *words: str) -> list[Path]:
     """Runs a recipe; the folders of its stages, in order. Args: words: `key=value`, laid on it."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.yaml"
     path.write_text(json.dumps({**recipe, "run": {**recipe["run"], "output_dir": str(folder)}}))  # JSON is YAML
     subprocess.run([sys.executable, "-m", "llmkit.cli.main", "run", str(path), *words], env=ENV, cwd=ROOT, check=True)
