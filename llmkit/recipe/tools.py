@@ -205,8 +205,6 @@ class LookupSpec(Part):
 
     @model_validator(mode="after")
     def _fits(self) -> LookupSpec:
-        if "injected" in self.model_fields_set and not self.injections:
-            raise ValueError("'injected' has no effect without 'injections'")
         if sum(isinstance(tool, SearchSpec) for tool in self.tools) != 1:
             raise ValueError("'tools' of a lookup hold 'search' once")
         if bad := next((text for text in self.found if "{answer}" not in text), None):

@@ -136,6 +136,9 @@ def _of_sampling(stage: SampledStage) -> Iterator[Found]:
 
 
 def _of_refusals(stage: RefusalsStage, by_name: Mapping[str, StageBase]) -> Iterator[Found]:
+    lookup = stage.lookup
+    if lookup is not None and "injected" in lookup.model_fields_set and not lookup.injections:
+        yield ("lookup", "injected"), "has no effect without 'injections'", "leave it out"
     spec = stage.refusals
     probes = [probe for name in stage.probes if isinstance(probe := by_name.get(name), InterrogateStage)]
     if "maybe_known" in stage.model_fields_set and probes and not any(map(_can_be_maybe_known, probes)):

@@ -75,6 +75,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("stages.idk.lookup.tools=[{name: search, from: tools}]", "'tools' is not an earlier stage"),
         ("stages.idk.lookup.tools=[{name: search, from: probe}]", "'probe' is no 'search_index' stage"),
         ("stages.idk.lookup.found=[here]", "the wording 'here' has no {answer}"),
+        ("stages.idk.lookup.injected=0.5", "lookup.injected: has no effect without 'injections'"),
         ("stages.idk.lookup.query=name", "'entity' or 'question'"),
         ("stages.idk.search_tool=look", "has no effect with 'lookup'"),
         ("stages.library.documents=[{path: pages.jsonl, fraction: 0.5}]", "'fraction' is for training mixtures"),
