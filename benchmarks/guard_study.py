@@ -41,11 +41,7 @@ class Setting:
     rankings: int
     layers: int
     learning_rate: float
-    first_seed: int = 42
-
-    @property
-    def seed(self) -> int:
-        return self.first_seed + self.number
+    seed: int
 
     def stage(self, name: str) -> str:
         return f"{name}-{self.number:02d}"
@@ -121,7 +117,7 @@ def settings_of(args: argparse.Namespace) -> list[Setting]:
             args.rankings[number % len(args.rankings)],
             args.layers[number % len(args.layers)],
             args.learning_rate[number // len(args.rankings) % len(args.learning_rate)],
-            args.first_seed,
+            args.first_seed + number,
         )
         for number in range(args.runs)
     ]

@@ -50,7 +50,7 @@ class Lookups:
         search_tool: str,
         find: Find,
         seed: int,
-        plant: Plant = lambda result, key: result,
+        plant: Plant,
     ) -> None:
         self._spec, self._schemas, self._tool, self._seed = spec, list(schemas), search_tool, seed
         self._find, self._plant = find, plant

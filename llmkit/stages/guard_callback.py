@@ -30,8 +30,6 @@ class GuardCallback(TrainerCallback):
         self._worker, self._trainer, self._guard, self._spec, self._every = worker, trainer, guard, spec, every
         self.reason = ""
         self._stride = 1
-        self._unsaved: Evaluation | None = None
-        """The best so far, while its checkpoint is being written."""
         if spec is not None:
             # set here, because the arguments accept it only together with a loss to select by
             trainer.args.load_best_model_at_end = True
@@ -67,7 +65,7 @@ class GuardCallback(TrainerCallback):
         found = self.verdict()
         best = self.best(found)
         if best.step == state.global_step:
-            self._unsaved, control.should_save = best, True
+            control.should_save = True
         if found.action == "stop":
             self.reason = found.reason
             self._worker.warn(f"step {state.global_step}: stopped: {found.reason}")
@@ -76,9 +74,8 @@ class GuardCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """The best before may be removed only now that the new one is whole."""
-        if self._unsaved is not None:
-            self._keep(args, state, self._unsaved)
-            self._unsaved = None
+        if self._spec is not None and (best := self.best()).step == state.global_step:
+            self._keep(args, state, best)
 
     def _stride_of(self, num_steps: int) -> int:
         """Optimizer steps between two looks."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -602,7 +603,12 @@ def test_a_policy_that_only_gets_worse_ends_where_it_began(
 
 def moving(monkeypatch: pytest.MonkeyPatch, by: float) -> None:
     """Gold goes up, or down, by so much at every look."""
-    golds = iter(by * look for look in range(1000))
+    judged(monkeypatch, (by * look for look in range(1000)))
+
+
+def judged(monkeypatch: pytest.MonkeyPatch, levels: Iterable[float]) -> None:
+    """Gold of each look in turn."""
+    golds = iter(levels)
 
     def gold(prompts: Any, texts: Any, *_: Any) -> np.ndarray:
         return np.full(len(texts), next(golds)) + 0.01 * np.arange(len(texts))
@@ -703,12 +709,7 @@ def test_a_kill_while_the_best_step_is_saved_leaves_the_best_before(
 ) -> None:
     """Step 1 is no better than the start, step 2 is. Two checkpoints are kept: killed before that of step 2 is marked
     as whole, the stage must find that of the start, and not the one of step 1 alone."""
-    golds = iter([0.0, 0.0, 1.0, 0.0, 1.0, 2.0])
-
-    def gold(prompts: Any, texts: Any, *_: Any) -> np.ndarray:
-        return np.full(len(texts), next(golds)) + 0.01 * np.arange(len(texts))
-
-    monkeypatch.setattr(rlhf, "gold_of", lambda worker: gold)
+    judged(monkeypatch, [0.0, 0.0, 1.0, 0.0, 1.0, 2.0])
     chain = Chain(tmp_path, made.model)
     chain.dirs = dict(made.dirs)
     trainer = {"max_steps": 3, "save_steps": 1, "save_total_limit": 2}
