@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel
 from peft.utils.other import TrainableTokensWrapper
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations import is_deepspeed_zero3_enabled
 
+from llmkit.errors import UserError
 from llmkit.modeling.load import load_model
 from llmkit.modeling.tokens import fit_model
 from llmkit.recipe.parts import PeftSpec
@@ -22,9 +25,12 @@ def lora_config(
     Args:
         token_ids: rows of the chat template's tokens, trained whole, since a base model never learned them.
         revision: of the base on the Hub, kept with the adapter: it fits those weights alone.
+
+    Raises UserError where peft cannot train such rows in the way that the weights are sharded.
     """
     rows: dict[str, list[int]] | None = None
     if token_ids:
+        _check_rows_can_be_trained()
         rows = {_name_of(model, model.get_input_embeddings()): token_ids}
         if model.get_output_embeddings() is not None and not model.config.get_text_config().tie_word_embeddings:
             rows[_name_of(model, model.get_output_embeddings())] = token_ids
@@ -38,6 +44,18 @@ def lora_config(
         task_type=task_type,
         revision=revision,
     )
+
+
+def _check_rows_can_be_trained() -> None:
+    """peft 0.21 mixes whole rows with FSDP2's parts, and gathers those of ZeRO-3 on a GPU alone."""
+    what, cure = "", "launch with DDP or ZeRO-2, or leave 'peft' out"
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        what = "an adapter cannot train the rows of the chat template's tokens under FSDP2"
+        cure = f"launch with ZeRO-3, {cure.removeprefix('launch with ')}"
+    elif is_deepspeed_zero3_enabled() and not torch.cuda.is_available():
+        what = "without a GPU an adapter cannot train the rows of the chat template's tokens under ZeRO-3"
+    if what:
+        raise UserError("launch.accelerate", what, cure)
 
 
 def let_fused_head_read(model: PreTrainedModel) -> None:

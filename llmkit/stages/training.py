@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import DistributedType, PartialState
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from trl import SFTConfig
 
@@ -28,7 +35,7 @@ from llmkit.recipe.stages import PretrainStage, SftStage, TrainStage, TunedStage
 from llmkit.stages.callbacks import CheckpointCallback, ProgressCallback, last_checkpoint, read_mark
 from llmkit.stages.common import Worker
 from llmkit.stages.early_stopping import EarlyStopping
-from llmkit.stages.heldout import measure
+from llmkit.stages.heldout import is_sharded, measure
 from llmkit.stages.probed import check_gates
 
 # Options that llmkit's own data path reads; the trainer gets rows that are ready.
@@ -264,7 +271,11 @@ def train_between(
         worker.warn(text)
     if saved.is_last:
         _without_steps(trainer)
-    before = _measured_before(worker, measured, resumed=checkpoint is not None)
+    first = MeasureFirst(partial(_measured_before, worker, measured, resumed=checkpoint is not None))
+    if is_sharded(trainer):
+        trainer.add_callback(first)
+    else:
+        first.on_train_begin()
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     after = measured()
     metrics = {"steps": float(result.global_step)}
@@ -274,7 +285,17 @@ def train_between(
         metrics["last_loss"] = losses[-1]
     if trainer.state.best_metric is not None:
         metrics |= {"best_step": float(trainer.state.best_global_step), "best_balance": trainer.state.best_metric}
-    return before, after, metrics, saved.train_seconds + float(result.metrics["train_runtime"])
+    return first.found, after, metrics, saved.train_seconds + float(result.metrics["train_runtime"])
+
+
+class MeasureFirst(TrainerCallback):
+    """What is measured before training. Weights are in parts, and can be used so, only once training begins."""
+
+    def __init__(self, measured: Callable[[], Numbers]) -> None:
+        self.measured, self.found = measured, Numbers()
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.found = self.measured()
 
 
 def _without_steps(trainer: Trainer) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from test_parallel import WAYS, losses, recipe, run
+from test_parallel import ROOT, WAYS, losses, recipe, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -19,8 +21,19 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("peft", [None, {"r": 4}])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["zero3", "fsdp2"])
+def test_rows_of_tokens_that_an_adapter_cannot_train_are_refused(way: str, shared: Path, model_dir: Path) -> None:
+    path = recipe(shared, f"{way}-lora", model_dir, shared / "pairs.jsonl", "dpo", peft={"r": 4}, **WAYS[way])
+    argv = [sys.executable, "-m", "llmkit.cli.main", "run", str(path)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "launch.accelerate: " in done.stdout + done.stderr
+    assert "rows of the chat template's tokens" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("way", "peft"), [*((way, None) for way in WAYS), *((way, {"r": 4}) for way in ("accumulation", "ddp", "zero2"))]
+)
 def test_the_way_of_spreading_does_not_change_the_loss(
     way: str, peft: dict[str, int] | None, shared: Path, model_dir: Path
 ) -> None:

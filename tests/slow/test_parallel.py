@@ -82,16 +82,21 @@ def test_the_way_of_spreading_does_not_change_the_loss(
 ) -> None:
     rows = chats if kind == "sft" else documents
     reference = shared / f"one-{kind}" / "01-s"
+    kept = shared / f"rows-{kind}.jsonl"
+    fields = {"heldout": {"some": [{"path": str(kept), "split": "train[:20]"}]}}
     if not reference.is_dir():
-        kept = shared / f"rows-{kind}.jsonl"
         kept.write_bytes(rows.read_bytes())
-        run(recipe(shared, f"one-{kind}", model_dir, kept, kind, trainer={"per_device_train_batch_size": 8}))
-    stage = run(recipe(shared, f"{way}-{kind}", model_dir, shared / f"rows-{kind}.jsonl", kind, **WAYS[way]))
+        trainer = {"per_device_train_batch_size": 8}
+        run(recipe(shared, f"one-{kind}", model_dir, kept, kind, trainer=trainer, **fields))
+    stage = run(recipe(shared, f"{way}-{kind}", model_dir, kept, kind, **fields, **WAYS[way]))
     expected, found = losses(reference), losses(stage)
     assert len(found) == len(expected) == 12
     assert found[-1] == pytest.approx(expected[-1], rel=1e-3)
     assert found[0] == pytest.approx(expected[0], rel=1e-3)
     assert (stage / "model" / "model.safetensors").is_file(), "sharded weights must be gathered when saved"
+    one, other = (json.loads((path / "manifest.json").read_text())["heldout"]["some"] for path in (reference, stage))
+    for when in ("before", "after"):
+        assert other[when]["loss"] == pytest.approx(one[when]["loss"], rel=1e-2), when
 
 
 def num_lines(path: Path) -> int:
