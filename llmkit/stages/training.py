@@ -94,6 +94,7 @@ def trainer_config(worker: Worker, config: type[Config], data_keys: tuple[str, .
     stage, batch = _stage(worker), worker.file.batch
     assert batch is not None
     options = {k: v for k, v in stage.trainer.items() if k not in (*data_keys, "per_device_train_batch_size")}
+    options |= _without_half(worker, options)
     owned: dict[str, Any] = {
         "output_dir": str(worker.dir.checkpoints),
         "run_name": f"{worker.file.run.name}-{stage.name}",
@@ -114,6 +115,17 @@ def trainer_config(worker: Worker, config: type[Config], data_keys: tuple[str, .
     check_compiler(worker, args)
     check_strategy(args, worker.file.world_size)
     return args
+
+
+def _without_half(worker: Worker, options: dict[str, Any]) -> dict[str, Any]:
+    """DeepSpeed on CPU processes trains in float32: transformers 5.23 refuses bf16 there, which is TRL's default."""
+    if torch.cuda.is_available() or not wants("DEEPSPEED") or options.get("bf16") is False:
+        return {}
+    if options.get("bf16"):
+        where, what = f"stage '{_stage(worker).name}': trainer.bf16", "DeepSpeed without a GPU trains in float32 alone"
+        raise UserError(where, what, "set it to false, or launch with DDP or FSDP2")
+    worker.warn("DeepSpeed without a GPU trains in float32")
+    return {"bf16": False}
 
 
 def check_reporters(worker: Worker, args: TrainingArguments) -> None:
