@@ -102,6 +102,7 @@ def conversations(
     num_rows: int = 1000,
     digits: tuple[int, int] = (3, 6),
     beside: Sequence[str] = (),
+    direct: float = 0.0,
     split: Side = "train",
     seed: int = 0,
 ) -> Iterator[Row]:
@@ -110,21 +111,26 @@ def conversations(
     Args:
         digits: fewest and most of the numbers.
         beside: names of search tools that are at hand, too.
+        direct: share of the rows that answer at once, as if no tool were at hand. Practice finds out which pays.
 
     Raises:
         DataError: a kind that is not there.
     """
     tool = python_tool(PythonSpec(name="python"))
     schemas = [*(search_schema(name) for name in beside), tool.schema]
+    rng = random.Random(f"direct {split} {seed}")
     try:
         for _, exercise in _drawn(kinds, num_rows, digits, split, seed):
             call, result = Call("python", {"code": exercise.code}), tool.result({"code": exercise.code})
             if result.failed or result.text.strip() != exercise.answer:
                 raise DataError("exercises", f"{exercise.code} gave {result.text!r}", "report this")
-            messages = [
-                {"role": "user", "content": exercise.question},
+            called = [
                 {"role": "assistant", "content": "", "tool_calls": [call.as_message()]},
                 result_message(result.text),
+            ]
+            messages = [
+                {"role": "user", "content": exercise.question},
+                *(called if rng.random() >= direct else ()),
                 {"role": "assistant", "content": SAID.format(exercise.answer)},
             ]
             yield {"messages": messages, "tools": schemas}

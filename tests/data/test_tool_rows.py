@@ -223,6 +223,12 @@ def test_settings_of_exercises_change_them() -> None:
     short = [row["question"] for row in exercises.questions(kinds=["products"], digits=(1, 2), num_rows=20)]
     assert all(len(part) <= 2 for text in short for part in "".join(c if c.isdigit() else " " for c in text).split())
     assert list(exercises.questions(num_rows=5, seed=1)) != list(exercises.questions(num_rows=5))
+    rows = list(exercises.conversations(num_rows=200, direct=0.7))
+    at_once = [row for row in rows if len(row["messages"]) == 2]
+    assert 110 < len(at_once) < 170
+    assert all(row["tools"] and len(row["messages"]) in (2, 4) for row in rows)
+    called = exercises.conversations(num_rows=200)
+    assert [row["messages"][-1] for row in rows] == [row["messages"][-1] for row in called]
     with pytest.raises(DataError, match="no such kind of exercise"):
         list(exercises.questions(kinds=["leters"]))
     with pytest.raises(DataError, match="there are no 500 different ones"):
