@@ -48,14 +48,11 @@ def lora_config(
 
 def _check_rows_can_be_trained() -> None:
     """peft 0.21 mixes whole rows with FSDP2's parts, and gathers those of ZeRO-3 on a GPU alone."""
-    what, cure = "", "launch with DDP or ZeRO-2, or leave 'peft' out"
+    where, what = "launch.accelerate", "an adapter cannot train the rows of the chat template's tokens under"
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        what = "an adapter cannot train the rows of the chat template's tokens under FSDP2"
-        cure = f"launch with ZeRO-3, {cure.removeprefix('launch with ')}"
-    elif is_deepspeed_zero3_enabled() and not torch.cuda.is_available():
-        what = "without a GPU an adapter cannot train the rows of the chat template's tokens under ZeRO-3"
-    if what:
-        raise UserError("launch.accelerate", what, cure)
+        raise UserError(where, f"{what} FSDP2", "launch with ZeRO-3, DDP or ZeRO-2, or leave 'peft' out")
+    if is_deepspeed_zero3_enabled() and not torch.cuda.is_available():
+        raise UserError(where, f"{what} ZeRO-3 without a GPU", "launch with DDP or ZeRO-2, or leave 'peft' out")
 
 
 def let_fused_head_read(model: PreTrainedModel) -> None:
