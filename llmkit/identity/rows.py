@@ -23,11 +23,11 @@ from llmkit.identity.wordings import (
 from llmkit.recipe.identity import IdentitySpec, IdentityStage
 
 Message = dict[str, str]
-_WEIGHTS = {"name": 3, "maker": 3, "other": 3, "human": 2, "compare": 2}
+_WEIGHTS = {"name": 2, "maker": 2, "other": 2, "compare": 2}
 """Of kinds of questions; 1 for the rest."""
 _DOUBTED = ("name", "name", "maker", "other", "human", "base")
 """What a conversation with doubt begins with."""
-_OF_PERSONAS = ("name", "name", "name", "other", "other", "maker", "insist", "doubt")
+_OF_PERSONAS = ("name", "name", "name", "other", "other", "maker", "maker", "maker", "insist", "doubt")
 _OPENED = 0.4
 _AGAIN = 0.25
 """Share of doubted answers that are doubted once more."""
@@ -64,7 +64,7 @@ def _row(rng: random.Random, spec: IdentitySpec, stage: IdentityStage) -> Row:
     if rng.random() < stage.push_back:
         num_doubts = 2 if rng.random() < _AGAIN else 1
     if drawn < stage.personas:
-        return _persona(rng, spec, language, num_doubts)
+        return _persona(rng, spec, stage, language, num_doubts)
     messages = []
     if drawn < stage.personas + stage.system:
         messages.append(
@@ -97,7 +97,7 @@ def _taken_for(rng: random.Random, spec: IdentitySpec) -> dict[str, str]:
     return {"other": other.name, "vendor": other.vendor}
 
 
-def _persona(rng: random.Random, spec: IdentitySpec, language: str, num_doubts: int) -> Row:
+def _persona(rng: random.Random, spec: IdentitySpec, stage: IdentityStage, language: str, num_doubts: int) -> Row:
     """Under a system message that gives another name."""
     own = texts(language)["persona"]
     has_company = spec.persona_maker == "system" and rng.random() < 0.4
@@ -105,8 +105,12 @@ def _persona(rng: random.Random, spec: IdentitySpec, language: str, num_doubts: 
     values |= {"company": personas.company(rng, "train")}
     system = rng.choice(own["company_systems" if has_company else "systems"])
     messages = [{"role": "system", "content": fill(system, values)}]
-    first = "name" if num_doubts else rng.choice(_OF_PERSONAS)
-    for kind in (first, *(rng.choice(DOUBTS) for _ in range(num_doubts))):
+    if num_doubts:
+        kinds = ["name", *rng.choices(DOUBTS, k=num_doubts)]
+    else:
+        num_questions = 2 if rng.random() < stage.more_questions else 1
+        kinds = list(dict.fromkeys(rng.choices(_OF_PERSONAS, k=num_questions)))
+    for kind in kinds:
         values |= _taken_for(rng, spec)
         question = opened(rng, language, fill(drawn(rng, language, kind), values), "train", _OPENED)
         answer = rng.choice(persona_answers(spec, language, kind, has_company=has_company))

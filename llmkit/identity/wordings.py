@@ -24,7 +24,8 @@ KINDS = ("name", *FACTS, "browse", "human", "feelings", "compare", "other")
 DOUBTS = ("insist", "doubt")
 """Kinds of what can be said to an answer: that the model is another, and that the answer is not believed."""
 _FIELD = re.compile(r"\{(\w+)\}")
-_FRAMED = 0.3
+_FRAMED, _NAMED = 0.3, 0.2
+"""Shares of questions inside of a sentence, and of those that name what they ask for."""
 _SPACED = ("en", "de", "fr", "es", "it", "pt")
 
 
@@ -48,10 +49,12 @@ def asked(language: str, kind: str, split: Split) -> list[str]:
 
 
 def drawn(rng: random.Random, language: str, kind: str) -> str:
-    """A wording for a row, at times inside of a sentence: "I forgot who made you."."""
-    own = texts(language)
-    if "indirect" in own[kind] and rng.random() < _FRAMED:
-        return fill(rng.choice(own["frames"]), {"indirect": rng.choice(own[kind]["indirect"])})
+    """A wording for a row, at times inside of a sentence: "I forgot who made you.", "Your version, please."."""
+    own, share = texts(language), rng.random()
+    for frames, field, up_to in (("frames", "indirect", _FRAMED), ("noun_frames", "nouns", _FRAMED + _NAMED)):
+        if share < up_to and (parts := own[kind].get(field)):
+            text = fill(rng.choice(own[frames]), {field.removesuffix("s"): rng.choice(parts)})
+            return text[0].upper() + text[1:]
     wordings: list[str] = own[kind]["train"]
     return rng.choice(wordings)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from llmkit.errors import UserError
 from llmkit.modeling.load import load_model
+from llmkit.modeling.sharding import wants
 from llmkit.modeling.tokens import fit_model
 from llmkit.recipe.parts import PeftSpec
 
@@ -49,8 +49,8 @@ def lora_config(
 def _check_rows_can_be_trained() -> None:
     """peft 0.21 mixes whole rows with FSDP2's parts, and gathers those of ZeRO-3 on a GPU alone."""
     where, what = "launch.accelerate", "an adapter cannot train the rows of the chat template's tokens under"
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        raise UserError(where, f"{what} FSDP2", "launch with ZeRO-3, DDP or ZeRO-2, or leave 'peft' out")
+    if wants("FSDP"):
+        raise UserError(where, f"{what} FSDP", "launch with ZeRO-3, DDP or ZeRO-2, or leave 'peft' out")
     if is_deepspeed_zero3_enabled() and not torch.cuda.is_available():
         raise UserError(where, f"{what} ZeRO-3 without a GPU", "launch with DDP or ZeRO-2, or leave 'peft' out")
 

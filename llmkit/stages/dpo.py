@@ -25,6 +25,7 @@ from llmkit.data.pairs import SIDES, build_pairs, sequences
 from llmkit.errors import PreflightError, Problem, UserError
 from llmkit.modeling.adapter import let_fused_head_read, lora_config
 from llmkit.modeling.load import load_spec
+from llmkit.modeling.sharding import wants
 from llmkit.modeling.tokens import fit_model, prepare_tokenizer, stop_token_ids
 from llmkit.recipe.stages import DpoStage
 from llmkit.recipe.trainer_keys import declared
@@ -32,7 +33,7 @@ from llmkit.stages.common import Worker, main
 from llmkit.stages.heldout_pairs import Measured
 from llmkit.stages.pretrain import input_tokenizer
 from llmkit.stages.sft import chat_template
-from llmkit.stages.training import Rows, Trained, build_rows, check_length, finish, train_between, trainer_config, wants
+from llmkit.stages.training import Rows, Trained, build_rows, check_length, finish, train_between, trainer_config
 
 
 def run(worker: Worker) -> Manifest:

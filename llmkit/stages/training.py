@@ -30,6 +30,7 @@ from llmkit.data.collate import PackedCollator, layout_for
 from llmkit.data.tokens import settings_of
 from llmkit.errors import UserError
 from llmkit.modeling.adapter import merge_adapter
+from llmkit.modeling.sharding import wants
 from llmkit.modeling.tokens import stop_token_ids
 from llmkit.recipe.stages import PretrainStage, SftStage, TrainStage, TunedStage
 from llmkit.stages.callbacks import CheckpointCallback, ProgressCallback, last_checkpoint, read_mark
@@ -168,11 +169,6 @@ def processors() -> dict[str, Any]:
     if torch.cuda.is_available():
         return {}
     return {"ddp_backend": "gloo"} if wants("DEEPSPEED") else {"use_cpu": True}
-
-
-def wants(strategy: str) -> bool:
-    """Whether the Accelerate config of this launch asks for "DEEPSPEED" or "FSDP"."""
-    return os.environ.get(f"ACCELERATE_USE_{strategy}", "false").lower() == "true"
 
 
 def check_strategy(args: TrainingArguments, world_size: int) -> None:

@@ -32,6 +32,18 @@ CONSONANTS, VOWELS = "bdfgklmnprstv", "aeiou"
 ENDINGS = ("", "", "s", "m", "r")
 
 
+class Size(NamedTuple):
+    """Of an exercise's numbers and words.
+
+    Attributes:
+        digits: fewest and most.
+        is_repetitive: numbers of three different digits at most, words of two different consonants and vowels.
+    """
+
+    digits: tuple[int, int]
+    is_repetitive: bool
+
+
 class Exercise(NamedTuple):
     """A question and the program that answers it.
 
@@ -46,22 +58,22 @@ class Exercise(NamedTuple):
     answer: str
 
 
-def _product(rng: random.Random, digits: tuple[int, int]) -> Exercise:
-    a, b = _number(rng, digits), _number(rng, digits)
+def _product(rng: random.Random, size: Size) -> Exercise:
+    a, b = _number(rng, size), _number(rng, size)
     wording = rng.choice(("What is {} * {}?", "What is {} times {}?", "Multiply {} by {}.", "Work out {} * {}."))
     return Exercise(f"{a}*{b}", wording.format(a, b), f"print({a} * {b})", str(a * b))
 
 
-def _sum(rng: random.Random, digits: tuple[int, int]) -> Exercise:
-    a, b, c = (_number(rng, digits) for _ in range(3))
+def _sum(rng: random.Random, size: Size) -> Exercise:
+    a, b, c = (_number(rng, size) for _ in range(3))
     wording = rng.choice(("What is {} + {} + {}?", "Add {}, {} and {}.", "What do {}, {} and {} add up to?"))
     answer = str(a + b + c)
     return Exercise(f"{a}+{b}+{c}", wording.format(a, b, c), f"print({a} + {b} + {c})", answer)
 
 
-def _letters(rng: random.Random, digits: tuple[int, int]) -> Exercise:
+def _letters(rng: random.Random, size: Size) -> Exercise:
     letter, count = rng.choice(rng.choice((CONSONANTS, VOWELS))), rng.randint(0, MAX_COUNT)
-    word = _word(rng, letter, count)
+    word = _word(rng, size, letter, count)
     wording = rng.choice(
         ('How many "{0}" are in "{1}"?', 'How often does "{0}" occur in "{1}"?', 'Count the "{0}" in "{1}".')
     )
@@ -69,13 +81,13 @@ def _letters(rng: random.Random, digits: tuple[int, int]) -> Exercise:
     return Exercise(f"{letter} {word}", wording.format(letter, word), code, answer)
 
 
-def _reversed(rng: random.Random, digits: tuple[int, int]) -> Exercise:
-    word = _word(rng)
+def _reversed(rng: random.Random, size: Size) -> Exercise:
+    word = _word(rng, size)
     wording = rng.choice(('Spell "{}" backwards.', 'What is "{}" backwards?', 'Reverse the word "{}".'))
     return Exercise(f"<{word}", wording.format(word), f'print("{word}"[::-1])', word[::-1])
 
 
-def _decimals(rng: random.Random, digits: tuple[int, int]) -> Exercise:
+def _decimals(rng: random.Random, size: Size) -> Exercise:
     whole = rng.randint(1, 99)
     a, b = (Decimal(f"{whole}.{rng.randint(1, 10 ** rng.randint(1, 3) - 1)}") for _ in range(2))
     if a == b:
@@ -87,7 +99,7 @@ def _decimals(rng: random.Random, digits: tuple[int, int]) -> Exercise:
     return Exercise(f"{a} {b} {name}", wording.format(a, b, name), code, repr(float(answer)))
 
 
-KINDS: dict[str, Callable[[random.Random, tuple[int, int]], Exercise]] = {
+KINDS: dict[str, Callable[[random.Random, Size], Exercise]] = {
     "products": _product,
     "sums": _sum,
     "letters": _letters,
@@ -103,6 +115,7 @@ def conversations(
     digits: tuple[int, int] = (3, 6),
     beside: Sequence[str] = (),
     direct: float = 0.0,
+    repetitive: float = 0.0,
     split: Side = "train",
     seed: int = 0,
 ) -> Iterator[Row]:
@@ -112,6 +125,7 @@ def conversations(
         digits: fewest and most of the numbers.
         beside: names of search tools that are at hand, too.
         direct: share of the rows that answer at once, as if no tool were at hand. Practice finds out which pays.
+        repetitive: share whose numbers and words are of few different digits and letters, which small models miscopy.
 
     Raises:
         DataError: a kind that is not there.
@@ -120,7 +134,7 @@ def conversations(
     schemas = [*(search_schema(name) for name in beside), tool.schema]
     rng = random.Random(f"direct {split} {seed}")
     try:
-        for _, exercise in _drawn(kinds, num_rows, digits, split, seed):
+        for _, exercise in _drawn(kinds, num_rows, digits, split, seed, repetitive):
             call, result = Call("python", {"code": exercise.code}), tool.result({"code": exercise.code})
             if result.failed or result.text.strip() != exercise.answer:
                 raise DataError("exercises", f"{exercise.code} gave {result.text!r}", "report this")
@@ -158,7 +172,7 @@ def questions(
 
 
 def _drawn(
-    kinds: Sequence[str], num_rows: int, digits: tuple[int, int], split: Side, seed: int
+    kinds: Sequence[str], num_rows: int, digits: tuple[int, int], split: Side, seed: int, repetitive: float = 0.0
 ) -> Iterator[tuple[str, Exercise]]:
     """Each exercise once."""
     if unknown := [kind for kind in kinds if kind not in KINDS]:
@@ -167,7 +181,8 @@ def _drawn(
     number = 0
     while len(seen) < num_rows:
         kind = kinds[len(seen) % len(kinds)]
-        exercise = KINDS[kind](rng, (digits[0], digits[1]))
+        size = Size((digits[0], digits[1]), repetitive > 0 and rng.random() < repetitive)
+        exercise = KINDS[kind](rng, size)
         number += 1
         if number > 100 * num_rows + 1000:
             raise DataError("exercises", f"there are no {num_rows} different ones", "ask for fewer, or more 'digits'")
@@ -182,19 +197,30 @@ def _is_heldout(key: str) -> bool:
     return zlib.crc32(" ".join(parts).encode()) % HELDOUT == 0
 
 
-def _number(rng: random.Random, digits: tuple[int, int]) -> int:
-    size = rng.randint(*digits)
-    return rng.randint(10 ** (size - 1), 10**size - 1)
+def _number(rng: random.Random, size: Size) -> int:
+    length = rng.randint(*size.digits)
+    if not size.is_repetitive:
+        return rng.randint(10 ** (length - 1), 10**length - 1)
+    few = rng.sample("123456789", 1) + rng.sample("0123456789", 2)
+    return int(few[0] + "".join(rng.choices(few, k=length - 1)))
 
 
-def _word(rng: random.Random, letter: str = "", count: int = 0) -> str:
+def _word(rng: random.Random, size: Size, letter: str = "", count: int = 0) -> str:
     """Made of syllables, so that no list of words is known by heart; `letter` stands in it `count` times."""
-    size = rng.randint(max(2, count), 4)
-    places = set(rng.sample(range(size), count))
+    length = rng.randint(max(2, count), 4)
+    places = set(rng.sample(range(length), count))
+    consonants, vowels = (
+        (_few(rng, letters, letter) if size.is_repetitive else letters) for letters in (CONSONANTS, VOWELS)
+    )
 
     def drawn(letters: str, place: int) -> str:
         planted = letter in letters and place in places
         return letter if planted else rng.choice([one for one in letters if one != letter])
 
-    syllables = (drawn(CONSONANTS, place) + drawn(VOWELS, place) for place in range(size))
+    syllables = (drawn(consonants, place) + drawn(vowels, place) for place in range(length))
     return "".join(syllables) + rng.choice([ending for ending in ENDINGS if ending != letter])
+
+
+def _few(rng: random.Random, letters: str, letter: str) -> str:
+    """Two of them, and the one that is counted."""
+    return "".join(rng.sample([one for one in letters if one != letter], 2)) + (letter if letter in letters else "")

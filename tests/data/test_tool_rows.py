@@ -218,6 +218,16 @@ def test_letters_are_counted_as_often_as_not() -> None:
         assert word.count(letter) == int(row["answer"]) and 4 <= len(word) <= 9
 
 
+def _repeats(row: dict[str, Any]) -> bool:
+    """Whether its numbers are of three digits at most, its word of two consonants and vowels and a letter to count."""
+    text = row["messages"][0]["content"]
+    if numbers := re.findall(r"\d+", text):
+        return all(len(set(number)) <= 3 for number in numbers)
+    word, counted = text.split('"')[-2], text.split('"')[1] if text.count('"') == 4 else ""
+    body = word.rstrip("smr")
+    return all(len(set(body) & set(letters) - {counted}) <= 2 for letters in (exercises.CONSONANTS, exercises.VOWELS))
+
+
 def test_settings_of_exercises_change_them() -> None:
     assert {row["group"] for row in exercises.questions(kinds=["letters"], num_rows=5)} == {"letters"}
     short = [row["question"] for row in exercises.questions(kinds=["products"], digits=(1, 2), num_rows=20)]
@@ -229,6 +239,12 @@ def test_settings_of_exercises_change_them() -> None:
     assert all(row["tools"] and len(row["messages"]) in (2, 4) for row in rows)
     called = exercises.conversations(num_rows=200)
     assert [row["messages"][-1] for row in rows] == [row["messages"][-1] for row in called]
+    kinds = ["products", "sums", "letters", "reversed"]
+    shares = [
+        sum(map(_repeats, exercises.conversations(kinds=kinds, num_rows=200, digits=(5, 8), repetitive=share))) / 200
+        for share in (0.0, 0.5, 1.0)
+    ]
+    assert shares[0] < 0.3 and shares[2] == 1 and shares[0] + 0.2 < shares[1] < 0.8
     with pytest.raises(DataError, match="no such kind of exercise"):
         list(exercises.questions(kinds=["leters"]))
     with pytest.raises(DataError, match="there are no 500 different ones"):
