@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmkit.identity import personas
 from llmkit.identity.wordings import (
@@ -18,6 +18,7 @@ from llmkit.identity.wordings import (
     others,
     systems,
     texts,
+    usual,
     values_of,
 )
 from llmkit.recipe.identity import IdentitySpec, IdentityStage
@@ -28,6 +29,8 @@ _WEIGHTS = {"name": 2, "maker": 2, "other": 2, "compare": 2}
 _DOUBTED = ("name", "name", "maker", "other", "human", "base")
 """What a conversation with doubt begins with."""
 _OF_PERSONAS = ("name", "name", "name", "other", "other", "maker", "maker", "maker", "insist", "doubt")
+_USUAL = 0.25
+"""Share of questions in a usual wording with nothing in front: each of many wordings alone would be rare."""
 _OPENED = 0.4
 _AGAIN = 0.25
 """Share of doubted answers that are doubted once more."""
@@ -48,14 +51,25 @@ class Row:
 
 
 def rows(spec: IdentitySpec, stage: IdentityStage, seed: int) -> Iterator[Row]:
-    """`stage.num_rows` conversations, each once: names that are made up for them never run out."""
-    rng, seen = random.Random(f"identity {seed}"), set[str]()
+    """`stage.num_rows` conversations, each once: one that was there already goes on, where `more_questions` lets it."""
+    rng, seen = random.Random(f"identity {seed}"), set[tuple[str, ...]]()
     while len(seen) < stage.num_rows:
         row = _row(rng, spec, stage)
-        key = "\n".join(message["content"] for message in row.messages)
-        if key not in seen:
-            seen.add(key)
+        while _key(row) in seen and stage.more_questions and row.kind != "persona":
+            if not (further := [kind for kind in kinds_of(spec) if kind not in row.kinds]):
+                break
+            row = _longer(rng, spec, row, rng.choice(further))
+        if _key(row) not in seen:
+            seen.add(_key(row))
             yield row
+
+
+def _key(row: Row) -> tuple[str, ...]:
+    return tuple(message["content"] for message in row.messages)
+
+
+def _longer(rng: random.Random, spec: IdentitySpec, row: Row, kind: str) -> Row:
+    return replace(row, messages=(*row.messages, *_turn(rng, spec, row.language, kind)), kinds=(*row.kinds, kind))
 
 
 def _row(rng: random.Random, spec: IdentitySpec, stage: IdentityStage) -> Row:
@@ -84,9 +98,15 @@ def _row(rng: random.Random, spec: IdentitySpec, stage: IdentityStage) -> Row:
 
 def _turn(rng: random.Random, spec: IdentitySpec, language: str, kind: str) -> list[Message]:
     values = values_of(spec) | _taken_for(rng, spec)
+    question = _question(rng, language, kind, values)
+    return _said(question, fill(rng.choice(answers_to(spec, language, kind)), values))
+
+
+def _question(rng: random.Random, language: str, kind: str, values: dict[str, str]) -> str:
+    if rng.random() < _USUAL:
+        return fill(rng.choice(usual(language, kind)), values)
     question = fill(drawn(rng, language, kind), values)
-    answer = fill(rng.choice(answers_to(spec, language, kind)), values)
-    return _said(opened(rng, language, question, "train", 0.0 if kind in DOUBTS else _OPENED), answer)
+    return opened(rng, language, question, "train", 0.0 if kind in DOUBTS else _OPENED)
 
 
 def _taken_for(rng: random.Random, spec: IdentitySpec) -> dict[str, str]:
@@ -112,7 +132,7 @@ def _persona(rng: random.Random, spec: IdentitySpec, stage: IdentityStage, langu
         kinds = list(dict.fromkeys(rng.choices(_OF_PERSONAS, k=num_questions)))
     for kind in kinds:
         values |= _taken_for(rng, spec)
-        question = opened(rng, language, fill(drawn(rng, language, kind), values), "train", _OPENED)
+        question = _question(rng, language, kind, values)
         answer = rng.choice(persona_answers(spec, language, kind, has_company=has_company))
         messages += _said(question, fill(answer, values))
     return Row(tuple(messages), ("persona",), language, num_doubts)

@@ -26,6 +26,8 @@ DOUBTS = ("insist", "doubt")
 _FIELD = re.compile(r"\{(\w+)\}")
 _FRAMED, _NAMED = 0.3, 0.2
 """Shares of questions inside of a sentence, and of those that name what they ask for."""
+_NUM_USUAL = 2
+"""Wordings stand in their list in the order of how often people say them."""
 _SPACED = ("en", "de", "fr", "es", "it", "pt")
 
 
@@ -57,6 +59,12 @@ def drawn(rng: random.Random, language: str, kind: str) -> str:
             return text[0].upper() + text[1:]
     wordings: list[str] = own[kind]["train"]
     return rng.choice(wordings)
+
+
+def usual(language: str, kind: str) -> list[str]:
+    """What most people say: "Who are you?"."""
+    wordings: list[str] = texts(language)[kind]["train"]
+    return wordings[:_NUM_USUAL]
 
 
 def kinds_of(spec: IdentitySpec) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from llmkit.identity import personas
 from llmkit.identity.judge import judge
 from llmkit.identity.questions import Asked, Turn, questions
 from llmkit.identity.rows import Row, rows
-from llmkit.identity.wordings import DOUBTS, FACTS, KINDS, asked, drawn, fill, others, plain, texts
+from llmkit.identity.wordings import DOUBTS, FACTS, KINDS, asked, drawn, fill, others, plain, texts, usual
 from llmkit.recipe.identity import LANGUAGES, IdentityEval, IdentitySpec, IdentityStage
 from llmkit.recipe.parts import DataSource
 from llmkit.stages import evaluate, identity
@@ -79,6 +80,14 @@ def test_every_kind_of_question_is_asked_inside_of_a_sentence_too(language: str)
     rng = random.Random(1)
     plainly = sum(drawn(rng, language, "name") in texts(language)["name"]["train"] for _ in range(400))
     assert (160 if "nouns" in texts(language)["name"] else 240) < plainly < (240 if language == "en" else 320)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_usual_questions_are_asked_most(language: str) -> None:
+    found = made(told(languages=[language]))
+    begun = Counter(next(one["content"] for one in row.messages if one["role"] == "user") for row in found)
+    assert set(usual(language, "name")) <= {text for text, _ in begun.most_common(4)}
+    assert all(num >= 20 for num in (begun[wording] for wording in usual(language, "name")))
 
 
 def test_in_english_what_is_asked_for_is_named_too() -> None:
