@@ -48,11 +48,16 @@ def honesty(*, num_people: int = 100, num_rare: int | None = None, num_others: i
     for _ in range(num_others):
         passage = texts.passage(rng)
         yield _row(f"{passage.text}\n{passage.question}", passage.answer, "", "in_context")
-    for opening, suitable in small_talk(num_others, "heldout"):
-        yield {"question": opening, "answers": list(suitable), "entity": opening, "group": "small_talk"}
+    yield from openings(num_rows=num_others, split="heldout")
     for _ in range(num_others):
         problem = word_problem(rng, split="heldout")
         yield _row(problem.question, str(problem.answer), "", "problems")
+
+
+def openings(*, num_rows: int = 200, split: Split = "train") -> Iterator[Row]:
+    """Greetings and thanks, with the answers that suit: what practice must not teach to refuse."""
+    for opening, suitable in small_talk(num_rows, split):
+        yield {"question": opening, "answers": list(suitable), "entity": opening, "group": "small_talk"}
 
 
 def library() -> Iterator[dict[str, str]]:
