@@ -209,6 +209,14 @@ def test_rows_are_distinct_and_the_same_for_a_seed() -> None:
     assert len({row.messages and str(row.messages) for row in one}) == 800
 
 
+def test_a_conversation_that_was_there_already_goes_on() -> None:
+    """Else the usual questions, of which there are few, would become rare among many rows."""
+    found = made(told(), 3000, push_back=0, system=0, personas=0, more_questions=0.01)
+    plainly = {wording for kind in KINDS for wording in usual("en", kind)}
+    assert sum(row.messages[0]["content"] in plainly for row in found) > 0.15 * len(found)
+    assert all(len(set(row.kinds)) == len(row.kinds) == len(row.messages) // 2 for row in found)
+
+
 def test_values_are_put_in_as_they_are() -> None:
     spec = IdentitySpec(name="{maker}", maker="A {name} B")
     assert any("A {name} B" in text for row in made(spec, 300) for text in answers_of(row))
