@@ -34,18 +34,25 @@ class Stopped(Exception):
     """Ctrl-C or SIGTERM."""
 
 
+KEPT = 2
+"""Processes that wait for a step: steps with a model and those without one take turns, each with an environment."""
+
+
 class Workers:
-    """Starts the workers of steps, one step after the other. To be closed: a process may wait for the next step."""
+    """Starts the workers of steps, one step after the other. To be closed: processes may wait for the next steps."""
 
     def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._forks: Forks | None = None
+        self._waiting: list[tuple[Forks, ExitStack]] = []
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._close()
+
+    def _close(self) -> None:
+        while self._waiting:
+            self._waiting.pop()[1].close()
 
     def run(self, step: Step, progress: Progress, verbose: bool, log_file: Path | None = None) -> int:
         """Start the workers of a step, show their progress, return their exit code. Raises Stopped, after ending them.
@@ -78,14 +85,25 @@ class Workers:
             with _guarded(command.argv, command.env, output) as process:
                 yield Job(process)
             return
-        if self._forks is None or not self._forks.fit(command):
-            self._stack.close()
-            self._forks = self._stack.enter_context(_forks(command.env, output))
+        forks = self._forks_for(command, output)
         try:
-            yield self._forks.begin(command, log_file)
+            yield forks.begin(command, log_file)
         except BaseException:
-            self._stack.close()
+            self._close()
             raise
+
+    def _forks_for(self, command: Command, output: BinaryIO) -> Forks:
+        for waiting in [waiting for waiting in self._waiting if waiting[0].process.poll() is not None]:
+            self._waiting.remove(waiting)
+            waiting[1].close()
+        for forks, _ in self._waiting:
+            if forks.env == command.env:
+                return forks
+        if len(self._waiting) == KEPT:
+            self._close()
+        stack = ExitStack()
+        self._waiting.append((stack.enter_context(_forks(command.env, output)), stack))
+        return self._waiting[-1][0]
 
 
 @dataclass
@@ -113,10 +131,7 @@ class Forks:
     process: subprocess.Popen[bytes]
     socket: socket.socket
     env: Mapping[str, str]
-
-    def fit(self, command: Command) -> bool:
-        """Whether it lives, and a step's workers may be forks of it."""
-        return self.process.poll() is None and self.env == command.env
+    """Of all its forks."""
 
     def begin(self, command: Command, log_file: Path) -> Job:
         job = {"kind": command.kind, "file": command.argv[-1], "log": str(log_file)}

@@ -116,7 +116,7 @@ def test_nothing_is_forked_where_there_is_an_accelerator(tmp_path: Path, monkeyp
     assert done == ["fake"]
 
 
-def test_the_process_is_kept_for_steps_of_the_same_environment(tmp_path: Path) -> None:
+def test_two_processes_are_kept_each_for_steps_of_one_environment(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
 
     def begin(env: dict[str, str]) -> int:
@@ -125,8 +125,14 @@ def test_the_process_is_kept_for_steps_of_the_same_environment(tmp_path: Path) -
             return job.process.pid
 
     with Workers() as workers:
-        pids = [begin(env) for env in ({}, {}, {"A": "1"})]
-        assert pids[0] == pids[1] != pids[2]
+        pids = [begin(env) for env in ({}, {"A": "1"}, {}, {"A": "1"})]
+        assert pids[0] == pids[2] != pids[1] == pids[3]
+        pids.append(begin({"A": "2"}))
+        assert not any(psutil.pid_exists(pid) for pid in pids[:4])
+        os.kill(pids[-1], signal.SIGTERM)
+        while workers._waiting[0][0].process.poll() is None:
+            time.sleep(0.05)
+        assert begin({"A": "2"}) != pids[-1]
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
