@@ -196,7 +196,8 @@ class LookupSpec(Part):
     """Wordings of an answer that was found, with `{answer}`. Default: those that llmkit ships for the `language` of
     the refusals."""
     not_found: list[str] = []
-    """What is said where nothing was found, perhaps with `{entity}`. Default: as above."""
+    """What is said where nothing was found, perhaps with `{entity}`. Those with it are only said to questions that name
+    their entity. Default: as above."""
     injections: list[Annotated[str, Field(min_length=1)]] = []
     """Instructions of strangers, which are planted in results so that the model learns to take no notice of them. Not
     those that an evaluation plants."""
