@@ -240,6 +240,9 @@ class ToolsSpec(Part):
     """Groups whose answer no tool can find: right is to say so after a call."""
     needless: list[str] = []
     """Groups that the model can answer without a call."""
+    taken_out: bool = False
+    """Ask the questions that need a `search` again, with all passages about them left out of what it finds: right is to
+    say after a call that nothing was found. For documents of which nobody knows what they leave open."""
     without: bool = True
     """Also ask all questions without tools at hand."""
     injections: Literal["shipped"] | list[InjectionSpec] = []
@@ -258,6 +261,12 @@ class ToolsSpec(Part):
         needs = {f"needs.{tool}": groups for tool, groups in self.needs.items()}
         return {**needs, "not_found": self.not_found, "needless": self.needless}
 
+    @property
+    def searched(self) -> set[str]:
+        """Groups that need a `search`."""
+        searches = {tool.tool_name for tool in self.tools if isinstance(tool, SearchSpec)}
+        return {group for tool, groups in self.needs.items() if tool in searches for group in groups}
+
     @model_validator(mode="after")
     def _fits(self) -> ToolsSpec:
         named = [group for groups in (*self.needs.values(), self.not_found, self.needless) for group in groups]
@@ -270,4 +279,6 @@ class ToolsSpec(Part):
             raise ValueError(f"'{unknown}' is no tool of this evaluation; have: {', '.join(have)}")
         if self.judge.by != "rules":
             raise ValueError("the judge of 'task: tools' is 'by: rules'")
+        if self.taken_out and not self.searched:
+            raise ValueError("'taken_out' is for questions that need a 'search'; name groups of them in 'needs'")
         return self

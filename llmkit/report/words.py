@@ -149,6 +149,8 @@ def _made_rows(stage: StageReport) -> str:
         return f"Asked {stage.parent or 'base'} questions without their documents, and labelled each by its answers."
     if stage.kind == "best_of_n":
         return _attempted(stage)
+    if stage.kind == "search_index":
+        return _indexed(stage)
     if stage.kind == "push":
         places = stage.manifest.published if stage.manifest else []
         return f"Published {' and '.join(f'{one.repo_id} at {one.tag}' for one in places) or 'nothing'}."
@@ -157,10 +159,29 @@ def _made_rows(stage: StageReport) -> str:
         return f"Wrote conversations in which the model is asked who it is, and doubted{f': {name}' if name else ''}."
     if stage.kind in PREFERENCE_WORDS:
         return PREFERENCE_WORDS[stage.kind](stage)
+    return _refused(stage) if stage.kind == "refusals" else f"A stage of kind {stage.kind}."
+
+
+def _refused(stage: StageReport) -> str:
+    """What became of what a probe showed."""
     probed = " and ".join(stage.settings.get("probes") or []) or "a probe"
+    searched = ", and searches for that" if stage.settings.get("lookup") else ""
     about = {"random": " The labels are shuffled: a control."}.get(stage.settings.get("relabel", ""), "")
     about = about or (" Refusals only: a control." if stage.settings.get("known_ratio") == 0 else "")
-    return f"Made training rows from {probed}: answers to what is known, refusals of what is not.{about}"
+    rows = f"Made training rows from {probed}: answers to what is known, refusals of what is not{searched}."
+    metrics = stage.manifest.metrics if stage.manifest else {}
+    if not {"lookups_found", "lookups_not_found"} <= set(metrics):
+        return rows + about
+    found, not_found = (count(int(metrics[f"lookups_{key}"])) for key in ("found", "not_found"))
+    return f"{rows} {found} searches found the answer, {not_found} did not.{about}"
+
+
+def _indexed(stage: StageReport) -> str:
+    metrics = stage.manifest.metrics if stage.manifest else {}
+    if not {"documents", "passages"} <= set(metrics):
+        return "Made documents ready to be searched."
+    held = number_of(int(metrics["passages"]), "passage")
+    return f"Made {number_of(int(metrics['documents']), 'document')} ready to be searched, as {held}."
 
 
 def _state(stage: StageReport) -> str:

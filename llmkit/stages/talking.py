@@ -20,7 +20,7 @@ from llmkit.chat.template import template_of
 from llmkit.chat.turn import BadCall, Call, Message, Turn, result_message
 from llmkit.errors import TemplateError, UserError
 from llmkit.tools.injections import planted_in
-from llmkit.tools.tool import Result
+from llmkit.tools.tool import Keep, Result
 from llmkit.tools.toolbox import Toolbox
 
 Ending = Literal["answered", "calls", "length", "error"]
@@ -58,6 +58,8 @@ class Talk:
     made: list[Made] = field(default_factory=list)
     planted: str = ""
     """Put into every result: what somebody else may have written into a document."""
+    keep: Keep | None = None
+    """Which passages a search can find. None: all."""
     num_tokens: int = 0
     """That the assistant wrote."""
     ids: list[int] = field(default_factory=list)
@@ -117,7 +119,8 @@ def talk(
                 wanted += ((one, call) for call in _calls(one, turn, answer, max_calls, goes_on=goes_on))
         for one, call in wanted:
             on_call(one, call)
-        for (one, call), result in zip(wanted, tools.run([call for _, call in wanted]), strict=True):
+        results = tools.run([call for _, call in wanted], [one.keep for one, _ in wanted])
+        for (one, call), result in zip(wanted, results, strict=True):
             if one.planted:
                 result = replace(result, text=planted_in(result.text, one.planted, f"{one.key} {len(one.made)}"))
             one.made.append(Made(call, result))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from llmkit.chat.schemas import search_schema
 from llmkit.errors import UserError
 from llmkit.recipe.tools import SearchSpec
 from llmkit.tools.index import Index, Passage
-from llmkit.tools.tool import Tool
+from llmkit.tools.tool import Keep, Tool
 
 NOTHING = "Nothing found."
 FOLDER = "index"
@@ -47,7 +47,10 @@ def search_tool(spec: SearchSpec) -> Tool:
     def run(arguments: dict[str, Any]) -> str:
         return written(index.search(arguments["query"], spec.num_results, spec.match), spec.max_chars)
 
-    return Tool(spec.tool_name, search_schema(spec.tool_name), run, spec.max_chars, index.close)
+    def run_without(arguments: dict[str, Any], keep: Keep) -> str:
+        return found(index, spec, arguments["query"], keep)[0]
+
+    return Tool(spec.tool_name, search_schema(spec.tool_name), run, spec.max_chars, index.close, run_without)
 
 
 def open_index(spec: SearchSpec) -> Index:
@@ -56,12 +59,8 @@ def open_index(spec: SearchSpec) -> Index:
     return Index.open(spec.index, spec.digest)
 
 
-def found(index: Index, spec: SearchSpec, query: str, keep: Callable[[str], bool]) -> tuple[str, list[str]]:
-    """What the tool would answer if some passages were not there, and the passages as they stand in that answer.
-
-    Args:
-        keep: whether a passage (title, line break, text) is there.
-    """
+def found(index: Index, spec: SearchSpec, query: str, keep: Keep) -> tuple[str, list[str]]:
+    """What the tool would answer if some passages were not there, and the passages as they stand in that answer."""
     some = index.search(query, spec.num_results * _MORE, spec.match)
     passages = [each for each in some if keep(f"{each.title}\n{each.text}")][: spec.num_results]
     shown = fitting(passages, spec.max_chars)

@@ -17,6 +17,8 @@ from referencing import Registry
 
 from llmkit.chat.turn import Message, result_message
 
+Keep = Callable[[str], bool]
+"""Whether a passage (title, line break, text) is there."""
 NUM_THREADS = 8
 """Calls that are made at the same time."""
 _SHOWN = 300
@@ -55,6 +57,7 @@ class Tool:
         run: arguments -> text, within a time limit of its own. May raise CallFailed, or anything.
         max_chars: longest text; more is cut off.
         close: ends what it keeps running.
+        run_without: of a search, as `run` if some passages were not there.
     """
 
     name: str
@@ -62,23 +65,29 @@ class Tool:
     run: Callable[[dict[str, Any]], str]
     max_chars: int
     close: Callable[[], None] = lambda: None
+    run_without: Callable[[dict[str, Any], Keep], str] | None = None
 
-    def result(self, arguments: dict[str, Any]) -> Result:
-        """The answer, and whether the call failed. Raises nothing."""
+    def result(self, arguments: dict[str, Any], keep: Keep | None = None) -> Result:
+        """The answer, and whether the call failed. Raises nothing.
+
+        Args:
+            keep: of a search, which passages are there; other tools take no notice of it.
+        """
         start, _waited.seconds = time.perf_counter(), 0.0
         failed = True
         try:
             text = self._wrong(arguments)
             if not text:
-                text, failed = self._ran(arguments), False
+                text, failed = self._ran(arguments, keep), False
         except CallFailed as error:
             text = _said(error)
         except Exception as error:
             text = f"{self.name} failed: {type(error).__name__}: {_said(error)[:_SHOWN]}"
         return Result(shortened(text, self.max_chars), failed, time.perf_counter() - start - _waited.seconds)
 
-    def _ran(self, arguments: dict[str, Any]) -> str:
-        text = self.run(arguments)
+    def _ran(self, arguments: dict[str, Any], keep: Keep | None) -> str:
+        without = self.run_without
+        text = self.run(arguments) if keep is None or without is None else without(arguments, keep)
         if not isinstance(text, str):
             raise TypeError(f"it gave {type(text).__name__} and no text")
         return text

@@ -14,7 +14,7 @@ from llmkit.chat.turn import BadCall, Call
 from llmkit.errors import UserError
 from llmkit.recipe.tools import CalculatorSpec, FunctionSpec, McpSpec, PythonSpec, SearchSpec, ToolSpec
 from llmkit.tools.failures import Failures
-from llmkit.tools.tool import NUM_THREADS, Result, Tool
+from llmkit.tools.tool import NUM_THREADS, Keep, Result, Tool
 
 
 class Toolbox:
@@ -41,13 +41,18 @@ class Toolbox:
         """For `tools=` of a chat template, of `render` and of TRL."""
         return [tool.schema for tool in self.tools.values()]
 
-    def run(self, calls: Sequence[Call | BadCall]) -> list[Result]:
-        """Makes many calls, perhaps of many conversations, at the same time; results in the order of the calls."""
+    def run(self, calls: Sequence[Call | BadCall], keeps: Sequence[Keep | None] = ()) -> list[Result]:
+        """Makes many calls, perhaps of many conversations, at the same time; results in the order of the calls.
+
+        Args:
+            keeps: of each call which passages are there, if it is a search.
+        """
+        keeps = keeps or [None] * len(calls)
         if len(calls) == 1:
-            return [self._one(calls[0])]
+            return [self._one(calls[0], keeps[0])]
         # threads of this run alone: those of a process do not live on in its forks
         with ThreadPoolExecutor(self._num_threads, thread_name_prefix="tool") as threads:
-            return list(threads.map(self._one, calls))
+            return list(threads.map(self._one, calls, keeps))
 
     def close(self) -> None:
         """Ends what the tools keep running. One that does not end keeps no other from it."""
@@ -61,18 +66,18 @@ class Toolbox:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _one(self, call: Call | BadCall) -> Result:
-        result = self._made(call)
+    def _one(self, call: Call | BadCall, keep: Keep | None) -> Result:
+        result = self._made(call, keep)
         name = call.name if isinstance(call, Call) and call.name in self.tools else "(none)"
         self.failures.note(name, result.text if result.failed else None)
         return result
 
-    def _made(self, call: Call | BadCall) -> Result:
+    def _made(self, call: Call | BadCall, keep: Keep | None) -> Result:
         if isinstance(call, BadCall):
             return Result(call.error, failed=True)
         tool = self.tools.get(call.name)
         if tool is not None:
-            return tool.result(call.arguments)
+            return tool.result(call.arguments, keep)
         near = get_close_matches(call.name, self.tools, n=1)
         cure = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(self.tools) or 'none'}"
         return Result(f"there is no tool '{call.name[:80]}'; {cure}", failed=True)

@@ -86,6 +86,11 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("evals.0.needless=[page]", "the group 'page' stands in two places"),
         ("evals.0.needs={serch: [page]}", "'serch' is no tool of this evaluation; have: search, python"),
         ("evals.0.judge={by: model, name_or_path: m}", "is 'by: rules'"),
+        (
+            "evals=[{task: tools, questions: [{path: questions.jsonl}], tools: [python], needs: {python: [products]}, "
+            "taken_out: true}]",
+            "'taken_out' is for questions that need a 'search'",
+        ),
         ("evals.0.max_calls=0", "greater than 0"),
         ("stages.best.tools=[serch]", "did you mean 'search'?"),
         ("stages.best.tools=[{name: search, from: probe}]", "'probe' is no 'search_index' stage"),

@@ -2,20 +2,22 @@
 
 import math
 import re
+from typing import Any
 
 from control.report_runs import curve, full_run, log, measure
 from rich.console import Console
 
-from llmkit.artifacts.manifest import EvalRow, Heldout, SourceCount, write_manifest
+from llmkit.artifacts.manifest import EvalRow, Heldout, Manifest, SourceCount, write_manifest
 from llmkit.report.build import build_report
 from llmkit.report.collect import collect
 from llmkit.report.compare import change, headlines, heldout_change, largest_change, num_samples, result_lines
 from llmkit.report.metrics import direction, headline_metrics, is_share, short_name
 from llmkit.report.numbers import axis, count, difference, duration, interval, number, percent, size
+from llmkit.report.run import KINDS, StageReport
 from llmkit.report.settings import data_sources, settings
 from llmkit.report.svg import MAX_POINTS, line_chart, thin, ticks
 from llmkit.report.terminal import print_summary
-from llmkit.report.words import fact, left_over
+from llmkit.report.words import did, fact, left_over
 
 
 def test_nan_losses_are_a_gap_and_a_warning(tmp_path):
@@ -207,3 +209,31 @@ def test_an_evaluation_with_tools_has_several_headlines() -> None:
     assert [direction(name) for name in first] == ["higher", "higher", "higher", "lower"]
     assert short_name("tools", "needless_calls", ()) == "tools: needless calls"
     assert not is_share("num_calls", [0.5])
+
+
+def test_every_kind_of_stage_says_what_it_did() -> None:
+    told = {}
+    for kind in KINDS.keys() - {"evaluate"}:
+        made = Manifest(stage="a", kind=kind, fingerprint="f")
+        told[kind] = did(StageReport("a", kind, "finished", "base", manifest=made))
+    assert len(set(told.values())) == len(told) and not [text for text in told.values() if "stage of kind" in text]
+    assert "searched" in told["search_index"] and "probe" not in told["search_index"]
+
+
+def test_what_was_searched_for_is_told_with_its_counts() -> None:
+    def told(kind: str, settings: dict[str, Any], **metrics: float) -> str:
+        made = Manifest(stage="a", kind=kind, fingerprint="f", metrics=metrics)
+        return did(StageReport("a", kind, "finished", "sft", settings, made)).replace("\N{NARROW NO-BREAK SPACE}", " ")
+
+    refused = {"probes": ["probe"], "lookup": {"tools": []}}
+    assert told("refusals", refused, lookups_found=1200, lookups_not_found=3) == (
+        "Made training rows from probe: answers to what is known, refusals of what is not, and searches for that. "
+        "1 200 searches found the answer, 3 did not."
+    )
+    assert told("refusals", {"probes": ["probe"], "relabel": "random"}).endswith(
+        "what is not. The labels are shuffled: a control."
+    )
+    assert (
+        told("search_index", {}, documents=1, passages=4660)
+        == "Made 1 document ready to be searched, as 4 660 passages."
+    )
