@@ -24,6 +24,8 @@ def _solving(found: Solving) -> list[str]:
     parts = [title, metrics_table(found.columns, found.main), *(f"- {cell(text)}" for text in found.verdicts)]
     if found.rest:
         parts += ["<details><summary>More budgets</summary>", metrics_table(found.columns, found.rest), "</details>"]
+    if found.thinking:
+        parts += ["### Accuracy against reasoning", metrics_table(found.columns, found.thinking)]
     if found.levels:
         parts += [f"### Accuracy by {cell(found.by)}", metrics_table(found.columns, found.levels)]
     return parts

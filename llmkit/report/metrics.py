@@ -140,6 +140,12 @@ def budget(metric: str) -> tuple[str, int] | None:
     return (name, int(k)) if at and name in ("pass", "maj") and k.isdecimal() else None
 
 
+def thinking_budget(metric: str) -> int | None:
+    """`16` of `accuracy, thinking 16`; None for any other metric."""
+    tokens = metric.removeprefix(f"{ACCURACY}, thinking ")
+    return int(tokens) if tokens != metric and tokens.isdecimal() else None
+
+
 def is_between(metric: str, metrics: Iterable[str]) -> bool:
     """Whether it is a budget of neither one answer nor the largest number of `metrics`."""
     found = budget(metric)

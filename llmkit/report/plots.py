@@ -1,4 +1,4 @@
-"""Pictures with several lines: one share against another, held-out figures against the step, pass@k against k."""
+"""Pictures with several lines: shares against shares, held-out figures against steps, accuracy against budgets."""
 
 from __future__ import annotations
 
@@ -73,9 +73,7 @@ def share_chart(label: str, lines: Sequence[Line], x_name: str, y_name: str) -> 
 
 def step_chart(label: str, lines: Sequence[Line], is_share: bool) -> Markup:
     """A figure that was measured at some steps, from 0 on; y begins at 0 too."""
-    last = max([1.0, *(x for line in lines for x, _ in line.points)])
-    marks = tuple((tick, number(tick)) for tick in ticks(0, last, 4) if tick == int(tick))
-    return plot(label, lines, Axis(0.0, last, marks, "step"), _from_zero(lines, is_share), _SMALL)
+    return plot(label, lines, _counted(lines, "step"), _from_zero(lines, is_share), _SMALL)
 
 
 def budget_chart(label: str, lines: Sequence[Line]) -> Markup:
@@ -86,6 +84,17 @@ def budget_chart(label: str, lines: Sequence[Line]) -> Markup:
     marks = tuple((k, short_count(k)) for k in powers)
     across = Axis(low, high, marks, "k: sampled answers", is_log=True)
     return plot(label, lines, across, _from_zero(lines, True), _SMALL)
+
+
+def thinking_chart(label: str, lines: Sequence[Line]) -> Markup:
+    """A share against the tokens that a model may think, from none on."""
+    return plot(label, lines, _counted(lines, "tokens of reasoning, at most"), _from_zero(lines, True), _SMALL)
+
+
+def _counted(lines: Sequence[Line], name: str) -> Axis:
+    """From 0 to the last whole number."""
+    last = max([1.0, *(x for line in lines for x, _ in line.points)])
+    return Axis(0.0, last, tuple((tick, number(tick)) for tick in ticks(0, last, 4) if tick == int(tick)), name)
 
 
 def _from_zero(lines: Sequence[Line], is_share: bool) -> Axis:

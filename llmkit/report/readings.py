@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmkit.report.metrics import budget
+from llmkit.report.metrics import budget, thinking_budget
 
 _READINGS = {
     "hallucination": "Wrong answers, of all questions.",
@@ -58,6 +58,8 @@ def solving_reading(metric: str) -> str:
     """Empty for a metric that is not one of `problems`'."""
     if metric in _SOLVING:
         return _SOLVING[metric]
+    if (tokens := thinking_budget(metric)) is not None:
+        return f"The greedy answer is right after at most {tokens} tokens of reasoning."
     found = budget(metric)
     if found is None:
         return ""

@@ -114,6 +114,28 @@ def test_pass_and_maj_are_drawn_by_budget(run: RunDir, page: Page) -> None:
     assert "pass@k of problems: sft 1: 29.1\u202f%, 2: 48.4\u202f%" in " ".join(page.all("aria-label"))
 
 
+def test_accuracy_is_drawn_against_the_tokens_of_reasoning(tmp_path: Path) -> None:
+    run = practice_run(tmp_path)
+    for index, model in ((2, "sft"), (7, "reason")):
+        rows = problem_rows(model, None)
+        accuracy = next(row for row in rows if row.metric == "accuracy")
+        thought = [
+            accuracy.model_copy(update={"metric": f"accuracy, thinking {budget}", "value": value})
+            for budget, value in ((0, 0.1), (16, 0.4 if model == "sft" else 0.6), (64, 0.9))
+        ]
+        changed(run, index, f"eval-{model}", evals=[*(row for row in rows if "@" not in row.metric), *thought])
+    found, page = one(run), page_of(run)
+    assert [line.metric for line in found.thinking] == [f"accuracy, thinking {budget}" for budget in (0, 16, 64)]
+    assert found.thinking[1].reading == "The greedy answer is right after at most 16 tokens of reasoning."
+    assert not {line.metric for line in found.main} & {"accuracy, thinking 16"}
+    assert dict(found.thinking_keys) == {"before": "sft", "after": "reason"}
+    assert found.thinking_picture is not None and found.thinking_picture.count('class="series') == 2
+    told = " ".join(page.all("aria-label"))
+    assert "accuracy of problems against tokens of reasoning: sft 0: 10.0\u202f%, 16: 40.0" in told
+    assert "tokens of reasoning, at most" in page.text and "Accuracy against reasoning" in page.text
+    assert "### Accuracy against reasoning" in (run.path / "report.md").read_text(encoding="utf-8")
+
+
 def test_k_doubles_from_mark_to_mark() -> None:
     chart = budget_chart("k", [Line("after", ((1, 0.2), (2, 0.3), (4, 0.4), (12, 0.6)))])
     places = [float(x) for x in re.findall(r'<circle[^>]*cx="([\d.]+)"', chart)]
