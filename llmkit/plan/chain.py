@@ -35,7 +35,8 @@ def chain(recipe: Recipe) -> list[Any]:
     measured = bool(recipe.evals or recipe.prompts)
     uses_base = any(s.from_ == BASE and not from_scratch(s) for s in recipe.stages)
     if measured and uses_base:
-        stages += _automatic(recipe, BASE, BASE, recipe.stages[0].launch, [])
+        first = next((stage for stage in recipe.stages if stage.makes_model), recipe.stages[0])
+        stages += _automatic(recipe, BASE, BASE, first.launch, [])
     for stage in recipe.stages:
         done = [s.name for s in stages if not isinstance(s, EvaluateStage)]
         stages.append(_resolved(recipe, stage))
@@ -58,7 +59,8 @@ def automatic_names(recipe: Recipe) -> set[str]:
 
 
 def _automatic(recipe: Recipe, name: str, of: str, launch: LaunchSpec, done: Sequence[str]) -> list[Any]:
-    """One process on the same kind of device as the stage it measures, for all evaluations whose questions exist."""
+    """One process on the same kind of device as the stage it measures (the base: as the first that trains), for all
+    evaluations whose questions exist."""
     evals = [spec for spec in recipe.evals if reads.needed(spec) <= {*done}]
     return [_evaluation(recipe, name, of, launch, evals, recipe.prompts)] if evals or recipe.prompts else []
 
@@ -67,7 +69,9 @@ def _after(recipe: Recipe, stage: Any, done: Sequence[str]) -> list[Any]:
     """Evaluations for which this stage was the last that was missing."""
     evals = [spec for spec in recipe.evals if stage.name in reads.needed(spec) <= {*done}]
     of = model_of(recipe, stage.from_)
-    return [_evaluation(recipe, stage.name, of, stage.launch, evals, [])] if evals else []
+    made_by = next((each for each in recipe.stages if each.name == of), stage)
+    own = stage if "launch" in stage.model_fields_set else made_by  # what only reads files need not say where it runs
+    return [_evaluation(recipe, stage.name, of, own.launch, evals, [])] if evals else []
 
 
 def _evaluation(recipe: Recipe, name: str, of: str, launch: LaunchSpec, evals: list[Any], prompts: list[str]) -> Any:

@@ -66,7 +66,7 @@ class Step:
         sources = [f"stage {s.from_}" if s.from_ else str(s.path) for _, s in reads.sources(self.stage)]
         named = {source.from_ for _, source in reads.sources(self.stage)}
         sources += [f"stage {name}" for _, name in reads.stages(self.stage) if name not in named]
-        return f"{model} + {', '.join(sources)}" if sources else model
+        return f"{model} + {', '.join(dict.fromkeys(sources))}" if sources else model
 
     @property
     def world_size(self) -> int:

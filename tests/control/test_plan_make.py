@@ -89,6 +89,29 @@ def test_steps_and_their_links(recipe: Path, tmp_path: Path) -> None:
     assert [step.automatic for step in made.steps] == [True, False, True, False, True]
 
 
+def test_evaluations_run_where_the_model_is_trained(recipe: Path, tmp_path: Path) -> None:
+    """Also where a stage that only writes rows comes first, or was the last that they waited for."""
+    rows = "  - {name: self, kind: identity, identity: {name: Nova}, num_rows: 20}\n"
+    library = f"  - {{name: pages, kind: search_index, from: cpt, documents: [{{path: {tmp_path}/docs.jsonl}}]}}\n"
+    tools = (
+        "evals:\n  - {task: tools, questions: [{path: QUESTIONS}], tools: [{name: search, from: pages}], "
+        "needless: [known]}\nprompts:"
+    )
+    text = (
+        recipe.read_text()
+        .replace("stages:\n", f"stages:\n{rows}")
+        .replace("  - {name: sft", f"{library}  - {{name: sft")
+    )
+    recipe.write_text(text.replace("prompts:", tools))
+    (tmp_path / "questions.jsonl").write_text('{"question": "a", "answers": ["b"]}\n')
+    recipe.write_text(recipe.read_text().replace("QUESTIONS", str(tmp_path / "questions.jsonl")))
+    found = steps(recipe, "stages.cpt.launch={accelerate: cpu/ddp, num_processes: 2, memory: 7GiB}")
+    launched = [found[f"eval-{name}"].stage.launch for name in ("base", "cpt", "pages")]
+    assert {(each.accelerate, each.num_processes, each.memory) for each in launched} == {("cpu/single", 1, "7GiB")}
+    own = steps(recipe, "stages.pages.launch={memory: 3GiB}")["eval-pages"].stage.launch
+    assert (own.accelerate, own.memory) == ("single", "3GiB")
+
+
 def test_stage_files_are_complete_and_read_back(recipe: Path) -> None:
     for step in plan(recipe).steps:
         file = step.stage_file()
