@@ -43,7 +43,7 @@ class Wanted:
     tools: tuple[dict[str, Any], ...]
     """Of the client's, whose calls are its own to make."""
     own_tools: bool
-    """Whether the server's tools may be called."""
+    """Whether the server's tools may be called: a request with `tools`, also an empty list, has its own."""
     max_tokens: int | None
     sampling: dict[str, float]
     """temperature, top_p, top_k, min_p, as far as they are given."""
@@ -111,7 +111,7 @@ def chat_wanted(body: Any, model: str) -> Wanted:
     return Wanted(
         prompt=messages_of(asked.messages),
         tools=() if is_off else tools,
-        own_tools=not asked.tools and not is_off,
+        own_tools=asked.tools is None and not is_off,
         max_tokens=asked.max_completion_tokens or asked.max_tokens,
         max_thinking_tokens=asked.max_thinking_tokens,
         **_shared(asked),

@@ -36,6 +36,7 @@ SIZED = (
     "smollm3-3b/curriculum",
     "llama-3.1-8b/assistant",
     "llama-3.1-8b/assistant-qlora",
+    "llama-3.1-8b/tools",
     "qwen3-32b/assistant",
 )
 
