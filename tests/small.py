@@ -18,10 +18,11 @@ SHAPE = {
 CONFIG = {**SHAPE, "vocab_size": 400}
 
 
-def cut(folder: Path, name: str, tokenizer_dir: Path) -> Path:
-    """Random weights of a published model's build, a few layers deep and narrow."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+def cut(folder: Path, name: str, tokenizer_dir: Path, *, rewards: bool = False) -> Path:
+    """Random weights of a published model's build, a few layers deep and narrow; with `rewards` one that gives scores."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+    from llmkit.chat.template import apply_template, load_template
     from llmkit.plan.shape import published
 
     fields: dict[str, Any] = dict(published()[name])
@@ -29,8 +30,12 @@ def cut(folder: Path, name: str, tokenizer_dir: Path) -> Path:
     fields |= {"num_attention_heads": groups, "num_key_value_heads": 1, "head_dim": 16, "num_hidden_layers": 2}
     fields |= {"hidden_size": fields["hidden_size"] // 32, "intermediate_size": fields["intermediate_size"] // 64}
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
+    if rewards:  # as published ones have
+        apply_template(tokenizer, load_template("chatml"))
     fields |= {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields, pad_token_id=tokenizer.pad_token_id))
-    model.save_pretrained(folder / "cut")
-    tokenizer.save_pretrained(folder / "cut")
-    return folder / "cut"
+    kind, more = (AutoModelForSequenceClassification, {"num_labels": 1}) if rewards else (AutoModelForCausalLM, {})
+    config = AutoConfig.for_model(**fields, **more, pad_token_id=tokenizer.pad_token_id)
+    made = folder / ("cut-rewards" if rewards else "cut")
+    kind.from_config(config).save_pretrained(made)
+    tokenizer.save_pretrained(made)
+    return made

@@ -117,9 +117,16 @@ def serve_data(hub: LoopbackHub) -> None:
         hub.put(name, {"README.md": f"---\n{card}---\n".encode(), **contents}, kind="dataset")
 
 
-def serve_model(hub: LoopbackHub, folder: Path, name: str, tokenizer_dir: Path) -> None:
-    made = cut(folder, name, tokenizer_dir)
-    hub.put(name, {path.name: path.read_bytes() for path in made.iterdir()})
+def serve_models(hub: LoopbackHub, folder: Path, recipe: dict[str, Any], tokenizer_dir: Path) -> None:
+    """That of the recipe, and reward models that others have trained."""
+    name = recipe["model"]["name_or_path"]
+    made = {name: cut(folder, name, tokenizer_dir)}
+    for stage in recipe["stages"]:
+        if stage["kind"] == "reward" and "model" in stage:
+            name = stage["model"]["name_or_path"]
+            made[name] = cut(folder, name, tokenizer_dir, rewards=True)
+    for name, path in made.items():
+        hub.put(name, {each.name: each.read_bytes() for each in path.iterdir()})
 
 
 def fewer(value: Any) -> Any:
@@ -137,6 +144,8 @@ def fewer(value: Any) -> Any:
 def small(stage: dict[str, Any], endpoint: dict[str, Any]) -> dict[str, Any]:
     """What is laid on a stage: this machine, and little work."""
     kind = stage["kind"]
+    if stage.get("train") is False:
+        return {"launch": CPU, "max_truncated": 1.0}
     if kind in TRAINED:
         practised = kind in ("grpo", "rlhf")
         trainer = {**(PRACTISED if practised else ONE_STEP), "bf16": False}
@@ -145,9 +154,10 @@ def small(stage: dict[str, Any], endpoint: dict[str, Any]) -> dict[str, Any]:
         laid = {"trainer": trainer, "launch": CPU, "global_batch_size": 4 if practised else 2, "max_truncated": 1.0}
         # a random model solves nothing
         kept = {"sampling": {"filter": {"keep": [0, 1]}}} if "filter" in stage.get("sampling", {}) else {}
-        return laid | kept
+        return laid | kept | ({"rewards": [shorter(each) for each in stage["rewards"]]} if "rewards" in stage else {})
     if kind == "interrogate":
         asked = {"ask": {"num_samples": 1, "max_new_tokens": 8}, "batch_size": 32, "launch": CPU, "judge": endpoint}
+        asked |= {"heldout": 0.1} if "heldout" in stage else {}
         return asked | ({"num_snippets": 4, "writer": endpoint} if "documents" in stage else {})
     if kind == "rank":
         return {"judge": endpoint}
@@ -158,6 +168,12 @@ def small(stage: dict[str, Any], endpoint: dict[str, Any]) -> dict[str, Any]:
     # greedily a random model repeats itself, which is never right, nor informative; a few entities are most of a few
     sorted_by = {"weakly_known": "answer", "refuse": "unknown"} | ({"watched": 0.4} if "watched" in stage else {})
     return {"identity": {"num_rows": 60}, "refusals": sorted_by}.get(kind, {})
+
+
+def shorter(reward: Any) -> Any:
+    """One that is about an answer's length, for answers as long as these."""
+    is_length = isinstance(reward, dict) and reward.get("name") == "overlong"
+    return {**reward, "args": {"max_length": 16, "cache": 4}} if is_length else reward
 
 
 def sources(stage: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +212,7 @@ def test_every_stage_makes_a_step(
     text = path.read_text(encoding="utf-8")
     recipe = yaml.safe_load(text)
     serve_data(hub)
-    serve_model(hub, tmp_path, recipe["model"]["name_or_path"], model_dir)
+    serve_models(hub, tmp_path, recipe, model_dir)
     (here := tmp_path / path.name).write_text(re.sub(r"(?m)^ +(use_)?vllm.*\n", "", text))
     with FakeOpenAI(says) as endpoint:
         (laid := tmp_path / "small.yaml").write_text(json.dumps(overlay(recipe, endpoint.base_url)))
@@ -206,5 +222,5 @@ def test_every_stage_makes_a_step(
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     for stage in recipe["stages"]:
         (found,) = (tmp_path / "runs" / "trial").glob(f"[0-9][0-9]-{stage['name']}/manifest.json")
-        if stage["kind"] in TRAINED:
+        if stage["kind"] in TRAINED and stage.get("train", True):
             assert json.loads(found.read_text())["metrics"]["steps"] == stage.get("num_models", 1), stage["name"]
