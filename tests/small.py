@@ -19,7 +19,7 @@ CONFIG = {**SHAPE, "vocab_size": 400}
 
 
 def cut(folder: Path, name: str, tokenizer_dir: Path, *, rewards: bool = False) -> Path:
-    """Random weights of a published model's build, a few layers deep and narrow; with `rewards` one that gives scores."""
+    """Random weights of a published model's build, a few layers deep and narrow; `rewards`: one that gives scores."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
     from llmkit.chat.template import apply_template, load_template
